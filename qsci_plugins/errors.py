@@ -1,0 +1,12 @@
+"""The one exception that means "the user can fix this"."""
+
+from __future__ import annotations
+
+__all__ = ["UserError"]
+
+
+class UserError(Exception):
+    """A mistake in a file, key or value that the user gave.
+
+    The message names what is wrong, why, and the way out. The command line prints it and exits with 2.
+    """

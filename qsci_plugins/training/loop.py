@@ -1,0 +1,174 @@
+"""A training loop on Accelerate that can be killed at any step and resumed to the same weights."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+
+__all__ = ["LoopSettings", "TrainResult", "train"]
+
+#: draws the part of a step's global batch that belongs to (step, rank, world)
+Draw = Callable[[int, int, int], Any]
+#: computes the loss of a batch, and scalars to log
+Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast to train.
+
+    `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself.
+    `ema` is the decay of the averaged weights that the loop returns (0: none). `precision` is "no", "bf16" or "fp16".
+    """
+
+    steps: int
+    learning_rate: float = 5e-4
+    warmup: int = 100
+    final_fraction: float = 0.02
+    ema: float = 0.999
+    precision: str = "no"
+    clip: float = 0.0
+    checkpoint_every: int = 200
+    channels_last: bool = True
+    cpu: bool = False
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The trained weights (averaged where `ema` asks for it), the steps done and the seconds of this call."""
+
+    weights: dict[str, Tensor]
+    steps: int
+    seconds: float
+    finished: bool
+
+
+def learning_rate_at(settings: LoopSettings, step: int) -> float:
+    """The rate of a 0-based step."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return settings.learning_rate * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
+
+
+def save_atomically(content: Any, file: Path) -> None:
+    """Writes beside the target and renames, so that a killed run leaves the old file or the new one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, file)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def train(
+    model: nn.Module,
+    loss: Loss,
+    draw: Draw,
+    settings: LoopSettings,
+    checkpoint: Path | None = None,
+    *,
+    parameters: Iterable[nn.Parameter] | list[dict[str, Any]] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
+) -> TrainResult:
+    """Trains `model` with Adam from `checkpoint` (where it exists) up to `settings.steps`.
+
+    Ctrl-C saves the state and returns with `finished=False`; the next call goes on with the same batches, moments and
+    averages, so that it ends with the weights of a run that nobody stopped.
+    Raises UserError for a checkpoint of another network and for a loss that is not finite.
+    """
+    started = time.perf_counter()
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu)
+    if settings.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(parameters or [p for p in model.parameters() if p.requires_grad], lr=1.0)
+    ratios = [group["lr"] for group in optimizer.param_groups]
+    model, optimizer = accelerator.prepare(model, optimizer)
+    plain = accelerator.unwrap_model(model)
+    average = {name: tensor.detach().clone() for name, tensor in plain.state_dict().items()}
+    step = 0
+    if checkpoint is not None and checkpoint.is_file():
+        step = _restore(checkpoint, plain, optimizer, average, accelerator.device)
+
+    def save() -> None:
+        if checkpoint is not None and accelerator.is_main_process:
+            state = {"model": plain.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}
+            save_atomically({**state, "settings": asdict(settings)}, checkpoint)
+
+    model.train()
+    finished = True
+    try:
+        while step < settings.steps:
+            rate = learning_rate_at(settings, step)
+            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+                group["lr"] = rate * ratio
+            batch = draw(step, accelerator.process_index, accelerator.num_processes)
+            with accelerator.autocast():
+                value, scalars = loss(model, _to(batch, accelerator.device, settings.channels_last))
+            if not torch.isfinite(value):
+                raise UserError(f"the loss became {value.item()} at step {step}; lower train.learning_rate")
+            accelerator.backward(value)
+            if settings.clip:
+                accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            _update_average(average, plain, min(settings.ema, (1 + step) / (10 + step)))
+            step += 1
+            on_step(step, {"loss": value.item(), "rate": rate, **scalars})
+            if step % settings.checkpoint_every == 0:
+                save()
+    except KeyboardInterrupt:
+        finished = False
+    save()
+    accelerator.wait_for_everyone()
+    weights = average if settings.ema else plain.state_dict()
+    return TrainResult(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()},
+        step,
+        time.perf_counter() - started,
+        finished,
+    )
+
+
+def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], device: Any) -> int:
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+        raise UserError(
+            f"{file} does not continue this run ({str(error).splitlines()[0]}); remove it, or use another output folder"
+        ) from error
+    average.update({name: tensor.to(device) for name, tensor in state["average"].items()})
+    return int(state["step"])
+
+
+def _to(batch: Any, device: torch.device, channels_last: bool) -> Any:
+    if isinstance(batch, Tensor):
+        layout = torch.channels_last if channels_last and batch.dim() == 4 else torch.preserve_format
+        return batch.to(device, memory_format=layout)
+    return type(batch)(_to(item, device, channels_last) for item in batch)
+
+
+@torch.no_grad()
+def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            average[name].lerp_(tensor, 1 - decay)
+        else:
+            average[name].copy_(tensor)
