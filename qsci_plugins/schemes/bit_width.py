@@ -1,0 +1,129 @@
+"""Where a bit-width comes from: a constant, or AdaBM's image and layer factors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.schemes.content import Content, current_content, image_gradient, set_content
+
+__all__ = ["BitWidth", "ImageToBit", "MappedBitWidth", "StaticBitWidth", "levels"]
+
+
+class BitWidth(nn.Module, ABC):
+    """Answers with a scalar bit-width, or one per sample (N,)."""
+
+    @abstractmethod
+    def forward(self) -> Tensor: ...
+
+    def neutral(self) -> Tensor:
+        """The bits for an average image, a scalar."""
+        return self()
+
+
+class StaticBitWidth(BitWidth):
+    """The same bits for every input."""
+
+    bits: Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.register_buffer("bits", torch.tensor(float(bits)))
+
+    def forward(self) -> Tensor:
+        return self.bits
+
+
+class ImageToBit(nn.Module):
+    """AdaBM's image factor: -1 below the threshold l, +1 above u, else 0, for the mean gradient g of each image.
+
+    Backward goes through tanh((g - (u+l)/2) * 2/(u-l)). Calling it on the network's input (N,C,H,W) sets the content that
+    the layers' quantizers read; it returns the input itself.
+    """
+
+    def __init__(self, value_range: float, percentile: float = 10.0, momentum: float = 0.9) -> None:
+        super().__init__()
+        self.value_range = value_range
+        self.percentile = percentile
+        self.momentum = momentum
+        self.adaptive = True
+        self.lower = nn.Parameter(torch.zeros(1))
+        self.upper = nn.Parameter(torch.ones(1))
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, image: Tensor) -> Tensor:
+        gradient, gradient_xy = image_gradient(image, self.value_range)
+        factor = self.factor(gradient) if self.adaptive else None
+        set_content(Content(gradient, gradient_xy, factor))
+        return image
+
+    def factor(self, gradient: Tensor) -> Tensor:
+        """The factor (N,) of gradients (N,)."""
+        hard = (gradient > self.upper).to(gradient.dtype) - (gradient < self.lower).to(gradient.dtype)
+        if not torch.is_grad_enabled():
+            return hard
+        soft = torch.tanh((gradient - (self.upper + self.lower) / 2) * 2 / (self.upper - self.lower))
+        return soft + (hard - soft).detach()
+
+    @torch.no_grad()
+    def update(self, gradient: Tensor) -> None:
+        """Moves the thresholds towards the percentiles of a batch's gradients (N,)."""
+        ends = torch.tensor([self.percentile / 100, 1 - self.percentile / 100], dtype=gradient.dtype)
+        lower, upper = torch.quantile(gradient, ends.to(gradient.device))
+        keep = self.momentum if bool(self.calibrated) else 0.0
+        self.lower.mul_(keep).add_(lower, alpha=1 - keep)
+        self.upper.mul_(keep).add_(upper, alpha=1 - keep)
+        self.calibrated.fill_(True)  # type: ignore[operator]
+
+
+class MappedBitWidth(BitWidth):
+    """AdaBM's bits of a layer for an image: base + image factor + layer factor.
+
+    The layer factor is round(clamp(m,-1,1)), with tanh(m) backward. `limits` clamps the sum where integer hardware asks
+    for it. `fixed_image_factor` replaces the image's own factor (one route of a routed export).
+    """
+
+    base: Tensor
+
+    def __init__(self, base: int, limits: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.register_buffer("base", torch.tensor(float(base)))
+        self.limits = limits
+        self.measure = nn.Parameter(torch.zeros(1))
+        self.fixed_image_factor: int | None = None
+
+    def layer_factor(self) -> Tensor:
+        """A scalar in {-1,0,1}."""
+        hard = self.measure.clamp(-1, 1).round()
+        if torch.is_grad_enabled():
+            soft = torch.tanh(self.measure)
+            hard = soft + (hard - soft).detach()
+        return hard.squeeze(0)
+
+    def neutral(self) -> Tensor:
+        """The bits for an image with factor 0, a scalar."""
+        return self._limit(self.base + self.layer_factor())
+
+    def forward(self) -> Tensor:
+        bits = self.base + self.layer_factor()
+        if self.fixed_image_factor is not None:
+            bits = bits + self.fixed_image_factor
+        else:
+            content = current_content()
+            if content is not None and content.image_factor is not None:
+                bits = bits + content.image_factor
+        return self._limit(bits)
+
+    def _limit(self, bits: Tensor) -> Tensor:
+        if self.limits is None:
+            return bits
+        clamped = bits.clamp(*self.limits)
+        return bits + (clamped - bits).detach() if torch.is_grad_enabled() else clamped
+
+
+def levels(bits: Tensor) -> Tensor:
+    """2^bits - 1, with its gradient (OpenVINO knows pow, not exp2)."""
+    return torch.pow(torch.full_like(bits, 2.0), bits) - 1
+

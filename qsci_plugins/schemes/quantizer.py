@@ -1,0 +1,97 @@
+"""The contract of every quantizer: it answers `qparams(x)`, and all of them round the same way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.schemes.ledger import current_ledger
+from qsci_plugins.schemes.rounding import fake_quantize, quantize
+
+__all__ = ["Mode", "QParams", "Quantizer", "per_sample"]
+
+
+class QParams(NamedTuple):
+    """How x becomes integers: z = round(clamp(x / scale + zero_point, low, high)), x ~ (z - zero_point) * scale.
+
+    Every field broadcasts to x: a scalar, or one value per sample (N,1,...), or per channel where a paper's code does so.
+    `zero_point` None means that the integers carry no offset: `low` and `high` then hold it already (the integer form,
+    in which z may be negative and 0 stands for 0). `bit_width` is what FAB and BitOPs count.
+    """
+
+    scale: Tensor
+    zero_point: Tensor | None
+    low: Tensor
+    high: Tensor
+    bit_width: Tensor
+
+
+class Mode(Enum):
+    """What a quantizer does with a tensor that passes through it."""
+
+    OFF = "off"  # nothing: the float network
+    OBSERVE = "observe"  # nothing, but remember its statistics
+    REFINE = "refine"  # fit the range to this very tensor (bit-aware clipping), then quantize
+    ON = "on"
+
+
+class Quantizer(nn.Module, ABC):
+    """Fake-quantizes a tensor whose first axis is the sample (activations) or the output channel (weights).
+
+    Its mode starts as ON; `calibrated` (a buffer, so that it is saved) tells whether its parameters were ever set.
+    """
+
+    calibrated: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = Mode.ON
+        self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+
+    @abstractmethod
+    def qparams(self, x: Tensor) -> QParams:
+        """The parameters that quantize x."""
+
+    def integers(self, x: Tensor) -> Tensor:
+        """The integers z of x, as floats, the same shape."""
+        p = self.qparams(x)
+        return quantize(x, p.scale, p.zero_point, p.low, p.high)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.mode is Mode.OFF:
+            return x
+        if self.mode is Mode.OBSERVE:
+            with torch.no_grad():
+                self.update(self.reduce(x.detach()))
+            return x
+        if self.mode is Mode.REFINE:
+            with torch.no_grad():
+                self.refine(x.detach())
+        p = self.qparams(x)
+        ledger = current_ledger()
+        if ledger is not None:
+            ledger.add(self, p.bit_width)
+        return fake_quantize(x, p.scale, p.zero_point, p.low, p.high)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """The statistics of one batch, one vector: what NNCF's collectors gather for `update`."""
+        return torch.stack([x.amin(), x.amax()])
+
+    def update(self, statistics: Tensor) -> None:  # noqa: B027 (a quantizer may need no statistics)
+        """Takes in the statistics of the next batch."""
+
+    def initialise(self) -> None:
+        """Sets the parameters from the statistics seen, once all batches went by."""
+        self.calibrated.fill_(True)
+
+    def refine(self, x: Tensor) -> None:  # noqa: B027
+        """Fits the parameters to x."""
+
+
+def per_sample(value: Tensor, x: Tensor) -> Tensor:
+    """Shapes (N,) for broadcasting against x (N,...); leaves scalars."""
+    return value.reshape(-1, *[1] * (x.dim() - 1)) if value.dim() == 1 else value
