@@ -7,35 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from qsci_plugins.data.folders import find_images
+from qsci_plugins.data.images import read_image
 from qsci_plugins.errors import UserError
 
 __all__ = ["PatchPairs", "find_images"]
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
-
-
-def find_images(folder: Path, stride: int = 1) -> list[Path]:
-    """Every `stride`-th image below `folder`, in sorted order.
-
-    Raises UserError where the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; training images are read from folders")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
-    if not files:
-        raise UserError(f"no image in {folder}; it should hold {', '.join(sorted(_SUFFIXES))} files")
-    return files[::stride]
 
 
 class PatchPairs:
     """Photos in memory with their bicubic low-resolution versions, and random aligned patches of both.
 
-    `images` are uint8 RGB arrays (H,W,3). A draw depends on (seed, step) alone, so a resumed run sees the batches that it
-    would have seen, and processes that share a global batch see disjoint parts of the same one.
+    `images` are uint8 RGB arrays (H,W,3). A draw depends on (seed, step) alone, so a resumed run sees the
+    batches that it would have seen, and processes that share a global batch see disjoint parts of the same
+    one.
     """
 
     def __init__(self, images: Iterable[np.ndarray], scale: int, patch: int) -> None:
@@ -71,8 +58,7 @@ class PatchPairs:
 
         def read() -> Iterable[np.ndarray]:
             for done, file in enumerate(files, 1):
-                with Image.open(file) as image:
-                    yield np.asarray(image.convert("RGB"))
+                yield read_image(file)
                 on_file(done, len(files))
 
         return cls(read(), scale, patch)
@@ -80,8 +66,8 @@ class PatchPairs:
     def draw(self, seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
         """The `rank`-th of `world` equal parts of the global batch of a step.
 
-        Returns low (batch/world,3,patch,patch) and high (batch/world,3,scale*patch,scale*patch), float32 in 0..255, with
-        random flips and quarter turns.
+        Returns low (batch/world,3,patch,patch) and high (batch/world,3,scale*patch,scale*patch), float32 in
+        0..255, with random flips and quarter turns.
         """
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         photos = torch.multinomial(self._weights, batch, replacement=True, generator=generator).tolist()
@@ -93,7 +79,9 @@ class PatchPairs:
             top = int(corners[index, 0] * (low.shape[1] - self.patch + 1))
             left = int(corners[index, 1] * (low.shape[2] - self.patch + 1))
             lows.append(_turn(_crop(low, top, left, self.patch), turns[index]))
-            highs.append(_turn(_crop(high, top * self.scale, left * self.scale, self.patch * self.scale), turns[index]))
+            highs.append(
+                _turn(_crop(high, top * self.scale, left * self.scale, self.patch * self.scale), turns[index])
+            )
         return torch.stack(lows).float(), torch.stack(highs).float()
 
 

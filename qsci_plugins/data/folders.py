@@ -1,0 +1,69 @@
+"""Which files in a folder are images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qsci_plugins.errors import UserError
+
+__all__ = ["IMAGE_FORMATS", "find_images", "list_images"]
+
+#: the suffixes that are images in a folder, and Pillow's name of the format that is written for each
+IMAGE_FORMATS = {
+    ".bmp": "BMP",
+    ".jpeg": "JPEG",
+    ".jpg": "JPEG",
+    ".png": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+
+
+def list_images(
+    paths: Sequence[str | Path], on_skip: Callable[[Path], None] = lambda file: None
+) -> list[Path]:
+    """The image files among `paths`: files as they are, of folders the direct children that are images,
+    sorted.
+
+    Every file comes once. What a folder holds besides images (not its folders and hidden files) goes to
+    `on_skip`.
+    Raises UserError for a path that does not exist and where nothing is left.
+    """
+    found: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        if not path.is_dir():
+            found[path] = None
+            continue
+        for file in sorted(path.iterdir()):
+            if file.name.startswith(".") or not file.is_file():
+                continue
+            if file.suffix.lower() in IMAGE_FORMATS:
+                found[file] = None
+            else:
+                on_skip(file)
+    if not found:
+        raise UserError(
+            f"no image in {', '.join(map(str, paths)) or 'an empty list'}; looked for {_suffixes()} files"
+        )
+    return list(found)
+
+
+def find_images(folder: Path, stride: int = 1) -> list[Path]:
+    """Every `stride`-th image anywhere below `folder`, in sorted order.
+
+    Raises UserError where the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; images are read from folders")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_FORMATS)
+    if not files:
+        raise UserError(f"no image in {folder}; it should hold {_suffixes()} files")
+    return files[::stride]
+
+
+def _suffixes() -> str:
+    return ", ".join(sorted(IMAGE_FORMATS))

@@ -1,0 +1,121 @@
+"""Photos that come with installed packages, and low-resolution patches of any photos for calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from qsci_plugins.data.degradation import bicubic_down
+from qsci_plugins.data.images import image_size, read_image
+from qsci_plugins.errors import UserError
+
+__all__ = ["builtin_photos", "calibration_patches"]
+
+# Inside the scikit-image and scikit-learn wheels (nothing is downloaded). The two parts are disjoint, so that
+# a network is never measured on a photo that it was calibrated with; each has busy and smooth ones.
+_CALIBRATION = (
+    ("astronaut", "skimage", "data/astronaut.png"),
+    ("china", "sklearn", "datasets/images/china.jpg"),
+    ("ihc", "skimage", "data/ihc.png"),
+    ("motorcycle", "skimage", "data/motorcycle_left.png"),
+    ("rocket", "skimage", "data/rocket.jpg"),
+)
+_EVALUATION = (
+    ("chelsea", "skimage", "data/chelsea.png"),
+    ("coffee", "skimage", "data/coffee.png"),
+    ("flower", "sklearn", "datasets/images/flower.jpg"),
+)
+#: LR pixels around a patch that reach into it through the bicubic kernel (2 on each side, doubled to be safe)
+_MARGIN = 4
+
+
+def builtin_photos(
+    part: Literal["all", "calibration", "evaluation"] = "all",
+) -> list[tuple[str, np.ndarray]]:
+    """(name, uint8 RGB (H,W,3)) of the colour photos in the scikit-image and scikit-learn packages.
+
+    `calibration` (five photos) and `evaluation` (three others) share none. Raises UserError where a package
+    lacks one.
+    """
+    chosen = {"all": _CALIBRATION + _EVALUATION, "calibration": _CALIBRATION, "evaluation": _EVALUATION}[part]
+    return [(name, read_image(_package_file(package, file))) for name, package, file in chosen]
+
+
+def _package_file(package: str, file: str) -> Path:
+    spec = find_spec(package)  # the folder alone: importing scikit-learn takes seconds
+    for folder in (spec.submodule_search_locations if spec else None) or ():
+        if (path := Path(folder) / file).is_file():
+            return path
+    distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+    raise UserError(
+        f"the built-in photo {file} is not in the installed {distribution}; reinstall {distribution}"
+    )
+
+
+def calibration_patches(
+    photos: Sequence[np.ndarray | Path],
+    count: int,
+    patch: int,
+    scale: int,
+    seed: int = 0,
+    *,
+    degrade: bool = True,
+) -> np.ndarray:
+    """`count` random LR patches, uint8 (count,3,patch,patch), the same ones for the same arguments.
+
+    `photos` are uint8 (H,W,3) arrays or image files, of which only the chosen ones are read. With `degrade`
+    they are HR, and LR is their MATLAB-bicubic reduction by `scale`; without, patches are cut from them as
+    they are. Every photo gives patches in proportion to its area, in random order; photos smaller than a
+    patch are left out.
+    Raises UserError where none is large enough.
+    """
+    if count < 1 or patch < 1 or scale < 1:
+        raise ValueError(f"count, patch and scale are at least 1, not {count}, {patch}, {scale}")
+    factor = scale if degrade else 1
+    sizes = np.array([_size(photo) for photo in photos]).reshape(-1, 2) // factor
+    areas = np.where(sizes.min(axis=1) >= patch, sizes.prod(axis=1), 0).astype(np.float64)
+    if not areas.any():
+        largest = sizes[sizes.min(axis=1).argmax()] * factor if len(sizes) else (0, 0)
+        raise UserError(
+            f"no photo is large enough: {patch}x{patch} patches need {patch * factor}x{patch * factor} "
+            f"pixels, the best of {len(sizes)} photos has {largest[1]}x{largest[0]}"
+        )
+    generator = np.random.default_rng(seed)
+    # evenly spaced points on the cumulative area: shares that differ from the ideal by less than one patch
+    points = (np.arange(count) + generator.random()) / count * areas.sum()
+    chosen = np.minimum(np.searchsorted(np.cumsum(areas), points, side="right"), np.flatnonzero(areas)[-1])
+    corners = generator.random((count, 2))
+    order = generator.permutation(count)
+    patches = np.empty((count, 3, patch, patch), np.uint8)
+    for index in np.unique(chosen):
+        photo = photos[index]
+        pixels = read_image(photo) if isinstance(photo, Path) else photo
+        for position in np.flatnonzero(chosen == index):
+            patches[order[position]] = _cut(pixels, corners[position], patch, factor).transpose(2, 0, 1)
+    return patches
+
+
+def _size(photo: np.ndarray | Path) -> tuple[int, int]:
+    if isinstance(photo, Path):
+        return image_size(photo)
+    if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[2] != 3:
+        raise ValueError(f"a photo is uint8 (H,W,3), not {photo.dtype} {photo.shape}")
+    return photo.shape[0], photo.shape[1]
+
+
+def _cut(photo: np.ndarray, corner: np.ndarray, patch: int, factor: int) -> np.ndarray:
+    """The LR patch at `corner` (fractions of the free height and width); only its surroundings are
+    reduced."""
+    bounds = []
+    for length, fraction in zip(photo.shape[:2], corner, strict=True):
+        low = length // factor
+        start = int(fraction * (low - patch + 1))
+        bounds.append((start, max(0, start - _MARGIN), min(low, start + patch + _MARGIN)))
+    (top, above, below), (left, before, after) = bounds
+    part = photo[above * factor : below * factor, before * factor : after * factor]
+    part = bicubic_down(part, factor)
+    return part[top - above : top - above + patch, left - before : left - before + patch]
