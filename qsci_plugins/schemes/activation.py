@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.schemes.bit_width import BitWidth, levels
 from qsci_plugins.schemes.quantizer import QParams, Quantizer, per_sample
-from qsci_plugins.schemes.rounding import quantize, round_ste
+from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
 
 __all__ = ["RangeActivation"]
 
@@ -20,16 +20,26 @@ class RangeActivation(Quantizer):
 
     `integer=False` is the published form: z = round((clamp(x) - lower) / step), a real zero point. `integer=True` is what
     hardware runs: 0 is one of the levels, and at 8 bits the levels are -128..127 where lower < 0 and 0..255 elsewhere.
+    `clipping` is the weight of bit-aware clipping (0: none).
     """
 
     feature_std: Tensor
 
-    def __init__(self, bit_width: BitWidth, *, integer: bool, momentum: float = 0.9, search: bool = False) -> None:
+    def __init__(
+        self,
+        bit_width: BitWidth,
+        *,
+        integer: bool,
+        momentum: float = 0.9,
+        search: bool = False,
+        clipping: float = 0.5,
+    ) -> None:
         super().__init__()
         self.bit_width = bit_width
         self.integer = integer
         self.momentum = momentum
         self.search = search
+        self.clipping = clipping
         self.lower = nn.Parameter(torch.zeros(1))
         self.upper = nn.Parameter(torch.ones(1))
         #: mean over images of the standard deviation of this tensor: what the layer-to-bit mapping ranks
@@ -45,7 +55,7 @@ class RangeActivation(Quantizer):
         count = levels(bits)
         step = ((upper - lower) / count).clamp_min(1e-8)
         if not self.integer:
-            return QParams(step, -lower / step, torch.zeros_like(count), count, bits)
+            return QParams(step, lower, torch.zeros_like(count), count, bits)
         low = round_ste(lower / step)
         eight = bits > 7.5
         signed = lower < 0
@@ -90,13 +100,13 @@ class RangeActivation(Quantizer):
         for k in range(steps):
             ratio = 1 - k / steps
             p = self._qparams(x, bits, self.lower * ratio, self.upper * ratio)
-            z = quantize(x, p.scale, p.zero_point, p.low, p.high)
-            error = (((z if p.zero_point is None else z - p.zero_point) * p.scale) - x).square().mean().item()
+            z = quantize(x, p.scale, p.offset, p.low, p.high)
+            error = (dequantize(z, p.scale, p.offset) - x).square().mean().item()
             if error < best[0]:
                 best = (error, ratio)
-        factor = 1 - weight + weight * best[1]
-        self.lower.mul_(factor)
-        self.upper.mul_(factor)
+        for bound in (self.lower, self.upper):
+            bound.copy_((1 - weight) * bound + weight * (bound * best[1]))
 
     def refine(self, x: Tensor) -> None:
-        self.shrink_to(x, weight=0.5)
+        if self.clipping:
+            self.shrink_to(x, self.clipping)

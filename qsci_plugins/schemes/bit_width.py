@@ -126,4 +126,3 @@ class MappedBitWidth(BitWidth):
 def levels(bits: Tensor) -> Tensor:
     """2^bits - 1, with its gradient (OpenVINO knows pow, not exp2)."""
     return torch.pow(torch.full_like(bits, 2.0), bits) - 1
-

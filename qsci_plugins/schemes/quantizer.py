@@ -16,15 +16,15 @@ __all__ = ["Mode", "QParams", "Quantizer", "per_sample"]
 
 
 class QParams(NamedTuple):
-    """How x becomes integers: z = round(clamp(x / scale + zero_point, low, high)), x ~ (z - zero_point) * scale.
+    """How x becomes integers: z = round(clamp((x - offset) / scale, low, high)), and back: x ~ z * scale + offset.
 
     Every field broadcasts to x: a scalar, or one value per sample (N,1,...), or per channel where a paper's code does so.
-    `zero_point` None means that the integers carry no offset: `low` and `high` then hold it already (the integer form,
-    in which z may be negative and 0 stands for 0). `bit_width` is what FAB and BitOPs count.
+    `offset` None is the integer form: z = 0 stands for 0, and an integer zero point is part of `low` and `high`
+    (low = -zero_point). A real offset is -zero_point * scale. `bit_width` is what FAB and BitOPs count.
     """
 
     scale: Tensor
-    zero_point: Tensor | None
+    offset: Tensor | None
     low: Tensor
     high: Tensor
     bit_width: Tensor
@@ -59,7 +59,7 @@ class Quantizer(nn.Module, ABC):
     def integers(self, x: Tensor) -> Tensor:
         """The integers z of x, as floats, the same shape."""
         p = self.qparams(x)
-        return quantize(x, p.scale, p.zero_point, p.low, p.high)
+        return quantize(x, p.scale, p.offset, p.low, p.high)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode is Mode.OFF:
@@ -75,20 +75,20 @@ class Quantizer(nn.Module, ABC):
         ledger = current_ledger()
         if ledger is not None:
             ledger.add(self, p.bit_width)
-        return fake_quantize(x, p.scale, p.zero_point, p.low, p.high)
+        return fake_quantize(x, p.scale, p.offset, p.low, p.high)
 
     def reduce(self, x: Tensor) -> Tensor:
         """The statistics of one batch, one vector: what NNCF's collectors gather for `update`."""
         return torch.stack([x.amin(), x.amax()])
 
-    def update(self, statistics: Tensor) -> None:  # noqa: B027 (a quantizer may need no statistics)
+    def update(self, statistics: Tensor) -> None:
         """Takes in the statistics of the next batch."""
 
     def initialise(self) -> None:
         """Sets the parameters from the statistics seen, once all batches went by."""
         self.calibrated.fill_(True)
 
-    def refine(self, x: Tensor) -> None:  # noqa: B027
+    def refine(self, x: Tensor) -> None:
         """Fits the parameters to x."""
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.rounding import dequantize, quantize
 
 __all__ = ["ChannelWeight", "TensorWeight"]
 
@@ -13,27 +14,30 @@ __all__ = ["ChannelWeight", "TensorWeight"]
 class TensorWeight(Quantizer):
     """AdaBM's weights: one learned maximum u, 2^bits levels from -u to u (0 is none of them), u by least squared error.
 
-    step = 2u / (2^bits - 1); the candidates for u are max(w) * (1 - k/100), k = 0..49.
+    step = 2u / (2^bits - 1); the candidates for u are max(w) * (1 - k/100), k = 0..49. The published code searches at
+    `search_bits`, the body's, for the 8-bit layers too.
     """
 
-    def __init__(self, weight: Tensor, bits: int) -> None:
+    def __init__(self, weight: Tensor, bits: int, search_bits: int | None = None) -> None:
         super().__init__()
-        self.bits = bits
+        self.bits = search_bits or bits
         self.upper = nn.Parameter(torch.ones(1))
         maximum = weight.detach().max()
         best = min(range(50), key=lambda k: self._error(weight.detach(), maximum * (1 - k / 100)))
+        self.bits = bits
         with torch.no_grad():
             self.upper.copy_(maximum * (1 - best / 100))
         self.calibrated.fill_(True)
 
     def _params(self, upper: Tensor) -> QParams:
         count = upper.new_tensor(2.0**self.bits - 1)
-        return QParams(2 * upper / count, count / 2, torch.zeros_like(count), count, upper.new_tensor(float(self.bits)))
+        bits = upper.new_tensor(float(self.bits))
+        return QParams(2 * upper / count, -upper, torch.zeros_like(count), count, bits)
 
     def _error(self, weight: Tensor, upper: Tensor) -> float:
         p = self._params(upper)
-        z = (weight / p.scale + p.zero_point).clamp(0, p.high).round()  # type: ignore[arg-type]
-        return ((z - p.zero_point) * p.scale - weight).square().mean().item()
+        z = quantize(weight, p.scale, p.offset, p.low, p.high)
+        return (dequantize(z, p.scale, p.offset) - weight).square().mean().item()
 
     def qparams(self, x: Tensor) -> QParams:
         return self._params(self.upper)

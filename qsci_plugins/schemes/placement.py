@@ -1,0 +1,62 @@
+"""Which layers of a network are quantized, by name patterns; the network itself is never edited."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from torch import nn
+
+from qsci_plugins.errors import UserError
+
+__all__ = ["Placement", "Precision", "place"]
+
+#: "scheme": the scheme's own bits; "eight_bit": 8 static bits, not counted in FAB
+Precision = Literal["scheme", "eight_bit"]
+
+_QUANTIZABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Patterns (`*`, `?`, `[...]`) of module names. `float_` wins over `eight_bit`, which wins over `targets`."""
+
+    targets: tuple[str, ...] = ("*",)
+    eight_bit: tuple[str, ...] = ()
+    float_: tuple[str, ...] = field(default=())
+
+
+def place(model: nn.Module, placement: Placement) -> dict[str, Precision]:
+    """The precision of every convolution and linear layer that is quantized, by module name, in the model's order.
+
+    Raises UserError for a pattern that matches nothing (naming the nearest layers) and where no layer is left.
+    """
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, _QUANTIZABLE) and module.weight is not None
+    ]
+    for key, patterns in (
+        ("targets", placement.targets),
+        ("eight_bit", placement.eight_bit),
+        ("float", placement.float_),
+    ):
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                near = difflib.get_close_matches(pattern.replace("*", ""), names, 3, 0.0) or names[:3]
+                raise UserError(
+                    f"place.{key}: no convolution or linear layer is named {pattern!r}; the nearest are {', '.join(near)}"
+                )
+    precisions: dict[str, Precision] = {}
+    for name in names:
+        if any(fnmatchcase(name, pattern) for pattern in placement.float_):
+            continue
+        if any(fnmatchcase(name, pattern) for pattern in placement.eight_bit):
+            precisions[name] = "eight_bit"
+        elif any(fnmatchcase(name, pattern) for pattern in placement.targets):
+            precisions[name] = "scheme"
+    if not precisions:
+        raise UserError("place: every layer is left in float; name some in place.targets or place.eight_bit")
+    return precisions

@@ -1,0 +1,168 @@
+"""What a method is to a backend: it makes quantizers for layers, and fits them to calibration batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.placement import Precision
+from qsci_plugins.schemes.quantizer import Mode, Quantizer
+
+__all__ = ["LayerQuantizers", "QuantizedNetwork", "Scheme", "SchemeConfig", "calibrate", "set_mode"]
+
+
+class SchemeConfig(BaseModel):
+    """The settings of a scheme as a recipe gives them; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+
+
+@dataclass
+class LayerQuantizers:
+    """The quantizers of one layer: of its input, its weight and, where a scheme asks for it, its output."""
+
+    activation: Quantizer | None
+    weight: Quantizer | None
+    output: Quantizer | None = None
+    #: whether FAB counts the activation (8-bit head and tail are not counted, in the papers)
+    counted: bool = True
+
+    def __iter__(self) -> Iterator[Quantizer]:
+        return (q for q in (self.activation, self.weight, self.output) if q is not None)
+
+
+@dataclass
+class QuantizedNetwork:
+    """A stock network with a scheme's quantizers in place, whichever backend put them there.
+
+    `model(x)` is the quantized network; `layers` are its quantizers by the stock network's module names; `input_module`
+    (where the scheme has one) sees every input and sets the content. All parameters are shared with `model`.
+    """
+
+    model: nn.Module
+    backend: str
+    scheme: Scheme
+    layers: dict[str, LayerQuantizers]
+    input_module: nn.Module | None = None
+    value_range: float = 255.0
+    extras: dict[str, Any] = field(default_factory=dict)
+
+    def counted(self) -> list[Quantizer]:
+        """The activation quantizers that FAB averages over."""
+        return [q.activation for q in self.layers.values() if q.counted and q.activation is not None]
+
+    def quantizers(self) -> list[Quantizer]:
+        """Every quantizer, in layer order."""
+        return [q for layer in self.layers.values() for q in layer]
+
+    @torch.no_grad()
+    def fab(self, x: Tensor) -> Tensor:
+        """Feature average bit-width of each image of a batch, (N,)."""
+        with record_bits() as ledger:
+            self.model(x)
+        return ledger.mean(self.counted()).expand(x.shape[0])
+
+    def calibrated(self) -> bool:
+        """Whether every quantizer has had its parameters set."""
+        return all(bool(q.calibrated) for q in self.quantizers())
+
+
+class Scheme(ABC):
+    """A method. Framework-free: backends call `layer` once per placed layer, and `input_module` once per network."""
+
+    #: the config class that a recipe's `scheme:` mapping is read with
+    Config: ClassVar[type[SchemeConfig]]
+
+    def __init__(self, config: SchemeConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
+        """New quantizers for a layer of the stock network (its weight may be looked at, never changed)."""
+
+    def input_module(self, value_range: float) -> nn.Module | None:
+        """A module that sees every network input (N,C,H,W) in 0..value_range and returns it unchanged, or None."""
+        return None
+
+    def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:  # noqa: B027
+        """What needs all layers at once, after every quantizer is initialised (layer-to-bit ranks them)."""
+
+    #: whether quantizers want one REFINE pass over the first batch
+    refines: ClassVar[bool] = False
+
+
+def set_mode(quantizers: Iterable[Quantizer], mode: Mode) -> None:
+    """Puts quantizers into one mode."""
+    for quantizer in quantizers:
+        quantizer.mode = mode
+
+
+@torch.no_grad()
+def calibrate(
+    network: QuantizedNetwork,
+    batches: Sequence[Tensor],
+    on_batch: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Fits a network's quantizers to calibration inputs, each (N,C,H,W) in 0..value_range.
+
+    The float network runs over all batches while quantizers observe; then they are initialised; then, where the scheme
+    refines, the quantized network runs over the first batch while each layer fits its range to what reaches it.
+    Raises UserError where there is no batch, or its shape or range does not fit.
+    """
+    check_batches(batches, network.value_range)
+    quantizers = network.quantizers()
+    was_training = network.model.training
+    network.model.eval()
+    total = len(batches) + int(network.scheme.refines)
+    try:
+        set_mode(quantizers, Mode.OBSERVE)
+        for done, batch in enumerate(batches, 1):
+            network.model(batch)
+            on_batch(done, total)
+        finish_observation(network)
+        if network.scheme.refines:
+            set_mode(quantizers, Mode.REFINE)
+            network.model(batches[0])
+            on_batch(total, total)
+    finally:
+        set_mode(quantizers, Mode.ON)
+        network.model.train(was_training)
+
+
+def finish_observation(network: QuantizedNetwork) -> None:
+    """Initialises every quantizer from what it observed, then lets the scheme look at all of them."""
+    for quantizer in network.quantizers():
+        quantizer.initialise()
+    network.scheme.after_observation(network.layers)
+
+
+def check_batches(batches: Sequence[Tensor], value_range: float) -> None:
+    """Raises UserError unless the batches look like images of a network that takes 0..value_range."""
+    if not batches:
+        raise UserError("calibration got no images; give at least one batch")
+    for batch in batches:
+        if batch.dim() < 3:
+            raise UserError(
+                f"calibration images must be (N,C,H,W), got a tensor of shape {tuple(batch.shape)}; stack them into batches"
+            )
+        if not torch.isfinite(batch).all():
+            raise UserError("calibration images hold NaN or infinite values")
+    top = max(float(batch.max()) for batch in batches)
+    if value_range <= 1.0 and top > 2.0:
+        raise UserError(
+            f"calibration images reach {top:.0f}, but this network takes 0..1; divide them by 255"
+        )
+    if value_range > 2.0 and top <= 1.0:
+        raise UserError(
+            f"calibration images end at {top:.2f}, but this network takes 0..{value_range:.0f}; scale them"
+        )
