@@ -55,9 +55,7 @@ class AdaBM(Scheme):
         assert isinstance(weight, torch.Tensor)
         weight_bits = config.weight_bits if adaptive else 8
         return LayerQuantizers(
-            activation=RangeActivation(
-                bit_width, integer=integer, search=integer, clipping=0.5 if adaptive else 0.0
-            ),
+            activation=RangeActivation(bit_width, integer=integer, search=integer, clipping=0.5 if adaptive else 0.0),
             weight=ChannelWeight(weight, weight_bits)
             if integer
             else TensorWeight(weight, weight_bits, search_bits=config.weight_bits),
@@ -73,8 +71,7 @@ class AdaBM(Scheme):
         mapped = [
             q.activation
             for q in layers.values()
-            if isinstance(q.activation, RangeActivation)
-            and isinstance(q.activation.bit_width, MappedBitWidth)
+            if isinstance(q.activation, RangeActivation) and isinstance(q.activation.bit_width, MappedBitWidth)
         ]
         if not mapped or not self.config.layer_mapping:
             return

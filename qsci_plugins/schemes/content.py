@@ -55,10 +55,7 @@ def image_gradient(image: Tensor, value_range: float = 255.0) -> tuple[Tensor, T
         grey = image.mean(1, keepdim=True)
     assert isinstance(grey, Tensor)
     sobel = (
-        torch.tensor(
-            [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=grey.dtype, device=grey.device
-        )
-        / 8
+        torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=grey.dtype, device=grey.device) / 8
     )
     gradients = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), torch.stack([sobel, sobel.T])[:, None])
     gradient_xy = gradients.abs().mean((2, 3)) * 1000

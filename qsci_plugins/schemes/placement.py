@@ -34,9 +34,7 @@ def place(model: nn.Module, placement: Placement) -> dict[str, Precision]:
     Raises UserError for a pattern that matches nothing (naming the nearest layers) and where no layer is left.
     """
     names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, _QUANTIZABLE) and module.weight is not None
+        name for name, module in model.named_modules() if isinstance(module, _QUANTIZABLE) and module.weight is not None
     ]
     for key, patterns in (
         ("targets", placement.targets),

@@ -37,9 +37,7 @@ def scheme_class(name: str) -> type[Scheme]:
         raise UserError(f"scheme.name: no scheme is called {name!r}; did you mean {near[0]!r}?")
     loaded = points[name].load()
     if not (isinstance(loaded, type) and issubclass(loaded, Scheme)):
-        raise UserError(
-            f"scheme {name!r}: its entry point {points[name].value} is not a qsci_plugins Scheme class"
-        )
+        raise UserError(f"scheme {name!r}: its entry point {points[name].value} is not a qsci_plugins Scheme class")
     return loaded
 
 

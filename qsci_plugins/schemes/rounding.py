@@ -47,9 +47,7 @@ class _FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
         v = x / scale if offset is None else (x - offset).div_(scale)
         above = v > high
         below = v < low

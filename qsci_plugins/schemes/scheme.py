@@ -159,10 +159,6 @@ def check_batches(batches: Sequence[Tensor], value_range: float) -> None:
             raise UserError("calibration images hold NaN or infinite values")
     top = max(float(batch.max()) for batch in batches)
     if value_range <= 1.0 and top > 2.0:
-        raise UserError(
-            f"calibration images reach {top:.0f}, but this network takes 0..1; divide them by 255"
-        )
+        raise UserError(f"calibration images reach {top:.0f}, but this network takes 0..1; divide them by 255")
     if value_range > 2.0 and top <= 1.0:
-        raise UserError(
-            f"calibration images end at {top:.2f}, but this network takes 0..{value_range:.0f}; scale them"
-        )
+        raise UserError(f"calibration images end at {top:.2f}, but this network takes 0..{value_range:.0f}; scale them")

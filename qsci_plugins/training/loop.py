@@ -107,7 +107,12 @@ def train(
 
     def save() -> None:
         if checkpoint is not None and accelerator.is_main_process:
-            state = {"model": plain.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step}
+            state = {
+                "model": plain.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "average": average,
+                "step": step,
+            }
             save_atomically({**state, "settings": asdict(settings)}, checkpoint)
 
     model.train()

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EDSR", "ResidualBlock", "Upsampler"]
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.architectures.stock import StateDict, Stock, count_children, pixel_shuffle_radius
+
+__all__ = ["EDSR", "EDSRStock", "MeanShift", "ResidualBlock", "Upsampler", "upsampling_factors"]
 
 #: mean RGB of DIV2K in 0..1, which the published code subtracts from its input
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
@@ -30,7 +35,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, residual_scale: float) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=False), nn.Conv2d(width, width, 3, padding=1)
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(inplace=False),
+            nn.Conv2d(width, width, 3, padding=1),
         )
         self.residual_scale = residual_scale
 
@@ -39,15 +46,19 @@ class ResidualBlock(nn.Module):
         return x + (branch if self.residual_scale == 1.0 else branch * self.residual_scale)
 
 
+def upsampling_factors(scale: int) -> list[int]:
+    """The pixel shuffles that make up a scale."""
+    if scale not in (1, 2, 3, 4, 8):
+        raise ValueError(f"pixel shuffles upsample by 1, 2, 3, 4 or 8, not by {scale}")
+    return [3] if scale == 3 else [2] * int(math.log2(scale))
+
+
 class Upsampler(nn.Sequential):
     """Convolution and pixel shuffle, once for every factor 2 of the scale, or once by 3."""
 
     def __init__(self, scale: int, width: int) -> None:
-        if scale not in (1, 2, 3, 4, 8):
-            raise ValueError(f"EDSR upsamples by 1, 2, 3, 4 or 8, not by {scale}")
-        factors = [3] if scale == 3 else [2] * int(math.log2(scale))
         layers: list[nn.Module] = []
-        for factor in factors:
+        for factor in upsampling_factors(scale):
             layers += [nn.Conv2d(width, width * factor**2, 3, padding=1), nn.PixelShuffle(factor)]
         super().__init__(*layers)
 
@@ -55,8 +66,8 @@ class Upsampler(nn.Sequential):
 class EDSR(nn.Module):
     """Maps RGB (N,3,H,W) in 0..`value_range` to (N,3,scale*H,scale*W) in the same range, not clamped.
 
-    `mean_shift=True` carries the mean as two frozen 1x1 convolutions `sub_mean`, `add_mean` (EDSR-PyTorch); with False
-    the mean is a constant of the network and its state dict holds the trained layers alone.
+    `mean_shift=True` carries the mean as two frozen 1x1 convolutions `sub_mean`, `add_mean` (EDSR-PyTorch);
+    with False the mean is a constant of the network and its state dict holds the trained layers alone.
     """
 
     def __init__(
@@ -78,7 +89,8 @@ class EDSR(nn.Module):
         self.register_buffer("mean", mean, persistent=False)
         self.head = nn.Sequential(nn.Conv2d(3, width, 3, padding=1))
         self.body = nn.Sequential(
-            *(ResidualBlock(width, residual_scale) for _ in range(blocks)), nn.Conv2d(width, width, 3, padding=1)
+            *(ResidualBlock(width, residual_scale) for _ in range(blocks)),
+            nn.Conv2d(width, width, 3, padding=1),
         )
         self.tail = nn.Sequential(Upsampler(scale, width), nn.Conv2d(width, 3, 3, padding=1))
 
@@ -87,3 +99,53 @@ class EDSR(nn.Module):
         x = self.head(x)
         x = self.tail(x + self.body(x))
         return x + self.mean if self.add_mean is None else self.add_mean(x)
+
+
+class EDSRStock(Stock):
+    """EDSR-PyTorch's names, with or without its mean shift."""
+
+    name = "edsr"
+    network = EDSR
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "edsr_baseline": {"blocks": 16, "width": 64},
+        "edsr_large": {"blocks": 32, "width": 256, "residual_scale": 0.1},
+    }
+
+    def detect(self, state: StateDict) -> bool:
+        names = ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight", "tail.1.weight")
+        # RCAN shares the outer names, and has a channel attention behind the two convolutions of a block
+        return all(name in state for name in names) and not any(
+            name.startswith("body.0.body.3") for name in state
+        )
+
+    def read(self, state: StateDict, scale: int | None = None) -> dict[str, Any]:
+        width = state["head.0.weight"].shape[0]
+        growth = [
+            state[name].shape[0] // width for name in state if re.fullmatch(r"tail\.0\.\d+\.weight", name)
+        ]
+        told: dict[str, Any] = {
+            "blocks": count_children(state, "body") - 1,
+            "width": width,
+            "scale": math.isqrt(math.prod(growth)),
+            "mean_shift": "sub_mean.weight" in state,
+        }
+        shift = state["sub_mean.bias"].abs().max().item() if told["mean_shift"] else 0.0
+        if shift > 0:
+            told["value_range"] = 255.0 if shift > 2 else 1.0
+        return told
+
+    def published(self, told: dict[str, Any]) -> dict[str, Any]:
+        return {"residual_scale": 0.1} if told["width"] >= 256 else {}
+
+    def describe(self, module: nn.Module, settings: dict[str, Any]) -> Network:
+        blocks, scale = settings["blocks"], settings["scale"]
+        reach = 2 + 2 * blocks + pixel_shuffle_radius(upsampling_factors(scale))
+        return Network(
+            module=module,
+            architecture=self.name,
+            scale=scale,
+            value_range=settings["value_range"],
+            blocks=[f"body.{index}" for index in range(blocks)],
+            settings=settings,
+            receptive_radius=math.ceil(reach),
+        )
