@@ -1,0 +1,63 @@
+"""What the rest of the package needs to know about a loaded network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+__all__ = ["Network", "Task", "repeated_blocks"]
+
+#: "sr": image super-resolution; "sci": video reconstruction from a snapshot measurement
+Task = Literal["sr", "sci"]
+
+
+@dataclass
+class Network:
+    """A float network in eval mode, and how to use it.
+
+    `module` maps RGB (N,3,H,W) in 0..`value_range` to (N,3,scale*H,scale*W) in the same range (task "sr"),
+    or measurement (N,H,W), mask (N,T,H,W) and mask_sum (N,H,W) to video in 0..1 (task "sci"). Neither
+    clamps its output.
+    """
+
+    module: nn.Module
+    architecture: str
+    scale: int
+    value_range: float
+    channels: int = 3
+    #: names of the repeated blocks, first to last, whose outputs distillation compares
+    blocks: list[str] = field(default_factory=list)
+    task: Task = "sr"
+    #: the hyper-parameters, read from tensors or given
+    settings: dict[str, Any] = field(default_factory=dict)
+    #: the input's height and width must be multiples of this
+    size_multiple: int = 1
+    #: how many input pixels away an output pixel still looks; None where attention or unknown code decides
+    receptive_radius: int | None = None
+
+
+def repeated_blocks(module: nn.Module) -> list[str]:
+    """Names of the largest family of like composite submodules under one parent, nearest to the root.
+
+    These are the blocks of a network that nobody described: `layers.0` .. `layers.5` of a SwinIR, `block_1`
+    .. `block_6` of a SPAN. Empty where no parent has two of a kind.
+    """
+    families: list[list[str]] = []
+    for parent_name, parent in module.named_modules():
+        kinds: dict[type, list[str]] = {}
+        for name, child in parent.named_children():
+            composite = (
+                next(child.children(), None) is not None and next(child.parameters(), None) is not None
+            )
+            if composite and not isinstance(child, (nn.Sequential, nn.ModuleList)):
+                kinds.setdefault(type(child), []).append(f"{parent_name}.{name}" if parent_name else name)
+        families += [names for names in kinds.values() if len(names) > 1]
+    if not families:
+        return []
+    shallowest = min(family[0].count(".") for family in families)
+    # the children of a list lie one name deeper than attributes of the same parent: both count as equally
+    # near
+    near = [family for family in families if family[0].count(".") <= shallowest + 1]
+    return max(near, key=len)

@@ -1,0 +1,128 @@
+"""Our networks in spandrel's registry, and spandrel's networks as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from spandrel import (
+    MAIN_REGISTRY,
+    Architecture,
+    ArchSupport,
+    ImageModelDescriptor,
+    ModelLoader,
+    SizeRequirements,
+    UnsupportedModelError,
+)
+from torch import Tensor, nn
+
+from qsci_plugins.architectures.loading import load_tensors
+from qsci_plugins.architectures.network import Network, repeated_blocks
+from qsci_plugins.architectures.stock import StateDict, Stock
+from qsci_plugins.errors import UserError
+
+__all__ = ["StockArchitecture", "foreign_names", "load_foreign", "recognise_foreign", "register"]
+
+
+class StockArchitecture(Architecture[nn.Module]):
+    """One of our networks as spandrel describes networks: its call takes and returns images in 0..1.
+
+    A video network's descriptor is there for its `model`, which takes a measurement and masks; calling the
+    descriptor with an image raises UserError.
+    """
+
+    def __init__(self, stock: Stock) -> None:
+        super().__init__(id=stock.name, detect=stock.detect)
+        self.stock = stock
+
+    def load(self, state_dict: dict[str, Any]) -> ImageModelDescriptor[nn.Module]:
+        state = self.stock.canonical(state_dict)
+        settings = {**self.stock.defaults(), **self.stock.read(state)}
+        module = self.stock.build(settings)
+        load_tensors(module, self.stock.needed(state, settings), "the state dict", self.stock.name)
+        network = self.stock.describe(module, settings)
+        return ImageModelDescriptor(
+            module,
+            state_dict,
+            architecture=self,
+            purpose="SR" if network.scale > 1 else "Restoration",
+            tags=[f"{name}={value}" for name, value in network.settings.items()],
+            supports_half=False,
+            supports_bfloat16=True,
+            scale=network.scale,
+            input_channels=network.channels if network.task == "sr" else 1,
+            output_channels=network.channels,
+            size_requirements=SizeRequirements(multiple_of=network.size_multiple),
+            call_fn=_caller(network),
+        )
+
+
+def _caller(network: Network) -> Any:
+    def upscale(module: nn.Module, image: Tensor) -> Tensor:
+        return module(image * network.value_range) / network.value_range
+
+    def refuse(module: nn.Module, image: Tensor) -> Tensor:
+        raise UserError(
+            f"{network.architecture} takes no image: call descriptor.model(measurement, mask, mask_sum)"
+        )
+
+    return upscale if network.task == "sr" else refuse
+
+
+def register(stocks: Sequence[Stock]) -> None:
+    """Adds our networks after spandrel's own; a second call changes nothing."""
+    MAIN_REGISTRY.add(
+        *(ArchSupport.from_architecture(StockArchitecture(stock)) for stock in stocks), ignore_duplicates=True
+    )
+
+
+def foreign_names(stocks: Sequence[Stock]) -> list[str]:
+    """Everything in spandrel's registry but ours, third parties' networks included."""
+    ours = {stock.name for stock in stocks}
+    return [str(known.architecture.id) for known in MAIN_REGISTRY if known.architecture.id not in ours]
+
+
+def recognise_foreign(state: StateDict) -> str | None:
+    """The first of spandrel's architectures that knows these tensors."""
+    for known in MAIN_REGISTRY.architectures("detection"):
+        if known.detect(dict(state)):
+            return str(known.architecture.id)
+    return None
+
+
+def load_foreign(state: StateDict, scale: int | None, weights: str, settings: dict[str, Any]) -> Network:
+    """A network that spandrel recognises. Its range is 0..1 and its hyper-parameters are spandrel's to read.
+
+    Raises UserError for one that is not an RGB super-resolution network, or of another scale.
+    """
+    if settings:
+        raise UserError(
+            f"{weights}: the tensors tell spandrel all hyper-parameters; leave out {', '.join(settings)}"
+        )
+    try:
+        descriptor = ModelLoader().load_from_state_dict(dict(state))
+    except (UnsupportedModelError, KeyError, ValueError, RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"{weights} looks like {recognise_foreign(state)}, but spandrel cannot load it: {error}"
+        ) from error
+    name = str(descriptor.architecture.id)
+    if not isinstance(descriptor, ImageModelDescriptor) or (
+        descriptor.input_channels,
+        descriptor.output_channels,
+    ) != (3, 3):
+        raise UserError(
+            f"{weights} is a {name} that does not map RGB images to RGB images; nothing here can use it"
+        )
+    if scale is not None and descriptor.scale != scale:
+        raise UserError(
+            f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree"
+        )
+    return Network(
+        module=descriptor.model.eval(),
+        architecture=name,
+        scale=descriptor.scale,
+        value_range=1.0,
+        blocks=repeated_blocks(descriptor.model),
+        settings={"tags": list(descriptor.tags)},
+        size_multiple=descriptor.size_requirements.multiple_of,
+    )
