@@ -48,15 +48,16 @@ class ImageToBit(nn.Module):
         self.value_range = value_range
         self.percentile = percentile
         self.momentum = momentum
-        self.adaptive = True
+        self.observing = False
         self.lower = nn.Parameter(torch.zeros(1))
         self.upper = nn.Parameter(torch.ones(1))
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
     def forward(self, image: Tensor) -> Tensor:
         gradient, gradient_xy = image_gradient(image, self.value_range)
-        factor = self.factor(gradient) if self.adaptive else None
-        set_content(Content(gradient, gradient_xy, factor))
+        if self.observing:
+            self.update(gradient)
+        set_content(Content(gradient, gradient_xy, self.factor(gradient)))
         return image
 
     def factor(self, gradient: Tensor) -> Tensor:

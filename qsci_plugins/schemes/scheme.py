@@ -126,9 +126,11 @@ def calibrate(
     total = len(batches) + int(network.scheme.refines)
     try:
         set_mode(quantizers, Mode.OBSERVE)
+        _observe_images(network.input_module, True)
         for done, batch in enumerate(batches, 1):
             network.model(batch)
             on_batch(done, total)
+        _observe_images(network.input_module, False)
         finish_observation(network)
         if network.scheme.refines:
             set_mode(quantizers, Mode.REFINE)
@@ -136,7 +138,13 @@ def calibrate(
             on_batch(total, total)
     finally:
         set_mode(quantizers, Mode.ON)
+        _observe_images(network.input_module, False)
         network.model.train(was_training)
+
+
+def _observe_images(input_module: nn.Module | None, observing: bool) -> None:
+    if hasattr(input_module, "observing"):
+        input_module.observing = observing  # type: ignore[union-attr]
 
 
 def finish_observation(network: QuantizedNetwork) -> None:
