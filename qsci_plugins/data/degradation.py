@@ -26,9 +26,7 @@ def bicubic_down(image: np.ndarray, scale: int) -> np.ndarray:
     return imresize(modcrop(image, scale), 1 / scale)
 
 
-def imresize(
-    image: np.ndarray, scale: float | None = None, size: tuple[int, int] | None = None
-) -> np.ndarray:
+def imresize(image: np.ndarray, scale: float | None = None, size: tuple[int, int] | None = None) -> np.ndarray:
     """`imresize(image, scale)` or `imresize(image, size)` of MATLAB with its defaults (bicubic, antialiased).
 
     Keys' cubic kernel (a = -0.5), widened by 1/scale where it shrinks; symmetric borders; the dimension with

@@ -21,9 +21,7 @@ IMAGE_FORMATS = {
 }
 
 
-def list_images(
-    paths: Sequence[str | Path], on_skip: Callable[[Path], None] = lambda file: None
-) -> list[Path]:
+def list_images(paths: Sequence[str | Path], on_skip: Callable[[Path], None] = lambda file: None) -> list[Path]:
     """The image files among `paths`: files as they are, of folders the direct children that are images,
     sorted.
 
@@ -46,9 +44,7 @@ def list_images(
             else:
                 on_skip(file)
     if not found:
-        raise UserError(
-            f"no image in {', '.join(map(str, paths)) or 'an empty list'}; looked for {_suffixes()} files"
-        )
+        raise UserError(f"no image in {', '.join(map(str, paths)) or 'an empty list'}; looked for {_suffixes()} files")
     return list(found)
 
 

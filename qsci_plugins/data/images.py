@@ -102,9 +102,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
         except MemoryError as error:
             raise UserError(f"{path} ({width}x{height} pixels) does not fit into memory") from error
         except _DAMAGE as error:
-            raise UserError(
-                f"{path} is damaged or cut off, it cannot be decoded: {_reason(error)}"
-            ) from error
+            raise UserError(f"{path} is damaged or cut off, it cannot be decoded: {_reason(error)}") from error
         orientation = _orientation(image)
         profile = image.info.get("icc_profile") if mode in ("RGB", "RGBA", "P") else None
     rgb = _upright(rgb, orientation)
@@ -130,18 +128,14 @@ def write_image(
     path = Path(path)
     format_ = IMAGE_FORMATS.get(path.suffix.lower())
     if format_ is None:
-        raise UserError(
-            f"cannot write {path}: no image format has the suffix {path.suffix!r}; use .png, .jpg or .webp"
-        )
+        raise UserError(f"cannot write {path}: no image format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise ValueError(f"an image to write is uint8 (H,W,3), not {rgb.dtype} {rgb.shape}")
     if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != rgb.shape[:2]):
         raise ValueError(f"the alpha of a {rgb.shape[:2]} image is not {alpha.dtype} {alpha.shape}")
     if alpha is not None and format_ in ("JPEG", "BMP"):
         if alpha.min() < 255:
-            raise UserError(
-                f"cannot write {path}: the image is partly transparent and {format_} is not; use .png"
-            )
+            raise UserError(f"cannot write {path}: the image is partly transparent and {format_} is not; use .png")
         alpha = None
     image = Image.fromarray(np.ascontiguousarray(rgb))
     if alpha is not None:
@@ -211,9 +205,7 @@ def _decoded(path: Path, image: Image.Image, format_: str | None) -> tuple[np.nd
     sixteen = image.mode.startswith("I;16") or (image.mode == "I" and format_ in ("PNG", "PPM"))
     if not sixteen and image.mode in ("I", "F"):
         kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
-        raise UserError(
-            f"{path} holds {kind}, whose range is not known; save it with 8 or 16 bits per channel"
-        )
+        raise UserError(f"{path} holds {kind}, whose range is not known; save it with 8 or 16 bits per channel")
     transparent = not sixteen and image.has_transparency_data
     width, height = image.size
     rgb = np.empty((height, width, 3), np.uint8)

@@ -79,9 +79,7 @@ class PatchPairs:
             top = int(corners[index, 0] * (low.shape[1] - self.patch + 1))
             left = int(corners[index, 1] * (low.shape[2] - self.patch + 1))
             lows.append(_turn(_crop(low, top, left, self.patch), turns[index]))
-            highs.append(
-                _turn(_crop(high, top * self.scale, left * self.scale, self.patch * self.scale), turns[index])
-            )
+            highs.append(_turn(_crop(high, top * self.scale, left * self.scale, self.patch * self.scale), turns[index]))
         return torch.stack(lows).float(), torch.stack(highs).float()
 
 

@@ -51,9 +51,7 @@ def _package_file(package: str, file: str) -> Path:
         if (path := Path(folder) / file).is_file():
             return path
     distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-    raise UserError(
-        f"the built-in photo {file} is not in the installed {distribution}; reinstall {distribution}"
-    )
+    raise UserError(f"the built-in photo {file} is not in the installed {distribution}; reinstall {distribution}")
 
 
 def calibration_patches(

@@ -31,12 +31,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_module_needs_no_torch() -> None:
@@ -45,9 +40,7 @@ def test_module_needs_no_torch() -> None:
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3))), st.booleans())
-def test_what_was_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory, image: np.ndarray, clear: bool
-) -> None:
+def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, image: np.ndarray, clear: bool) -> None:
     file = tmp_path_factory.mktemp("images") / "image.png"
     alpha = None if clear else image[..., 1]
     write_image(file, image, alpha)
@@ -165,9 +158,7 @@ def test_colour_profile_survives_and_a_grey_one_is_dropped(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 20_000), (3, 20_000), (5000, 1)])
-def test_odd_sizes_and_strips(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, width: int
-) -> None:
+def test_odd_sizes_and_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, height: int, width: int) -> None:
     monkeypatch.setattr("qsci_plugins.data.images._STRIP_PIXELS", 1000)
     image = pixels(height, width)
     write_image(tmp_path / "a.png", image, image[..., 0])
@@ -263,9 +254,7 @@ def test_truncated_anywhere_is_an_error_or_the_whole_image(tmp_path: Path, suffi
 def test_flipped_bytes_never_escape_as_another_error(
     tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]], kind: str
 ) -> None:
-    file = (
-        tmp_path_factory.mktemp("flipped") / {"p": "a.png", "j": "a.jpg", "t": "a.tif", "w": "a.webp"}[kind]
-    )
+    file = tmp_path_factory.mktemp("flipped") / {"p": "a.png", "j": "a.jpg", "t": "a.tif", "w": "a.webp"}[kind]
     write_image(file, pixels(8, 8))
     content = bytearray(file.read_bytes())
     for position, value in changes:

@@ -90,9 +90,7 @@ def test_files_give_what_their_arrays_give_and_only_the_chosen_are_read(tmp_path
         write_image(file, np.asarray(image))
         files.append(file)
     content = (tmp_path / "2.png").read_bytes()
-    (tmp_path / "2.png").write_bytes(
-        content[:60]
-    )  # a header with nothing behind, of a photo that is too small
+    (tmp_path / "2.png").write_bytes(content[:60])  # a header with nothing behind, of a photo that is too small
     np.testing.assert_array_equal(calibration_patches(files, 7, 12, 2), calibration_patches(arrays, 7, 12, 2))
 
 
