@@ -60,6 +60,10 @@ class ImageToBit(nn.Module):
         set_content(Content(gradient, gradient_xy, self.factor(gradient)))
         return image
 
+    def reduce(self, image: Tensor) -> Tensor:
+        """The statistics of one batch, which `update` takes in: the gradient of each image, (N,)."""
+        return image_gradient(image, self.value_range)[0]
+
     def factor(self, gradient: Tensor) -> Tensor:
         """The factor (N,) of gradients (N,)."""
         hard = (gradient > self.upper).to(gradient.dtype) - (gradient < self.lower).to(gradient.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,13 @@ class TensorWeight(Quantizer):
         with torch.no_grad():
             self.upper.copy_(maximum * (1 - best / 100))
         self.calibrated.fill_(True)
+
+    def get_settings(self) -> dict[str, Any]:
+        return {"bits": self.bits}
+
+    @classmethod
+    def from_settings(cls, bits: int) -> TensorWeight:
+        return cls(torch.zeros(1), bits)
 
     def _params(self, upper: Tensor) -> QParams:
         count = upper.new_tensor(2.0**self.bits - 1)
@@ -65,6 +74,13 @@ class ChannelWeight(Quantizer):
             best_error = torch.where(better, error, best_error)
         self.step = nn.Parameter(best_step.reshape(-1, *[1] * (weight.dim() - 1)))
         self.calibrated.fill_(True)
+
+    def get_settings(self) -> dict[str, Any]:
+        return {"bits": self.bits, "shape": tuple(self.step.shape)}
+
+    @classmethod
+    def from_settings(cls, bits: int, shape: tuple[int, ...]) -> ChannelWeight:
+        return cls(torch.zeros(shape), bits)
 
     def qparams(self, x: Tensor) -> QParams:
         bound = self.step.new_tensor(2.0 ** (self.bits - 1) - 1)
