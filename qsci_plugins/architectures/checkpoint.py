@@ -34,9 +34,7 @@ def builtin_weights() -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(
-        file.name.removesuffix(".safetensors")
-        for file in folder.iterdir()
-        if file.name.endswith(".safetensors")
+        file.name.removesuffix(".safetensors") for file in folder.iterdir() if file.name.endswith(".safetensors")
     )
 
 
@@ -66,18 +64,14 @@ def _read_builtin(name: str) -> Any:
     file = files("qsci_plugins").joinpath("weights", f"{name}.safetensors")
     if not re.fullmatch(r"[\w-]+", name) or not file.is_file():
         available = ", ".join(BUILTIN + known for known in builtin_weights()) or "none"
-        raise UserError(
-            f"there are no built-in weights {BUILTIN}{name}; in this installation there are: {available}"
-        )
+        raise UserError(f"there are no built-in weights {BUILTIN}{name}; in this installation there are: {available}")
     with as_file(file) as path:
         return _read_file(path)
 
 
 def _read_file(path: Path) -> Any:
     if path.is_dir():
-        raise UserError(
-            f"{path} is a folder; model.weights needs a checkpoint file (.pth, .pt, .safetensors)"
-        )
+        raise UserError(f"{path} is a folder; model.weights needs a checkpoint file (.pth, .pt, .safetensors)")
     if not path.is_file():
         raise UserError(f"there is no weights file {path}{_nearest_file(path)}")
     try:

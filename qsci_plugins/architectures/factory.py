@@ -81,9 +81,7 @@ def _import(architecture: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise UserError(
-            f"{architecture}: importing {module_name} failed: {type(error).__name__}: {error}"
-        ) from error
+        raise UserError(f"{architecture}: importing {module_name} failed: {type(error).__name__}: {error}") from error
     finally:
         if added:
             sys.path.remove(here)

@@ -48,9 +48,7 @@ def repeated_blocks(module: nn.Module) -> list[str]:
     for parent_name, parent in module.named_modules():
         kinds: dict[type, list[str]] = {}
         for name, child in parent.named_children():
-            composite = (
-                next(child.children(), None) is not None and next(child.parameters(), None) is not None
-            )
+            composite = next(child.children(), None) is not None and next(child.parameters(), None) is not None
             if composite and not isinstance(child, (nn.Sequential, nn.ModuleList)):
                 kinds.setdefault(type(child), []).append(f"{parent_name}.{name}" if parent_name else name)
         families += [names for names in kinds.values() if len(names) > 1]

@@ -12,14 +12,28 @@ from qsci_plugins.architectures.checkpoint import read_checkpoint
 from qsci_plugins.architectures.factory import PYTHON, load_factory
 from qsci_plugins.architectures.loading import load_tensors, nearest, tensor_differences
 from qsci_plugins.architectures.network import Network
+from qsci_plugins.architectures.sci.efficientsci import EfficientSCIStock
+from qsci_plugins.architectures.sci.stformer import STFormerStock
+from qsci_plugins.architectures.sr.carn import CARNStock
 from qsci_plugins.architectures.sr.edsr import EDSRStock
+from qsci_plugins.architectures.sr.idn import IDNStock
+from qsci_plugins.architectures.sr.rdn import RDNStock
+from qsci_plugins.architectures.sr.srresnet import SRResNetStock
 from qsci_plugins.architectures.stock import StateDict, Stock
 from qsci_plugins.errors import UserError
 
 __all__ = ["STOCK", "architecture_names", "load_network", "recognise"]
 
 #: in the order in which they are tried
-STOCK: tuple[Stock, ...] = (EDSRStock(),)
+STOCK: tuple[Stock, ...] = (
+    EDSRStock(),
+    RDNStock(),
+    SRResNetStock(),
+    CARNStock(),
+    IDNStock(),
+    EfficientSCIStock(),
+    STFormerStock(),
+)
 
 # Importing this module makes spandrel's ModelLoader know our networks. Float training runs without spandrel
 # too.
@@ -65,9 +79,7 @@ def load_network(
         return load_factory(architecture, weights, scale, seed, settings)
     if weights is None:
         if architecture is None:
-            raise UserError(
-                "model.architecture and model.weights are both missing; give at least one of them"
-            )
+            raise UserError("model.architecture and model.weights are both missing; give at least one of them")
         return _random(architecture, scale, seed, settings)
     named, preset = _find(architecture) if architecture is not None else (None, {})
     state = read_checkpoint(weights)
@@ -101,9 +113,7 @@ def _find(architecture: str) -> tuple[Stock | None, dict[str, Any]]:
 def _random(architecture: str, scale: int | None, seed: int, settings: dict[str, Any]) -> Network:
     stock, preset = _find(architecture)
     if stock is None:
-        raise UserError(
-            f"{architecture} is spandrel's, which builds networks from weights alone; give model.weights"
-        )
+        raise UserError(f"{architecture} is spandrel's, which builds networks from weights alone; give model.weights")
     chosen = {**stock.defaults(), **preset, **_known(stock, settings)}
     if stock.task == "sr" and scale is not None:
         chosen["scale"] = scale
@@ -122,13 +132,13 @@ def _from_tensors(
         told = stock.read(state, scale)
     except (KeyError, IndexError, ValueError) as error:
         differences = tensor_differences(state, stock.network().state_dict())
-        raise UserError(
-            f"{weights} looks like {stock.name}, but not all of it is there: {differences}"
-        ) from error
+        raise UserError(f"{weights} looks like {stock.name}, but not all of it is there: {differences}") from error
     if stock.task == "sr" and scale is not None and told.get("scale", scale) != scale:
         raise UserError(
             f"{weights} holds {stock.name} for x{told['scale']}, but model.scale is {scale}; make them agree"
         )
+    if stock.task == "sr" and "scale" not in told:
+        raise UserError(f"{weights}: the tensors of {stock.name} do not tell its scale; give model.scale")
     _check_video_scale(stock, scale)
     for name, value in settings.items():
         if name in told and told[name] != value:
@@ -151,9 +161,7 @@ def _known(stock: Stock, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _check_video_scale(stock: Stock, scale: int | None) -> None:
     if stock.task == "sci" and scale not in (None, 1):
-        raise UserError(
-            f"{stock.name} reconstructs at the size of its measurement: model.scale is 1, not {scale}"
-        )
+        raise UserError(f"{stock.name} reconstructs at the size of its measurement: model.scale is 1, not {scale}")
 
 
 def _build(stock: Stock, settings: dict[str, Any]) -> nn.Module:

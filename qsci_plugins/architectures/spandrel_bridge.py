@@ -62,9 +62,7 @@ def _caller(network: Network) -> Any:
         return module(image * network.value_range) / network.value_range
 
     def refuse(module: nn.Module, image: Tensor) -> Tensor:
-        raise UserError(
-            f"{network.architecture} takes no image: call descriptor.model(measurement, mask, mask_sum)"
-        )
+        raise UserError(f"{network.architecture} takes no image: call descriptor.model(measurement, mask, mask_sum)")
 
     return upscale if network.task == "sr" else refuse
 
@@ -96,9 +94,7 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
     Raises UserError for one that is not an RGB super-resolution network, or of another scale.
     """
     if settings:
-        raise UserError(
-            f"{weights}: the tensors tell spandrel all hyper-parameters; leave out {', '.join(settings)}"
-        )
+        raise UserError(f"{weights}: the tensors tell spandrel all hyper-parameters; leave out {', '.join(settings)}")
     try:
         descriptor = ModelLoader().load_from_state_dict(dict(state))
     except (UnsupportedModelError, KeyError, ValueError, RuntimeError, AssertionError) as error:
@@ -110,13 +106,9 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
         descriptor.input_channels,
         descriptor.output_channels,
     ) != (3, 3):
-        raise UserError(
-            f"{weights} is a {name} that does not map RGB images to RGB images; nothing here can use it"
-        )
+        raise UserError(f"{weights} is a {name} that does not map RGB images to RGB images; nothing here can use it")
     if scale is not None and descriptor.scale != scale:
-        raise UserError(
-            f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree"
-        )
+        raise UserError(f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree")
     return Network(
         module=descriptor.model.eval(),
         architecture=name,

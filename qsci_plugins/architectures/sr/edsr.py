@@ -114,15 +114,11 @@ class EDSRStock(Stock):
     def detect(self, state: StateDict) -> bool:
         names = ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight", "tail.1.weight")
         # RCAN shares the outer names, and has a channel attention behind the two convolutions of a block
-        return all(name in state for name in names) and not any(
-            name.startswith("body.0.body.3") for name in state
-        )
+        return all(name in state for name in names) and not any(name.startswith("body.0.body.3") for name in state)
 
     def read(self, state: StateDict, scale: int | None = None) -> dict[str, Any]:
         width = state["head.0.weight"].shape[0]
-        growth = [
-            state[name].shape[0] // width for name in state if re.fullmatch(r"tail\.0\.\d+\.weight", name)
-        ]
+        growth = [state[name].shape[0] // width for name in state if re.fullmatch(r"tail\.0\.\d+\.weight", name)]
         told: dict[str, Any] = {
             "blocks": count_children(state, "body") - 1,
             "width": width,
