@@ -1,0 +1,143 @@
+"""A recipe from a file and `--set` overrides, with errors that name where the mistake is; and back to a file."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.recipes.keys import nearest_key
+from qsci_plugins.recipes.schema import AnyRecipe, FloatRecipe, Recipe
+from qsci_plugins.recipes.yaml_text import parse_value, read_mapping, write_yaml
+
+__all__ = ["expand", "make_recipe", "read_recipe", "recipe_text", "write_recipe"]
+
+
+def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
+    """The recipe of a YAML file, with overrides such as "scheme.activation_bits=6" put in.
+
+    A value is read as YAML; a number steps into a list (`evaluate.0.set=Set5`).
+    Raises UserError that names the file (or the override), the key, the value and, for an unknown key, the nearest one.
+    """
+    return make_recipe(read_mapping(Path(file)), str(file), overrides)
+
+
+def make_recipe(mapping: Mapping[str, Any], source: str = "recipe", overrides: Sequence[str] = ()) -> AnyRecipe:
+    """The recipe of plain values; `source` is what errors call them. See `read_recipe`."""
+    values: dict[str, Any] = copy.deepcopy(dict(mapping))
+    sources: dict[tuple[str, ...], str] = {}
+    for override in overrides:
+        path, value = _split(override)
+        _put(values, path, value, f"--set {override}")
+        sources[path] = f"--set {override}"
+    kind = FloatRecipe if "data" in values and "scheme" not in values else Recipe
+
+    def named(path: tuple[str, ...]) -> str:
+        touched = [where for key, where in sources.items() if path[: len(key)] == key or key[: len(path)] == path]
+        return touched[-1] if touched else source
+
+    try:
+        recipe = kind.model_validate(values)
+    except ValidationError as error:
+        raise _explained(error, kind, named) from None
+    if isinstance(recipe, Recipe):
+        return recipe.model_copy(update={"scheme": _checked_scheme(recipe.scheme, named)})
+    return recipe
+
+
+def recipe_text(recipe: AnyRecipe) -> str:
+    """The YAML of a recipe with every default written out."""
+    return write_yaml(recipe.model_dump(by_alias=True))
+
+
+def write_recipe(recipe: AnyRecipe, file: Path) -> None:
+    """Writes `recipe_text`; reading the file gives an equal recipe."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(recipe_text(recipe), encoding="utf-8")
+        os.replace(temporary, file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def expand(path: str, key: str) -> Path:
+    """A recipe's path with ~ and $VARIABLES expanded, relative to the working folder; UserError for an unset one."""
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    unset = re.search(r"\$\{?(\w+)\}?", expanded)
+    if unset:
+        raise UserError(f"{key}: {path} needs the environment variable {unset[1]}, which is not set")
+    return Path(expanded)
+
+
+def _split(override: str) -> tuple[tuple[str, ...], Any]:
+    key, equals, text = override.partition("=")
+    path = tuple(key.strip().split("."))
+    if not equals or not all(path):
+        raise UserError(f"--set {override}: should read key=value, such as scheme.activation_bits=6")
+    return path, parse_value(text, f"--set {override}")
+
+
+def _put(values: dict[str, Any], path: tuple[str, ...], value: Any, source: str) -> None:
+    """Sets a dotted key, making the sections on the way; whether the key is valid is for the schema to say."""
+    place: Any = values
+    for depth, step in enumerate(path[:-1], 1):
+        place = _inner(place, step, path[:depth], source)
+    if isinstance(place, list):
+        _inner(place, path[-1], path, source)
+        place[int(path[-1])] = value
+    else:
+        place[path[-1]] = value
+
+
+def _inner(place: Any, step: str, path: tuple[str, ...], source: str) -> Any:
+    if isinstance(place, list):
+        if not step.isdigit() or int(step) >= len(place):
+            where = ".".join(path[:-1])
+            raise UserError(f"{source}: {where} is a list of {len(place)}; {step!r} is none of 0 to {len(place) - 1}")
+        return place[int(step)]
+    inner = place.setdefault(step, {})
+    if inner is None:
+        inner = place[step] = {}
+    if not isinstance(inner, (dict, list)):
+        raise UserError(f"{source}: {'.'.join(path)} is {_shown(inner)}, which has no keys of its own")
+    return inner
+
+
+def _checked_scheme(settings: dict[str, Any], named: Any) -> dict[str, Any]:
+    """The scheme's settings with its defaults."""
+    from qsci_plugins.schemes.registry import make_scheme  # torch, which the rest of reading does without
+
+    try:
+        return make_scheme(settings).config.model_dump(mode="json")
+    except UserError as error:
+        key = re.match(r"scheme\.([\w.]+)", str(error))
+        path = ("scheme", *key[1].rstrip(".").split(".")) if key else ("scheme",)
+        raise UserError(f"{named(path)}: {error}") from None
+
+
+def _explained(error: ValidationError, kind: type[AnyRecipe], named: Any) -> UserError:
+    """One sentence about the first mistake; an unknown key goes first, as it often explains a missing one."""
+    details = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")[0]
+    path = tuple(str(step) for step in details["loc"])
+    key = ".".join(path)
+    if details["type"] == "extra_forbidden":
+        return UserError(f"{named(path)}: unknown key {key!r}; the nearest is {nearest_key(kind, path)!r}")
+    if details["type"] == "missing":
+        return UserError(f"{named(path)}: the key {key!r} is missing")
+    message = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if details["type"] in ("model_type", "dict_type"):
+        message = "should be a mapping of keys to values"
+    got = "" if details["type"] == "value_error" and isinstance(details["input"], dict) else _shown(details["input"])
+    return UserError(f"{named(path)}: {key}: {message}{f', not {got}' if got else ''}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

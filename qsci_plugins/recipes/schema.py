@@ -1,0 +1,179 @@
+"""What a recipe may say. Two kinds: one quantizes a network, the other trains a float one (it has `data`)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+__all__ = [
+    "AnyRecipe",
+    "Benchmark",
+    "Calibration",
+    "Export",
+    "FloatRecipe",
+    "FloatTraining",
+    "Folder",
+    "Model",
+    "OpenVINOExport",
+    "Place",
+    "Recipe",
+]
+
+#: where images come from without a folder: the photos inside scikit-image and scikit-learn
+BUILTIN_PHOTOS = "builtin:photos"
+
+#: a list that may be written as its only item
+_Listed = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+Strings = Annotated[list[str], _Listed]
+
+
+class Section(BaseModel):
+    """Unknown keys, wrong types ("4" for 4, 1 for true) and NaN are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """The float network: what `architectures.load_network` takes."""
+
+    #: a name that `load_network` knows, or python:package.module:Factory; absent, the tensors of `weights` tell
+    architecture: str | None = None
+    #: a checkpoint file, builtin:NAME, or absent for random weights by `seed`
+    weights: str | None = None
+    scale: int | None = Field(default=None, ge=1, le=16)
+    #: the brightest value of the network's input; absent, the architecture knows it
+    value_range: float | None = Field(default=None, gt=0)
+    #: hyper-parameters that the weights do not tell
+    settings: dict[str, Any] = {}
+
+    @field_validator("settings")
+    @classmethod
+    def _no_doubles(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        doubled = sorted({"architecture", "weights", "scale", "seed", "value_range"} & settings.keys())
+        if doubled:
+            raise ValueError(f"{doubled[0]} has its own key; move it out of model.settings")
+        return settings
+
+    @model_validator(mode="after")
+    def _something(self) -> Model:
+        if self.architecture is None and self.weights is None:
+            raise ValueError("give architecture, weights, or both")
+        return self
+
+
+class Place(Section):
+    """Patterns of layer names (`*`, `?`, `[...]`): `float` wins over `eight_bit`, which wins over `targets`."""
+
+    targets: Strings = ["*"]
+    eight_bit: Strings = []
+    float_: Strings = Field(default=[], alias="float")
+
+
+class Calibration(Section):
+    """Which images the quantizers are fitted to, and (without labels) fine-tuned with."""
+
+    #: builtin:photos, or folders of images
+    images: Strings = [BUILTIN_PHOTOS]
+    count: int = Field(default=100, ge=1, le=100_000)
+    #: side of the square low-resolution patches, in pixels
+    patch: int = Field(default=96, ge=8, le=2048)
+    batch: int = Field(default=16, ge=1, le=1024)
+    seed: int = Field(default=0, ge=0)
+    #: whether the images are high resolution and low resolution is made of them (MATLAB's bicubic)
+    degrade: bool = True
+
+    @field_validator("images")
+    @classmethod
+    def _some(cls, images: list[str]) -> list[str]:
+        if not images:
+            raise ValueError(f"name {BUILTIN_PHOTOS} or at least one folder")
+        if BUILTIN_PHOTOS in images and len(images) > 1:
+            raise ValueError(f"{BUILTIN_PHOTOS} stands alone; leave it out, or the folders")
+        return images
+
+
+class Benchmark(Section):
+    """A set to measure on: `builtin`, or a folder in EDSR's layout inside `folder` (else inside --data)."""
+
+    name: str = Field(alias="set", min_length=1)
+    #: absent: the network's
+    scale: int | None = Field(default=None, ge=1, le=16)
+    folder: str | None = None
+
+
+class OpenVINOExport(Section):
+    """How the network is lowered: one static graph per image factor (`routed`), one (`static`), or not at all."""
+
+    mode: Literal["routed", "static", "none"] = "routed"
+    #: height and width of the tiles that images of any size are cut into, low-resolution pixels
+    tile: list[int] = [180, 320]
+
+    @field_validator("tile")
+    @classmethod
+    def _two(cls, tile: list[int]) -> list[int]:
+        if len(tile) != 2 or not all(16 <= side <= 4096 for side in tile):
+            raise ValueError("should be [height, width], each 16 to 4096")
+        return tile
+
+
+class Export(Section):
+    """What is left to deploy."""
+
+    openvino: OpenVINOExport = OpenVINOExport()
+
+
+class Folder(Section):
+    """Every `stride`-th image below `path` ($VARIABLES are expanded)."""
+
+    path: str
+    stride: int = Field(default=1, ge=1)
+
+
+class FloatTraining(Section):
+    """The L1 training of a float network; `training.loop.LoopSettings` has the same names."""
+
+    steps: int = Field(ge=1)
+    batch: int = Field(default=16, ge=1)
+    #: side of the low-resolution patches, in pixels
+    patch: int = Field(default=48, ge=8, le=2048)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    warmup: int = Field(default=100, ge=0)
+    final_fraction: float = Field(default=0.02, ge=0, le=1)
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    #: largest norm of the gradient; 0: any
+    clip: float = Field(default=0.0, ge=0)
+    checkpoint_every: int = Field(default=200, ge=1)
+    channels_last: bool = True
+    #: train on the CPU although there is a GPU
+    cpu: bool = False
+
+
+class Recipe(Section):
+    """Quantizes a network: read it with `recipes.read_recipe`, run it with `recipes.run_recipe`."""
+
+    version: Literal[1]
+    model: Model
+    backend: Literal["nncf", "brevitas"] = "nncf"
+    #: a scheme's name and settings; `schemes.make_scheme` knows which
+    scheme: dict[str, Any]
+    place: Place = Place.model_validate({})
+    calibrate: Calibration = Calibration()
+    evaluate: list[Benchmark] = []
+    export: Export = Export()
+    seed: int = Field(default=0, ge=0)
+
+
+class FloatRecipe(Section):
+    """Trains a float network: `recipes.train_recipe`."""
+
+    version: Literal[1]
+    model: Model
+    data: list[Folder] = Field(min_length=1)
+    train: FloatTraining
+    evaluate: list[Benchmark] = []
+    seed: int = Field(default=0, ge=0)
+
+
+AnyRecipe = Recipe | FloatRecipe
