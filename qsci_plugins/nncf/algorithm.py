@@ -1,0 +1,160 @@
+"""Our schemes as NNCF algorithms: they declare their statistics, and apply themselves to the graph."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from nncf import Dataset
+from nncf.common.graph.graph import NNCFGraph
+from nncf.common.graph.transformations.commands import TargetType
+from nncf.common.tensor_statistics.collectors import TensorCollector
+from nncf.common.tensor_statistics.statistic_point import StatisticPoint, StatisticPointsContainer
+from nncf.common.utils.backend import BackendType
+from nncf.quantization.algorithms.algorithm import Algorithm
+from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
+from nncf.torch.graph.transformations.commands import PTTargetPoint
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.nncf.network import Plan, insert, make_plan
+from qsci_plugins.nncf.statistics import batch_collector, batches_of, first_collector
+from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.quantizer import Mode, Quantizer
+from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, set_mode
+
+__all__ = ["AdaBMQuantization", "SchemeQuantization"]
+
+
+class SchemeQuantization(Algorithm):
+    """Quantizes the layers that a placement names with a scheme, on inputs in 0..value_range.
+
+    Runs in an NNCF `Pipeline`, alone or with NNCF's algorithms on other layers:
+
+        wrapper = GraphModelWrapper(wrap_model(model), example_input)
+        Pipeline([[SchemeQuantization(scheme, placement)]]).run(wrapper, nncf.Dataset(batches)).model
+
+    NNCF collects the statistics over the whole dataset; then the quantizers are fitted, inserted and, where the scheme
+    refines, run over the first item. The result equals `qsci_plugins.schemes.scheme.calibrate` on the same batches.
+    """
+
+    def __init__(self, scheme: Scheme, placement: Placement | None = None, value_range: float = 255.0) -> None:
+        self.scheme = scheme
+        self.placement = placement or Placement()
+        self.value_range = value_range
+        self._run: _Run | None = None
+
+    @property
+    def available_backends(self) -> list[BackendType]:
+        return [BackendType.TORCH]
+
+    def get_statistic_points(self, model: GraphModelWrapper, graph: NNCFGraph) -> StatisticPointsContainer:
+        """Makes the quantizers, and asks for what each of them reduces its tensors to.
+
+        Raises UserError where the placement does not fit the network, or something quantizes it already.
+        """
+        plan = make_plan(model.model, graph, self.scheme, self.placement, self.value_range)
+        run = self._run = _Run(plan)
+        container = StatisticPointsContainer()
+
+        def ask(points: Sequence[PTTargetPoint], collector: TensorCollector) -> TensorCollector:
+            for point in points:
+                container.add_statistic_point(StatisticPoint(point, collector, type(self).__name__))
+            return collector
+
+        run.extremes = ask([plan.input_point], batch_collector(_extremes))
+        input_module = plan.input_hook.input_module
+        if input_module is not None and hasattr(input_module, "update"):
+            run.collectors.append((input_module, ask([plan.input_point], batch_collector(input_module.reduce))))
+        for hook, points in plan.hooks:
+            # a quantizer that takes no statistics (most of those for weights) needs no pass over its tensor
+            if type(hook.quantizer).update is not Quantizer.update:
+                collector = ask(points, batch_collector(hook.quantizer.reduce))  # type: ignore[arg-type]
+                run.collectors.append((hook.quantizer, collector))
+        if self.scheme.refines:
+            for node in graph.get_input_nodes():
+                point = PTTargetPoint(TargetType.OPERATOR_POST_HOOK, node.node_name)
+                run.first_inputs[node.node_name] = ask([point], first_collector())
+        return container
+
+    def apply(
+        self,
+        model: GraphModelWrapper,
+        graph: NNCFGraph,
+        statistic_points: StatisticPointsContainer | None = None,
+        dataset: Dataset | None = None,
+    ) -> GraphModelWrapper:
+        """Fits the quantizers to the statistics and inserts them into the network.
+
+        Raises UserError where there are none, or where the images' range is not the network's.
+        """
+        run, self._run = self._run, None
+        if run is None or statistic_points is None:
+            raise UserError(f"{type(self).__name__} needs statistics: run it in an NNCF Pipeline with an nncf.Dataset")
+        check_batches([torch.stack(batches_of(run.extremes))[None, None]], self.value_range)
+        for module, collector in run.collectors:
+            for statistics in batches_of(collector):
+                module.update(statistics)  # type: ignore[operator]
+        network = insert(run.plan, model)
+        finish_observation(network)
+        if self.scheme.refines:
+            first = {name: batches_of(collector)[0] for name, collector in run.first_inputs.items()}
+            set_mode(network.quantizers(), Mode.REFINE)
+            try:
+                _infer(model, first)
+            finally:
+                set_mode(network.quantizers(), Mode.ON)
+        return model
+
+
+class AdaBMQuantization(SchemeQuantization):
+    """AdaBM: bits per image and layer; with `image_mapping=False` static bits, different per layer (mixed precision).
+
+    `settings` are those of `qsci_plugins.schemes.adabm.AdaBMConfig`, such as weight_bits=4, activation_bits=4; the
+    patterns are those of `qsci_plugins.schemes.placement.Placement`. Raises UserError for an unknown setting.
+    """
+
+    def __init__(
+        self,
+        *,
+        targets: Sequence[str] = ("*",),
+        eight_bit: Sequence[str] = (),
+        float_: Sequence[str] = (),
+        value_range: float = 255.0,
+        **settings: Any,
+    ) -> None:
+        placement = Placement(tuple(targets), tuple(eight_bit), tuple(float_))
+        super().__init__(make_scheme({"name": "adabm", **settings}), placement, value_range)
+
+
+@dataclass
+class _Run:
+    """What an algorithm remembers between asking for statistics and getting them."""
+
+    plan: Plan
+    extremes: TensorCollector = field(default_factory=TensorCollector)
+    collectors: list[tuple[nn.Module, TensorCollector]] = field(default_factory=list)
+    first_inputs: dict[str, TensorCollector] = field(default_factory=dict)
+
+
+def _extremes(image: Tensor) -> Tensor:
+    if image.dim() < 3:
+        check_batches([image], 1.0)  # raises; once the statistics are in, the shape is known no more
+    return torch.stack([image.amin(), image.amax()])
+
+
+@torch.no_grad()
+def _infer(wrapper: GraphModelWrapper, tensors: Mapping[str, Tensor]) -> None:
+    """Runs a network on the given tensors, with the example's values for arguments of other kinds."""
+    example = wrapper.example_input
+    signature = inspect.signature(wrapper.model.forward)
+    if isinstance(example, dict):
+        bound = signature.bind(**example)
+    else:
+        bound = signature.bind(*(example if isinstance(example, tuple) else (example,)))
+    bound.arguments.update(tensors)
+    wrapper.model(*bound.args, **bound.kwargs)

@@ -1,0 +1,121 @@
+"""The door to NNCF: put a scheme into a stock network, calibrate it, save it, load it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nncf
+import nncf.torch
+import torch
+from nncf.quantization.algorithms.pipeline import Pipeline
+from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
+from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped, wrap_model
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.nncf.algorithm import SchemeQuantization
+from qsci_plugins.nncf.network import insert, make_plan, network
+from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches
+
+__all__ = ["apply", "default_int8", "load", "quantize", "save"]
+
+_FORMAT = "qsci_plugins.nncf/1"
+_OURS = ("nncf.*", "qsci_plugins.*")
+
+
+def apply(
+    model: nn.Module, scheme: Scheme, placement: Placement, example: Tensor, value_range: float
+) -> QuantizedNetwork:
+    """Puts a scheme's quantizers into a copy of a stock network; nothing is calibrated.
+
+    `example` (N,C,H,W) is an input that the network accepts. Raises UserError where the network or the placement does
+    not fit.
+    """
+    wrapper = GraphModelWrapper(_wrapped_copy(model), example)
+    return insert(make_plan(wrapper.model, wrapper.get_graph(), scheme, placement, value_range), wrapper)
+
+
+def quantize(
+    model: nn.Module, scheme: Scheme, placement: Placement, batches: Sequence[Tensor], value_range: float
+) -> QuantizedNetwork:
+    """Quantizes a copy of a stock network, calibrated on inputs (N,C,H,W) in 0..value_range by an NNCF pipeline.
+
+    Raises UserError where the network, the placement or the images do not fit.
+    """
+    check_batches(batches, value_range)
+    wrapper = GraphModelWrapper(_wrapped_copy(model), batches[0][:1] if batches[0].dim() > 3 else batches[0])
+    algorithm = SchemeQuantization(scheme, placement, value_range)
+    quantized = Pipeline([[algorithm]]).run(wrapper, nncf.Dataset(batches)).model
+    quantized.train(model.training)
+    return network(quantized, scheme)
+
+
+def save(quantized: QuantizedNetwork, file: Path | str) -> None:
+    """Writes a calibrated network into one file, which `load` and `torch.load(weights_only=True)` read.
+
+    Raises UserError before calibration.
+    """
+    if not quantized.calibrated():
+        raise UserError(f"this network is not calibrated yet, so there is nothing to save to {file}")
+    content = {
+        "format": _FORMAT,
+        "config": json.dumps(nncf.torch.get_config(quantized.model)),
+        "state_dict": quantized.model.state_dict(),
+    }
+    file = Path(file)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        torch.save(content, unfinished)
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
+    """The network that `save` wrote, in a copy of the same stock network (whose own weights do not matter).
+
+    Raises UserError for another kind of file, and for another network's.
+    """
+    content = _read(Path(file))
+    copied = _wrapped_copy(model)
+    restored = nncf.torch.load_from_config(copied, json.loads(content["config"]), allowed_modules=_OURS)
+    try:
+        restored.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{file} holds another network's quantizers: {error}") from None
+    return network(restored)
+
+
+def default_int8(model: nn.Module, batches: Sequence[Tensor]) -> nn.Module:
+    """What `nncf.quantize` makes of a copy of a network without any setting: the baseline of every comparison."""
+    copied = copy.deepcopy(model).eval()
+    return nncf.quantize(copied, nncf.Dataset(batches), subset_size=len(batches))
+
+
+def _wrapped_copy(model: nn.Module) -> nn.Module:
+    """A copy that NNCF can put hooks into, after everything that would make it fail later."""
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version >= (2, 15):
+        raise UserError(f"NNCF 3.4 does not work with torch {torch.__version__}: pip install 'torch<2.15'")
+    if is_wrapped(model) and not get_hook_storage(model).is_empty():
+        raise UserError("this network is quantized already; start from the float network")
+    if any(type(module).__module__.startswith(("brevitas.", "qsci_plugins.brevitas.")) for module in model.modules()):
+        raise UserError("this network is quantized by Brevitas; start from the float network")
+    return wrap_model(copy.deepcopy(model))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"cannot read {file}: {error}") from None
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise UserError(f"{file} was not written by qsci_plugins.nncf.backend.save")
+    return content

@@ -1,0 +1,73 @@
+"""The statistics that NNCF collects for us: one vector for every batch that passes a point, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nncf.common.tensor_statistics.collectors import AggregatorBase, TensorCollector, TensorReducerBase
+from nncf.tensor import Tensor as NNCFTensor
+from torch import Tensor
+from torch._C import DisableTorchFunction
+
+__all__ = ["batch_collector", "batches_of", "first_collector"]
+
+_KEY = "batches"
+
+
+class _Reducer(TensorReducerBase):
+    """Applies a function of ours, out of sight of NNCF's hooks."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def _reduce_out_of_place(self, x: list[NNCFTensor]) -> list[NNCFTensor]:
+        with DisableTorchFunction():
+            return [NNCFTensor(self._function(x[0].data))]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Reducer) and self._function == other._function
+
+    def __hash__(self) -> int:
+        return hash(self._function)
+
+
+class _Batches(AggregatorBase):
+    """Keeps what the reducer gave for each batch, or for the first alone.
+
+    (NNCF's own `num_samples` would not do: it also says how many batches the whole pipeline step runs.)
+    """
+
+    def __init__(self, first_only: bool) -> None:
+        super().__init__()
+        self._first_only = first_only
+
+    def _register_reduced_input_impl(self, x: NNCFTensor) -> None:
+        if not (self._first_only and self._container):
+            self._container.append(x.data)
+
+    def _aggregate_impl(self) -> list[Tensor]:
+        return list(self._container)
+
+
+def batch_collector(reduce: Callable[[Tensor], Tensor]) -> TensorCollector:
+    """Collects `reduce` of every batch; at several points at once, in the order in which the network reaches them."""
+    return _collector(reduce, first_only=False)
+
+
+def first_collector() -> TensorCollector:
+    """Keeps the first batch itself."""
+    return _collector(Tensor.clone, first_only=True)
+
+
+def _collector(reduce: Callable[[Tensor], Tensor], first_only: bool) -> TensorCollector:
+    collector = TensorCollector()
+    collector.register_statistic_branch(_KEY, _Reducer(reduce), _Batches(first_only))
+    return collector
+
+
+def batches_of(collector: TensorCollector) -> list[Tensor]:
+    """What a collector of this module holds; empty where no batch passed."""
+    statistics = collector.get_statistics()
+    assert isinstance(statistics, dict)
+    return list(statistics[_KEY] or [])
