@@ -11,19 +11,20 @@ from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
 
 __all__ = ["RangeActivation"]
 
-#: samples of a batch that the search for the best range looks at
-_SAMPLES = 4096
+#: elements of a tensor that the integer form's search for the best range looks at
+_SAMPLES = 32768
 
 
 class RangeActivation(Quantizer):
     """step = (upper - lower) / (2^bits - 1); [lower, upper] from min and max with an exponential average over batches.
 
     `integer=False` is the published form: z = round((clamp(x) - lower) / step), a real zero point. `integer=True` is what
-    hardware runs: 0 is one of the levels, and at 8 bits the levels are -128..127 where lower < 0 and 0..255 elsewhere.
-    `clipping` is the weight of bit-aware clipping (0: none).
+    hardware runs: 0 is one of the levels, and at 8 bits the levels are -128..127 for a tensor that was ever negative, and
+    0..255 for one that was not. `clipping` is the weight of bit-aware clipping (0: none).
     """
 
     feature_std: Tensor
+    signed: Tensor
 
     def __init__(
         self,
@@ -31,19 +32,18 @@ class RangeActivation(Quantizer):
         *,
         integer: bool,
         momentum: float = 0.9,
-        search: bool = False,
         clipping: float = 0.5,
     ) -> None:
         super().__init__()
         self.bit_width = bit_width
         self.integer = integer
         self.momentum = momentum
-        self.search = search
         self.clipping = clipping
         self.lower = nn.Parameter(torch.zeros(1))
         self.upper = nn.Parameter(torch.ones(1))
         #: mean over images of the standard deviation of this tensor: what the layer-to-bit mapping ranks
         self.register_buffer("feature_std", torch.zeros(()))
+        self.register_buffer("signed", torch.ones((), dtype=torch.bool))
         self._batches: list[Tensor] = []
 
     def qparams(self, x: Tensor) -> QParams:
@@ -53,24 +53,19 @@ class RangeActivation(Quantizer):
     def _qparams(self, x: Tensor, bits: Tensor, lower: Tensor, upper: Tensor) -> QParams:
         bits = per_sample(bits, x)
         count = levels(bits)
-        step = ((upper - lower) / count).clamp_min(1e-8)
         if not self.integer:
+            step = ((upper - lower) / count).clamp_min(1e-8)
             return QParams(step, lower, torch.zeros_like(count), count, bits)
+        lower = torch.where(self.signed, lower.clamp_max(0), 0.0)
+        step = ((upper - lower) / count).clamp_min(1e-8)
         low = round_ste(lower / step)
-        eight = bits > 7.5
-        signed = lower < 0
-        step = torch.where(eight & signed, torch.maximum(-lower / 128, upper / 127).clamp_min(1e-8), step)
-        low = torch.where(eight, torch.where(signed, -128.0, 0.0), low)
+        eight = (bits > 7.5) & self.signed
+        step = torch.where(eight, torch.maximum(-lower / 128, upper / 127).clamp_min(1e-8), step)
+        low = torch.where(eight, -128.0, low)
         return QParams(step, None, low, low + count, bits)
 
     def reduce(self, x: Tensor) -> Tensor:
-        std = x.flatten(1).std(1).mean()
-        summary = torch.stack([x.amin(), x.amax(), std])
-        if not self.search:
-            return summary
-        generator = torch.Generator().manual_seed(0)
-        picks = torch.randint(x.numel(), (_SAMPLES,), generator=generator).to(x.device)
-        return torch.cat([summary, x.flatten()[picks]])
+        return torch.stack([x.amin(), x.amax(), x.flatten(1).std(1).mean()])
 
     def update(self, statistics: Tensor) -> None:
         self._batches.append(statistics.detach().cpu())
@@ -86,27 +81,31 @@ class RangeActivation(Quantizer):
         self.lower.copy_(bounds[0])
         self.upper.copy_(bounds[1])
         self.feature_std.copy_(batches[:, 2].mean())
-        self._samples = batches[:, 3:].flatten() if self.search else None
+        self.signed.fill_(bool(batches[:, 0].min() < 0))
         super().initialise()
 
-    def shrink_to(self, x: Tensor, weight: float = 1.0, steps: int = 100) -> None:
-        """Moves the range by `weight` towards the shrunken one with the least squared error of x at this layer's bits.
-
-        AdaBM's bit-aware clipping (weight 0.5): candidates (1 - k/steps) * [lower, upper]; the bits are those of an image
-        with factor 0.
-        """
-        bits = self.bit_width.neutral()
-        best = (float("inf"), 1.0)
-        for k in range(steps):
-            ratio = 1 - k / steps
-            p = self._qparams(x, bits, self.lower * ratio, self.upper * ratio)
-            z = quantize(x, p.scale, p.offset, p.low, p.high)
-            error = (dequantize(z, p.scale, p.offset) - x).square().mean().item()
-            if error < best[0]:
-                best = (error, ratio)
-        for bound in (self.lower, self.upper):
-            bound.copy_((1 - weight) * bound + weight * (bound * best[1]))
-
     def refine(self, x: Tensor) -> None:
-        if self.clipping:
-            self.shrink_to(x, self.clipping)
+        """Bit-aware clipping: moves [lower, upper] by `clipping` towards the range with the least squared error of x.
+
+        Published: candidates (1 - k/100) * [lower, upper]. Integer form: both bounds shrink independently, judged on a
+        sample of x. The bits are those of an image with factor 0.
+        """
+        if not self.clipping:
+            return
+        if self.integer:
+            generator = torch.Generator().manual_seed(0)
+            picks = torch.randint(x.numel(), (min(x.numel(), _SAMPLES),), generator=generator)
+            x = x.flatten()[picks.to(x.device)]
+            ratios = [1 - k / 25 for k in range(20)]
+            candidates = [(a, b) for a in (ratios if bool(self.signed) else ratios[:1]) for b in ratios]
+        else:
+            candidates = [(1 - k / 100, 1 - k / 100) for k in range(100)]
+        bits = self.bit_width.neutral()
+        errors = [self._error(x, bits, self.lower * a, self.upper * b) for a, b in candidates]
+        best = candidates[errors.index(min(errors))]
+        for bound, ratio in zip((self.lower, self.upper), best, strict=True):
+            bound.copy_((1 - self.clipping) * bound + self.clipping * (bound * ratio))
+
+    def _error(self, x: Tensor, bits: Tensor, lower: Tensor, upper: Tensor) -> float:
+        p = self._qparams(x, bits, lower, upper)
+        return (dequantize(quantize(x, p.scale, p.offset, p.low, p.high), p.scale, p.offset) - x).square().mean().item()

@@ -30,6 +30,8 @@ class AdaBMConfig(SchemeConfig):
     image_percentile: float = Field(10.0, ge=0, lt=50)
     #: percentile over layers of the feature deviation below (above) which a layer loses (gains) a bit
     layer_percentile: float = Field(30.0, ge=0, lt=50)
+    #: how far bit-aware clipping moves a range towards the one with the least squared error
+    clipping: float = Field(0.5, ge=0, le=1)
     #: switch either mapping off: without the image part the bits are static, a mixed precision per layer
     image_mapping: bool = True
     layer_mapping: bool = True
@@ -55,7 +57,9 @@ class AdaBM(Scheme):
         assert isinstance(weight, torch.Tensor)
         weight_bits = config.weight_bits if adaptive else 8
         return LayerQuantizers(
-            activation=RangeActivation(bit_width, integer=integer, search=integer, clipping=0.5 if adaptive else 0.0),
+            activation=RangeActivation(
+                bit_width, integer=integer, clipping=config.clipping if integer or adaptive else 0.0
+            ),
             weight=ChannelWeight(weight, weight_bits)
             if integer
             else TensorWeight(weight, weight_bits, search_bits=config.weight_bits),
