@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["RECIPE_FILE", "STATES", "check_output", "work_folder", "write_text"]
+__all__ = ["RECIPE_FILE", "STATES", "check_output", "work_folder", "write_bytes", "write_text"]
 
 #: what marks a folder as a run's, finished or not
 RECIPE_FILE = "recipe.yaml"
@@ -74,9 +74,14 @@ def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path
 
 def write_text(file: Path, text: str) -> None:
     """Complete or not at all."""
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Complete or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

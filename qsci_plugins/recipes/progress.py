@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 __all__ = ["Advance", "Progress"]
 
-#: called with (steps done, words about the last one)
-Advance = Callable[[int, str], None]
+#: called with the steps done and, by name, `text` (a few words) and `total` (where it became known only now)
+Advance = Callable[..., None]
 
 
 class Progress:
@@ -20,4 +20,8 @@ class Progress:
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
         """A stretch of `total` steps."""
-        yield lambda done, text="": None
+        yield _ignore
+
+
+def _ignore(done: int, text: str = "", total: int | None = None) -> None:
+    """Nobody watches."""

@@ -1,0 +1,127 @@
+"""Everything that a quantization recipe needs, loaded and tried out before the long work begins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.data.folders import find_images
+from qsci_plugins.data.photos import builtin_photos, calibration_patches
+from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.benchmark import BenchmarkSet
+from qsci_plugins.recipes.benchmarks import find_sets
+from qsci_plugins.recipes.float_training import load_recipe_network
+from qsci_plugins.recipes.reading import expand
+from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Calibration, Recipe
+from qsci_plugins.schemes.placement import Placement, Precision, place
+from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import Scheme
+
+__all__ = ["Plan", "make_plan", "resolved"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe whose every part was found and fits together.
+
+    `patches` are (count,3,patch,patch) low-resolution inputs in 0..value_range.
+    """
+
+    recipe: Recipe
+    network: Network
+    scheme: Scheme
+    placement: Placement
+    precisions: dict[str, Precision]
+    patches: Tensor
+    sets: list[BenchmarkSet]
+
+    @property
+    def batches(self) -> list[Tensor]:
+        """The patches in calibration batches."""
+        return list(self.patches.split(self.recipe.calibrate.batch))
+
+
+def make_plan(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None = None) -> Plan:
+    """Loads the network and the images, finds the sets, and runs the network once on a small input.
+
+    Raises UserError for whatever does not fit: weights, layers that `place` names, folders, sets, sizes.
+    """
+    network = load_recipe_network(recipe.model, recipe.seed)
+    if network.task != "sr":
+        raise UserError(
+            f"model: {network.architecture} reconstructs video; a recipe's calibration and evaluation are for images"
+        )
+    scheme = make_scheme(recipe.scheme)
+    placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
+    precisions = place(network.module, placement)
+    sets = find_sets(recipe.evaluate, data, network.scale, only)
+    _check_sizes(recipe, network)
+    _try_out(network)
+    patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
+    return Plan(recipe, network, scheme, placement, precisions, patches, sets)
+
+
+def resolved(recipe: Recipe) -> Recipe:
+    """The same recipe with absolute paths, which means the same from any working folder."""
+    model, calibrate = recipe.model, recipe.calibrate
+    if model.weights is not None and not model.weights.startswith("builtin:"):
+        model = model.model_copy(update={"weights": _absolute(model.weights, "model.weights")})
+    images = [one if one == BUILTIN_PHOTOS else _absolute(one, "calibrate.images") for one in calibrate.images]
+    evaluate = [
+        one if one.folder is None else one.model_copy(update={"folder": _absolute(one.folder, "evaluate.folder")})
+        for one in recipe.evaluate
+    ]
+    calibrate = calibrate.model_copy(update={"images": images})
+    return recipe.model_copy(update={"model": model, "calibrate": calibrate, "evaluate": evaluate})
+
+
+def _absolute(path: str, key: str) -> str:
+    return str(expand(path, key).absolute())
+
+
+def _check_sizes(recipe: Recipe, network: Network) -> None:
+    multiple = network.size_multiple
+    sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
+    for key, sides in sizes.items():
+        if any(side % multiple for side in sides):
+            raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
+
+
+@torch.no_grad()
+def _try_out(network: Network) -> None:
+    side = -(-16 // network.size_multiple) * network.size_multiple
+    name = network.architecture
+    try:
+        output = network.module(torch.full((1, network.channels, side, side), network.value_range / 2))
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model: {name} fails on a {side}x{side} image: {reason}") from error
+    expected = (1, network.channels, side * network.scale, side * network.scale)
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"model: {name} makes {got} of a {side}x{side} image, not {expected}; is model.scale right?")
+    if not torch.isfinite(output).all():
+        raise UserError(f"model: {name} makes NaN or infinite pixels; its weights are damaged")
+
+
+def _patches(calibrate: Calibration, scale: int) -> Tensor:
+    photos: list[np.ndarray | Path]
+    if calibrate.images == [BUILTIN_PHOTOS]:
+        photos = [photo for _, photo in builtin_photos("calibration")]
+    else:
+        folders = [expand(one, "calibrate.images") for one in calibrate.images]
+        try:
+            photos = [file for folder in folders for file in find_images(folder)]
+        except UserError as error:
+            raise UserError(f"calibrate.images: {error}") from None
+    chosen = (calibrate.count, calibrate.patch, scale, calibrate.seed)
+    try:
+        return torch.from_numpy(calibration_patches(photos, *chosen, degrade=calibrate.degrade)).float()
+    except UserError as error:
+        raise UserError(f"calibrate: {error}") from None
