@@ -20,9 +20,17 @@ __all__ = ["PYTHON", "load_factory"]
 
 PYTHON = "python:"
 
-#: what the module's own attributes, or else the recipe, say about it; the rest of the settings goes to the
-#: factory
-_DESCRIPTION = ("scale", "value_range", "channels", "blocks", "task", "size_multiple", "receptive_radius")
+#: what describes a network, by type. The module's own attribute decides, else the recipe; other settings go to the
+#: factory. An attribute of another type is something else (`blocks` is often a submodule, `scale` a parameter).
+_DESCRIPTION: dict[str, tuple[type, ...]] = {
+    "scale": (int,),
+    "value_range": (float, int),
+    "channels": (int,),
+    "blocks": (list, tuple),
+    "task": (str,),
+    "size_multiple": (int,),
+    "receptive_radius": (int,),
+}
 
 
 def load_factory(
@@ -30,12 +38,15 @@ def load_factory(
 ) -> Network:
     """Calls the factory (with the settings that do not describe the network), then loads the weights, if any.
 
-    `scale`, `value_range` and the other attributes of `Network` are read from the module where it has them,
-    else from `settings`; `value_range` is 1.0 where nobody says. Raises UserError for a factory that is not
-    there or fails, for weights that do not fit, and for a scale that nobody says or that contradicts the
-    module.
+    `scale`, `value_range` and the other attributes of `Network` are read from the module where it has them, else from
+    `settings`; `value_range` is 1.0 where nobody says.
+    Raises UserError for a factory that is not there or fails, for weights that do not fit, and for a scale that nobody
+    says or that contradicts the module.
     """
     described = {name: settings[name] for name in _DESCRIPTION if name in settings}
+    for name, value in described.items():
+        if not _describes(name, value):
+            raise UserError(f"{architecture}: model.{name} cannot be {value!r}")
     arguments = {name: value for name, value in settings.items() if name not in _DESCRIPTION}
     factory = _import(architecture)
     try:
@@ -48,7 +59,7 @@ def load_factory(
         raise UserError(f"{architecture} returned {type(module).__name__}; it must return a torch.nn.Module")
     if weights is not None:
         load_tensors(module, read_checkpoint(weights), str(weights), architecture)
-    own = {name: getattr(module, name) for name in _DESCRIPTION if _is_plain(getattr(module, name, None))}
+    own = {name: getattr(module, name) for name in _DESCRIPTION if _describes(name, getattr(module, name, None))}
     said = {**described, **own}
     if scale is not None and said.setdefault("scale", scale) != scale:
         raise UserError(f"{architecture} upscales by {said['scale']}, but model.scale is {scale}")
@@ -61,13 +72,9 @@ def load_factory(
     return Network(module=module.eval(), architecture=architecture, settings=arguments, **said)
 
 
-def _is_plain(value: Any) -> bool:
-    """A description, and not a submodule or a method that happens to have such a name (`blocks` often is
-    one).
-    """
-    if isinstance(value, (list, tuple)):
-        return all(isinstance(one, str) for one in value)
-    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+def _describes(name: str, value: Any) -> bool:
+    fits = isinstance(value, _DESCRIPTION[name]) and not isinstance(value, bool)
+    return fits and (name != "blocks" or all(isinstance(one, str) for one in value))
 
 
 def _import(architecture: str) -> Callable[..., Any]:

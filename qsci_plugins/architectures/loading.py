@@ -4,12 +4,61 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.architectures.stock import StateDict, Stock
 from qsci_plugins.errors import UserError
 
-__all__ = ["load_tensors", "nearest", "tensor_differences"]
+__all__ = ["build", "check_settings", "from_tensors", "load_tensors", "nearest", "tensor_differences"]
+
+
+def from_tensors(
+    stock: Stock, state: StateDict, weights: str, scale: int | None = None, settings: Mapping[str, Any] | None = None
+) -> Network:
+    """The network of a recognised state dict, in eval mode. `weights` names its origin in errors.
+
+    Raises UserError where tensors are missing, left over or of wrong shapes, and where `scale` or `settings`
+    contradict what the tensors tell.
+    """
+    settings = settings or {}
+    state = stock.canonical(state)
+    try:
+        told = stock.read(state, scale)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
+        differences = tensor_differences(state, stock.network().state_dict())
+        raise UserError(f"{weights} looks like {stock.name}, but not all of it is there: {differences}") from error
+    if stock.task == "sr" and scale is not None and told["scale"] != scale:
+        raise UserError(
+            f"{weights} holds {stock.name} for x{told['scale']}, but model.scale is {scale}; make them agree"
+        )
+    for name, value in settings.items():
+        if name in told and told[name] != value:
+            raise UserError(
+                f"{weights}: the tensors say {name} {told[name]}, not {value} as the recipe; make them agree"
+            )
+    chosen = {**stock.defaults(), **stock.published(told), **settings, **told}
+    module = build(stock, chosen)
+    load_tensors(module, stock.needed(state, chosen), weights, stock.name)
+    return stock.describe(module.eval(), chosen)
+
+
+def build(stock: Stock, settings: dict[str, Any]) -> nn.Module:
+    """`stock.build` with random weights; UserError for sizes that the network cannot have."""
+    try:
+        return stock.build(settings)
+    except (TypeError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"{stock.name} cannot be built with {settings}: {error}") from error
+
+
+def check_settings(stock: Stock, settings: Mapping[str, Any]) -> None:
+    """Raises UserError for a setting that the network does not have, with the nearest that it has."""
+    known = [name for name in stock.defaults() if name != "scale"]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"{stock.name} has no setting {name!r}; {nearest(name, known)}")
 
 
 def load_tensors(module: nn.Module, state: Mapping[str, Tensor], weights: str, architecture: str) -> None:

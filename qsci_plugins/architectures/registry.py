@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qsci_plugins.architectures.checkpoint import read_checkpoint
 from qsci_plugins.architectures.factory import PYTHON, load_factory
-from qsci_plugins.architectures.loading import load_tensors, nearest, tensor_differences
+from qsci_plugins.architectures.loading import build, check_settings, from_tensors, nearest, tensor_differences
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCIStock
 from qsci_plugins.architectures.sci.stformer import STFormerStock
@@ -35,8 +35,7 @@ STOCK: tuple[Stock, ...] = (
     STFormerStock(),
 )
 
-# Importing this module makes spandrel's ModelLoader know our networks. Float training runs without spandrel
-# too.
+# Importing this module makes spandrel's ModelLoader know our networks. Float training runs without it.
 try:
     from qsci_plugins.architectures import spandrel_bridge
 except ImportError:
@@ -69,11 +68,10 @@ def load_network(
     """A float network in eval mode on the CPU.
 
     `architecture` is one of `architecture_names()`, `python:package.module:Factory` (a callable that
-    returns an nn.Module), or None: then the tensors of `weights` tell. `weights` is a path, `builtin:NAME`,
-    or None: then they are random by `seed`. `settings` are hyper-parameters; those that the tensors
-    determine need not be given, and must agree with the tensors if they are.
-    Raises UserError for what the user can put right: unknown names, weights of another network, a wrong
-    scale.
+    returns an nn.Module), or None: then the tensors of `weights` tell. `weights` is a path, `builtin:NAME`, or None:
+    then they are random by `seed`. `settings` are hyper-parameters; those that the tensors determine need not be
+    given, and must agree with the tensors if they are.
+    Raises UserError for what the user can put right: unknown names, weights of another network, a wrong scale.
     """
     if architecture is not None and architecture.startswith(PYTHON):
         return load_factory(architecture, weights, scale, seed, settings)
@@ -90,7 +88,11 @@ def load_network(
     stock = next((one for one in STOCK if one.name == found), None)
     if stock is None:
         return spandrel_bridge.load_foreign(state, scale, str(weights), settings)
-    return _from_tensors(stock, stock.canonical(state), str(weights), scale, {**preset, **settings})
+    if scale is None and not stock.tells_scale:
+        raise UserError(f"{weights}: the tensors of {stock.name} do not tell its scale; give model.scale")
+    check_settings(stock, settings)
+    _check_video_scale(stock, scale)
+    return from_tensors(stock, state, str(weights), scale, {**preset, **settings})
 
 
 def _find(architecture: str) -> tuple[Stock | None, dict[str, Any]]:
@@ -114,61 +116,20 @@ def _random(architecture: str, scale: int | None, seed: int, settings: dict[str,
     stock, preset = _find(architecture)
     if stock is None:
         raise UserError(f"{architecture} is spandrel's, which builds networks from weights alone; give model.weights")
-    chosen = {**stock.defaults(), **preset, **_known(stock, settings)}
+    check_settings(stock, settings)
+    chosen = {**stock.defaults(), **preset, **settings}
     if stock.task == "sr" and scale is not None:
         chosen["scale"] = scale
     _check_video_scale(stock, scale)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _build(stock, chosen)
+        module = build(stock, chosen)
     return stock.describe(module.eval(), chosen)
-
-
-def _from_tensors(
-    stock: Stock, state: dict[str, Tensor], weights: str, scale: int | None, settings: dict[str, Any]
-) -> Network:
-    _known(stock, settings)
-    try:
-        told = stock.read(state, scale)
-    except (KeyError, IndexError, ValueError) as error:
-        differences = tensor_differences(state, stock.network().state_dict())
-        raise UserError(f"{weights} looks like {stock.name}, but not all of it is there: {differences}") from error
-    if stock.task == "sr" and scale is not None and told.get("scale", scale) != scale:
-        raise UserError(
-            f"{weights} holds {stock.name} for x{told['scale']}, but model.scale is {scale}; make them agree"
-        )
-    if stock.task == "sr" and "scale" not in told:
-        raise UserError(f"{weights}: the tensors of {stock.name} do not tell its scale; give model.scale")
-    _check_video_scale(stock, scale)
-    for name, value in settings.items():
-        if name in told and told[name] != value:
-            raise UserError(
-                f"{weights}: model.{name} is {value}, but the tensors say {told[name]}; leave the setting out"
-            )
-    chosen = {**stock.defaults(), **stock.published(told), **settings, **told}
-    module = _build(stock, chosen)
-    load_tensors(module, stock.needed(state, chosen), weights, stock.name)
-    return stock.describe(module.eval(), chosen)
-
-
-def _known(stock: Stock, settings: dict[str, Any]) -> dict[str, Any]:
-    known = stock.defaults()
-    for name in settings:
-        if name not in known:
-            raise UserError(f"{stock.name} has no setting {name!r}; {nearest(name, list(known))}")
-    return settings
 
 
 def _check_video_scale(stock: Stock, scale: int | None) -> None:
     if stock.task == "sci" and scale not in (None, 1):
         raise UserError(f"{stock.name} reconstructs at the size of its measurement: model.scale is 1, not {scale}")
-
-
-def _build(stock: Stock, settings: dict[str, Any]) -> nn.Module:
-    try:
-        return stock.build(settings)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{stock.name} cannot be built with {settings}: {error}") from error
 
 
 def _another_network(

@@ -12,11 +12,10 @@ from spandrel import (
     ImageModelDescriptor,
     ModelLoader,
     SizeRequirements,
-    UnsupportedModelError,
 )
 from torch import Tensor, nn
 
-from qsci_plugins.architectures.loading import load_tensors
+from qsci_plugins.architectures.loading import from_tensors
 from qsci_plugins.architectures.network import Network, repeated_blocks
 from qsci_plugins.architectures.stock import StateDict, Stock
 from qsci_plugins.errors import UserError
@@ -27,8 +26,8 @@ __all__ = ["StockArchitecture", "foreign_names", "load_foreign", "recognise_fore
 class StockArchitecture(Architecture[nn.Module]):
     """One of our networks as spandrel describes networks: its call takes and returns images in 0..1.
 
-    A video network's descriptor is there for its `model`, which takes a measurement and masks; calling the
-    descriptor with an image raises UserError.
+    A video network's descriptor is there for its `model`, which takes a measurement and masks; calling the descriptor
+    with an image raises UserError. Where tensors do not tell a scale, it is the network's default.
     """
 
     def __init__(self, stock: Stock) -> None:
@@ -36,13 +35,9 @@ class StockArchitecture(Architecture[nn.Module]):
         self.stock = stock
 
     def load(self, state_dict: dict[str, Any]) -> ImageModelDescriptor[nn.Module]:
-        state = self.stock.canonical(state_dict)
-        settings = {**self.stock.defaults(), **self.stock.read(state)}
-        module = self.stock.build(settings)
-        load_tensors(module, self.stock.needed(state, settings), "the state dict", self.stock.name)
-        network = self.stock.describe(module, settings)
+        network = from_tensors(self.stock, state_dict, "the state dict")
         return ImageModelDescriptor(
-            module,
+            network.module,
             state_dict,
             architecture=self,
             purpose="SR" if network.scale > 1 else "Restoration",
@@ -93,20 +88,22 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
 
     Raises UserError for one that is not an RGB super-resolution network, or of another scale.
     """
-    if settings:
-        raise UserError(f"{weights}: the tensors tell spandrel all hyper-parameters; leave out {', '.join(settings)}")
+    contradicting = [name for name, value in settings.items() if (name, value) != ("value_range", 1.0)]
+    if contradicting:
+        raise UserError(
+            f"{weights}: spandrel reads every setting from the tensors, and its range is 0..1; "
+            f"leave out {', '.join(contradicting)}"
+        )
     try:
         descriptor = ModelLoader().load_from_state_dict(dict(state))
-    except (UnsupportedModelError, KeyError, ValueError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # each of spandrel's networks fails in its own way on tensors that do not fit
         raise UserError(
             f"{weights} looks like {recognise_foreign(state)}, but spandrel cannot load it: {error}"
         ) from error
     name = str(descriptor.architecture.id)
-    if not isinstance(descriptor, ImageModelDescriptor) or (
-        descriptor.input_channels,
-        descriptor.output_channels,
-    ) != (3, 3):
-        raise UserError(f"{weights} is a {name} that does not map RGB images to RGB images; nothing here can use it")
+    channels = (descriptor.input_channels, descriptor.output_channels)
+    if not isinstance(descriptor, ImageModelDescriptor) or channels != (3, 3):
+        raise UserError(f"{weights} holds {name}, which does not map RGB images to RGB images; nothing here uses it")
     if scale is not None and descriptor.scale != scale:
         raise UserError(f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree")
     return Network(

@@ -26,6 +26,8 @@ class Stock(ABC):
     #: the class that `build` makes; its keyword arguments are the settings
     network: ClassVar[type[nn.Module]]
     task: ClassVar[Task] = "sr"
+    #: whether tensors alone determine the scale of an upscaler
+    tells_scale: ClassVar[bool] = True
     #: published sizes by name, as settings
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.architectures.sci.initial import mean_and_masked
+from qsci_plugins.architectures.sci.initial import mean_plus_masked
 from qsci_plugins.architectures.stock import StateDict, Stock, count_children
 
 __all__ = ["CFormer", "EfficientSCI", "EfficientSCIStock", "ResDNet", "TemporalAttention"]
@@ -34,6 +34,7 @@ class TemporalAttention(nn.Module):
         places, frames, width = x.shape
         head_width = width // 2 // self.heads
         q, k, v = self.qkv(x).reshape(places, frames, 3, self.heads, head_width).permute(2, 0, 3, 1, 4).unbind(0)
+        # scaled after the product, so that quantizers of q and k see them as Q-SCI's do
         attention = (q @ k.transpose(-2, -1)) * self.scale
         attention = attention.softmax(dim=-1)
         return self.proj((attention @ v).transpose(1, 2).reshape(places, frames, width // 2))
@@ -112,8 +113,7 @@ class EfficientSCI(nn.Module):
         )
 
     def forward(self, measurement: Tensor, mask: Tensor, mask_sum: Tensor) -> Tensor:
-        mean, masked = mean_and_masked(measurement, mask, mask_sum)
-        x = self.fem((mean + masked).unsqueeze(1))
+        x = self.fem(mean_plus_masked(measurement, mask, mask_sum))
         for block in self.resdnet_list:
             x = block(x)
         x = self.up_conv(x)

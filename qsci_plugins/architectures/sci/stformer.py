@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.architectures.sci.initial import mean_and_masked
+from qsci_plugins.architectures.sci.initial import projected
 from qsci_plugins.architectures.sci.windows import (
     merge_windows,
     part_windows,
@@ -49,7 +49,8 @@ class Attention(nn.Module):
         q, k, v = (
             self.qkv(x).reshape(batch, tokens, 3, self.heads, inner // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         )
-        attention = (q * self.scale) @ k.transpose(-2, -1)
+        # scaled after the product, so that quantizers of q and k see them as Q-SCI's do
+        attention = (q @ k.transpose(-2, -1)) * self.scale
         index = self.relative_position_index[:tokens, :tokens].reshape(-1)
         bias = self.relative_position_bias_table[index].reshape(tokens, tokens, self.heads)
         attention = attention + bias.permute(2, 0, 1).unsqueeze(0)
@@ -204,8 +205,7 @@ class STFormer(nn.Module):
             raise ValueError(
                 f"this STFormer reconstructs at most {self.frames} frames, and the mask has {mask.shape[1]}"
             )
-        _, masked = mean_and_masked(measurement, mask, mask_sum)
-        x = self.token_gen(masked.unsqueeze(1))
+        x = self.token_gen(projected(measurement, mask, mask_sum))
         for layer in self.layers:
             x = layer(x)
         return self.conv2(x).squeeze(1)

@@ -35,14 +35,14 @@ class FeatureBlock(nn.Module):
 class DistillationBlock(nn.Module):
     """Enhancement: of the upper half's output a part goes on to the lower half, the rest joins the block's input.
 
-    Compression: a 1x1 convolution. `diff` is the paper's d; `kept` channels go on, width * (1 - 1/s) of the paper's.
+    Compression: a 1x1 convolution. `diff` is the paper's d, which is also the width / s channels that do not go on.
     """
 
-    def __init__(self, width: int, diff: int, kept: int, groups: int) -> None:
+    def __init__(self, width: int, diff: int, groups: int) -> None:
         super().__init__()
-        self.kept = kept
+        self.kept = width - diff
         self.enhancement_top = self._three(width, width - diff, width - 2 * diff, width, groups)
-        self.enhancement_bottom = self._three(kept, width, width - diff, width + diff, groups)
+        self.enhancement_bottom = self._three(width - diff, width, width - diff, width + diff, groups)
         self.compression = nn.Conv2d(width + diff, width, 1)
 
     @staticmethod
@@ -71,7 +71,6 @@ class IDN(nn.Module):
         width: int = 64,
         blocks: int = 4,
         diff: int = 16,
-        kept: int = 48,
         groups: int = 4,
         kernel: int = 17,
         scale: int = 4,
@@ -81,7 +80,7 @@ class IDN(nn.Module):
         self.scale = scale
         self.value_range = value_range
         self.fblock = FeatureBlock(width)
-        self.dblocks = nn.Sequential(*(DistillationBlock(width, diff, kept, groups) for _ in range(blocks)))
+        self.dblocks = nn.Sequential(*(DistillationBlock(width, diff, groups) for _ in range(blocks)))
         self.deconv = nn.ConvTranspose2d(width, 3, kernel, scale, kernel // 2, scale - 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,6 +93,7 @@ class IDNStock(Stock):
 
     name = "idn"
     network = IDN
+    tells_scale = False
 
     def detect(self, state: StateDict) -> bool:
         block = "dblocks.0"
@@ -113,7 +113,6 @@ class IDNStock(Stock):
             "width": width,
             "blocks": count_children(state, "dblocks"),
             "diff": width - narrow,
-            "kept": state["dblocks.0.enhancement_bottom.0.weight"].shape[1],
             "groups": narrow // state["dblocks.0.enhancement_top.2.weight"].shape[1],
             "kernel": state["deconv.weight"].shape[2],
         }
