@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from nncf.common.graph.graph import NNCFGraph
 from nncf.common.graph.transformations.layout import TransformationLayout
 from nncf.torch.function_hook.commands import PT2InsertionCommand
@@ -12,17 +13,19 @@ from nncf.torch.function_hook.model_transformer import PT2ModelTransformer
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped
 from nncf.torch.graph.transformations.commands import PTTargetPoint
-from torch import nn
+from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.hooks import InputHook, QuantizerHook
 from qsci_plugins.nncf.placement import input_point, layer_points
+from qsci_plugins.schemes.content import set_content
+from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, Scheme
 
-__all__ = ["Plan", "insert", "make_plan", "network"]
+__all__ = ["Plan", "bits_per_layer", "insert", "make_plan", "network"]
 
 
 @dataclass
@@ -99,3 +102,22 @@ def _run_first(storage: HookStorage, handle: RemovableHookHandle) -> None:
     order = sorted(hooks.items(), key=lambda item: item[0] != handle.id)
     hooks.clear()
     hooks.update(order)
+
+
+@torch.no_grad()
+def bits_per_layer(quantized: QuantizedNetwork, images: Tensor | None = None) -> dict[str, float]:
+    """Activation bits of every quantized layer by name: static ones, or their mean over `images` (N,C,H,W).
+
+    Raises UserError for bits that depend on the image where no images are given.
+    """
+    activations = {name: layer.activation for name, layer in quantized.layers.items() if layer.activation is not None}
+    if images is not None:
+        with record_bits() as ledger:
+            quantized.model(images)
+        recorded = {name: ledger.of(quantizer) for name, quantizer in activations.items()}
+        return {name: bits.mean().item() for name, bits in recorded.items() if bits is not None}
+    if quantized.input_module is not None:
+        raise UserError("this network's bits depend on the image: give images, or quantize with image_mapping=False")
+    set_content(None)
+    anything = torch.zeros(1, 1, 1, 1)
+    return {name: quantizer.qparams(anything).bit_width.item() for name, quantizer in activations.items()}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from nncf import IgnoredScope
 from nncf.common.graph.graph import NNCFGraph, NNCFNode
 from nncf.common.graph.transformations.commands import TargetType
+from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import build_nncf_graph
 from nncf.torch.graph.operator_metatypes import QUANTIZE_NODE_TYPES
 from nncf.torch.graph.transformations.commands import PTTargetPoint
-from torch import nn
+from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.placement import Placement, place
 
-__all__ = ["LayerPoints", "input_point", "layer_points"]
+__all__ = ["LayerPoints", "all_but", "input_point", "layer_points"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,19 @@ def input_point(graph: NNCFGraph) -> PTTargetPoint:
     if not nodes:
         raise UserError("NNCF sees no input of this network: its forward must take the image as a named argument")
     return PTTargetPoint(TargetType.OPERATOR_POST_HOOK, nodes[0].node_name)
+
+
+def all_but(model: nn.Module, example: Tensor, targets: Sequence[str]) -> IgnoredScope:
+    """The `ignored_scope` with which an algorithm of NNCF touches nothing but the layers named by patterns.
+
+    `example` is an input that the float network accepts. Raises UserError for a pattern that matches no layer.
+    """
+    graph = build_nncf_graph(model, example)
+    points = layer_points(model, graph, place(model, Placement(tuple(targets))))
+    kept = {point.target_node_name for layer in points.values() for point in layer.weight}
+    structure = ("nncf_model_input", "nncf_model_output", "nncf_model_const")
+    names = [node.node_name for node in graph.get_all_nodes() if node.node_type not in structure]
+    return IgnoredScope(names=[name for name in names if name not in kept])
 
 
 def _points(graph: NNCFGraph, name: str, module: nn.Module, constant: NNCFNode) -> LayerPoints:
