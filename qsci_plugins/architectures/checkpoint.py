@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -42,8 +43,7 @@ def read_checkpoint(weights: str | Path) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, floating ones as float32, wrappers and common prefixes removed.
 
     `weights` is a .safetensors file, anything that torch.load(weights_only=True) reads, or `builtin:NAME`.
-    Raises UserError where the file is missing, is no checkpoint, holds code, or holds NaN or infinite
-    weights.
+    Raises UserError where the file is missing, is no checkpoint, holds code, or holds NaN or infinity.
     """
     if str(weights).startswith(BUILTIN):
         content = _read_builtin(str(weights).removeprefix(BUILTIN))
@@ -77,7 +77,9 @@ def _read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of what becomes an error below
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: permission denied") from error
     except pickle.UnpicklingError as error:
@@ -102,7 +104,7 @@ def _read_file(path: Path) -> Any:
 
 def _refusal(path: Path, error: Exception) -> UserError:
     code = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if code is None and "Unsupported" not in str(error):
+    if code is None and not re.search(r"Unsupported (class|global)|unrecognized function|Can only", str(error)):
         return UserError(f"{path} is not a checkpoint, or a damaged one: {_first_line(error)}")
     what = f" ({code.group(1)})" if code else ""
     return UserError(
