@@ -6,10 +6,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Content", "current_content", "image_gradient", "set_content"]
+__all__ = ["Content", "ImageContent", "current_content", "image_gradient", "set_content"]
 
 #: weights of red, green and blue in grey, as OpenCV's RGB2GRAY has them
 _GREY = (0.299, 0.587, 0.114)
@@ -44,9 +44,9 @@ def current_content() -> Content | None:
 def image_gradient(image: Tensor, value_range: float = 255.0) -> tuple[Tensor, Tensor]:
     """Mean absolute Sobel gradient of grey images, times 1000.
 
-    `image` is (N,3,H,W) RGB (any other channel count is averaged) in 0..value_range. Returns (|gx| + |gy|) / 2, (N,), as
-    AdaBM uses it, and |gx|, |gy|, (N,2), as CADyQ does, averaged over pixels. Sobel kernels are divided by 8, borders
-    replicated.
+    `image` is (N,3,H,W) RGB (any other channel count is averaged) in 0..value_range. Returns (|gx| + |gy|) / 2, (N,),
+    as AdaBM uses it, and |gx|, |gy|, (N,2), as CADyQ does, averaged over pixels. Sobel kernels are divided by 8,
+    borders replicated.
     """
     image = image.detach() / value_range
     if image.shape[1] == 3:
@@ -60,3 +60,15 @@ def image_gradient(image: Tensor, value_range: float = 255.0) -> tuple[Tensor, T
     gradients = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), torch.stack([sobel, sobel.T])[:, None])
     gradient_xy = gradients.abs().mean((2, 3)) * 1000
     return gradient_xy.mean(1), gradient_xy
+
+
+class ImageContent(nn.Module):
+    """Returns the network input (N,C,H,W) in 0..value_range unchanged, measured for the quantizers of that forward."""
+
+    def __init__(self, value_range: float = 255.0) -> None:
+        super().__init__()
+        self.value_range = value_range
+
+    def forward(self, image: Tensor) -> Tensor:
+        set_content(Content(*image_gradient(image, self.value_range)))
+        return image

@@ -18,8 +18,8 @@ __all__ = ["Mode", "QParams", "Quantizer", "per_sample"]
 class QParams(NamedTuple):
     """How x becomes integers: z = round(clamp((x - offset) / scale, low, high)), and back: x ~ z * scale + offset.
 
-    Every field broadcasts to x: a scalar, or one value per sample (N,1,...), or per channel where a paper's code does so.
-    `offset` None is the integer form: z = 0 stands for 0, and an integer zero point is part of `low` and `high`
+    Every field broadcasts to x: a scalar, or one value per sample (N,1,...), or per channel where a paper's code does
+    so. `offset` None is the integer form: z = 0 stands for 0, and an integer zero point is part of `low` and `high`
     (low = -zero_point). A real offset is -zero_point * scale. `bit_width` is what FAB and BitOPs count.
     """
 
@@ -71,6 +71,10 @@ class Quantizer(nn.Module, ABC):
         if self.mode is Mode.REFINE:
             with torch.no_grad():
                 self.refine(x.detach())
+        return self.simulate(x)
+
+    def simulate(self, x: Tensor) -> Tensor:
+        """x quantized and dequantized, with gradients; notes the bits in the ledger."""
         p = self.qparams(x)
         ledger = current_ledger()
         if ledger is not None:
@@ -93,5 +97,13 @@ class Quantizer(nn.Module, ABC):
 
 
 def per_sample(value: Tensor, x: Tensor) -> Tensor:
-    """Shapes (N,) for broadcasting against x (N,...); leaves scalars."""
-    return value.reshape(-1, *[1] * (x.dim() - 1)) if value.dim() == 1 else value
+    """Shapes (N,) for broadcasting against x (N,...); leaves scalars.
+
+    Where x has N * m rows (windows or places of an image folded into its first axis, image by image), each value goes
+    to its m rows.
+    """
+    if value.dim() != 1:
+        return value
+    if 1 < value.shape[0] < x.shape[0]:
+        value = value.repeat_interleave(x.shape[0] // value.shape[0])
+    return value.reshape(-1, *[1] * (x.dim() - 1))

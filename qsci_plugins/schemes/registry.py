@@ -11,11 +11,13 @@ from pydantic import ValidationError
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.adabm import AdaBM
+from qsci_plugins.schemes.cadyq import CADyQ
+from qsci_plugins.schemes.qsci import QSCI
 from qsci_plugins.schemes.scheme import Scheme
 
 __all__ = ["make_scheme", "scheme_class", "scheme_names"]
 
-_OURS: dict[str, type[Scheme]] = {"adabm": AdaBM}
+_OURS: dict[str, type[Scheme]] = {"adabm": AdaBM, "cadyq": CADyQ, "qsci": QSCI}
 
 
 def _registered() -> dict[str, Any]:

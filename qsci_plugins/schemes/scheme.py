@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.ledger import record_bits
-from qsci_plugins.schemes.placement import Precision
+from qsci_plugins.schemes.placement import Placement, Precision, place
+from qsci_plugins.schemes.plan import LayerQuantizers, Plan
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 
 __all__ = ["LayerQuantizers", "QuantizedNetwork", "Scheme", "SchemeConfig", "calibrate", "set_mode"]
@@ -28,24 +30,10 @@ class SchemeConfig(BaseModel):
 
 
 @dataclass
-class LayerQuantizers:
-    """The quantizers of one layer: of its input, its weight and, where a scheme asks for it, its output."""
-
-    activation: Quantizer | None
-    weight: Quantizer | None
-    output: Quantizer | None = None
-    #: whether FAB counts the activation (8-bit head and tail are not counted, in the papers)
-    counted: bool = True
-
-    def __iter__(self) -> Iterator[Quantizer]:
-        return (q for q in (self.activation, self.weight, self.output) if q is not None)
-
-
-@dataclass
 class QuantizedNetwork:
     """A stock network with a scheme's quantizers in place, whichever backend put them there.
 
-    `model(x)` is the quantized network; `layers` are its quantizers by the stock network's module names; `input_module`
+    `model(x)` is the quantized network; `layers`, `blocks` and `attentions` are those of its `Plan`; `input_module`
     (where the scheme has one) sees every input and sets the content. All parameters are shared with `model`.
     """
 
@@ -56,14 +44,18 @@ class QuantizedNetwork:
     input_module: nn.Module | None = None
     value_range: float = 255.0
     extras: dict[str, Any] = field(default_factory=dict)
+    blocks: dict[str, Quantizer] = field(default_factory=dict)
+    attentions: dict[str, AttentionQuantizers] = field(default_factory=dict)
 
     def counted(self) -> list[Quantizer]:
         """The activation quantizers that FAB averages over."""
-        return [q.activation for q in self.layers.values() if q.counted and q.activation is not None]
+        inputs = [q.activation for q in self.layers.values() if q.counted and q.activation is not None]
+        return [*inputs, *self.blocks.values()]
 
     def quantizers(self) -> list[Quantizer]:
-        """Every quantizer, in layer order."""
-        return [q for layer in self.layers.values() for q in layer]
+        """Every quantizer: those of the layers in their order, then of blocks and attentions."""
+        layers = [q for layer in self.layers.values() for q in layer]
+        return [*layers, *self.blocks.values(), *(q for attention in self.attentions.values() for q in attention)]
 
     @torch.no_grad()
     def fab(self, x: Tensor) -> Tensor:
@@ -78,7 +70,7 @@ class QuantizedNetwork:
 
 
 class Scheme(ABC):
-    """A method. Framework-free: backends call `layer` once per placed layer, and `input_module` once per network."""
+    """A method. Framework-free: backends call `plan` and `input_module` once per network."""
 
     #: the config class that a recipe's `scheme:` mapping is read with
     Config: ClassVar[type[SchemeConfig]]
@@ -89,6 +81,14 @@ class Scheme(ABC):
     @abstractmethod
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
         """New quantizers for a layer of the stock network (its weight may be looked at, never changed)."""
+
+    def plan(self, model: nn.Module, placement: Placement, example: Tensor | Sequence[Tensor]) -> Plan:
+        """The quantizers of a whole network; `example` is an input that it runs with (or several, for several).
+
+        A scheme that quantizes more than layers overrides it. Raises UserError for a placement that does not fit.
+        """
+        precisions = place(model, placement)
+        return Plan({name: self.layer(model.get_submodule(name), kind) for name, kind in precisions.items()})
 
     def input_module(self, value_range: float) -> nn.Module | None:
         """A module that sees every network input (N,C,H,W) in 0..value_range and returns it unchanged, or None."""
@@ -161,7 +161,8 @@ def check_batches(batches: Sequence[Tensor], value_range: float) -> None:
     for batch in batches:
         if batch.dim() < 3:
             raise UserError(
-                f"calibration images must be (N,C,H,W), got a tensor of shape {tuple(batch.shape)}; stack them into batches"
+                f"calibration images must be (N,C,H,W), got a tensor of shape {tuple(batch.shape)};"
+                " stack them into batches"
             )
         if not torch.isfinite(batch).all():
             raise UserError("calibration images hold NaN or infinite values")

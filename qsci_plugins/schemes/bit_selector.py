@@ -1,0 +1,91 @@
+"""CADyQ's bit selector: a bit-width for each sample from its image gradient and the deviation of its features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.content import current_content
+from qsci_plugins.schemes.ledger import current_ledger
+from qsci_plugins.schemes.mixture import hard_forward_soft_backward
+from qsci_plugins.schemes.pams import SymmetricActivation
+from qsci_plugins.schemes.quantizer import QParams, per_sample
+from qsci_plugins.schemes.rounding import fake_quantize
+
+__all__ = ["BitSelector"]
+
+
+class BitSelector(SymmetricActivation):
+    """scores = W [mean |dI/dx|, mean |dI/dy|, std of each channel of x] + b; the candidate with the highest is taken.
+
+    Backward, bits and quantized tensor are the softmax mixture of all candidates (CADyQ, Eq. 4 to 6). `channels` is
+    what x has along `channel_axis`. W starts at 1 and b at 0 but 1 for the widest candidate, which is therefore
+    chosen at first.
+    """
+
+    def __init__(
+        self, channels: int, candidates: tuple[int, ...] = (4, 6, 8), *, integer: bool = False, channel_axis: int = 1
+    ) -> None:
+        super().__init__(tuple(candidates), integer=integer)
+        self.channels = channels
+        self.candidates = tuple(candidates)
+        self.channel_axis = channel_axis
+        self.weight = nn.Parameter(torch.ones(len(candidates), channels + 2))
+        self.bias = nn.Parameter(torch.zeros(len(candidates)))
+        with torch.no_grad():
+            self.bias[-1] = 1.0
+
+    def scores(self, x: Tensor) -> Tensor:
+        """The score of every candidate for every sample, (N,K).
+
+        Raises UserError outside of a network whose input module measured the images.
+        """
+        content = current_content()
+        if content is None:
+            raise UserError(
+                "CADyQ's bit selector found no image statistics: pass the network's input through the scheme's"
+                " input_module first, or run the network that the backend's apply() returned"
+            )
+        gradients = content.gradient_xy
+        samples = gradients.shape[0]
+        # several rows of x may belong to one image (windows, or places of a video)
+        features = x.detach().reshape(samples, -1, *x.shape[1:])
+        channel = self.channel_axis + 1 if self.channel_axis >= 0 else features.dim() + self.channel_axis
+        others = [axis for axis in range(1, features.dim()) if axis != channel]
+        sensitivity = torch.cat([gradients, features.std(others)], dim=1)
+        # no matrix product: its rounding may depend on the number of rows, and a sample's bits must not
+        return (sensitivity.unsqueeze(1) * self.weight).sum(-1) + self.bias
+
+    def expected_bits(self, scores: Tensor) -> Tensor:
+        """The mean bit-width under softmax(scores), (N,)."""
+        return (scores.softmax(1) * self.bits).sum(1)
+
+    def qparams(self, x: Tensor) -> QParams:
+        choice = self.scores(x).argmax(1)
+        p = super().qparams(x)
+        return QParams(
+            per_sample(p.scale[choice], x),
+            None,
+            per_sample(p.low[choice], x),
+            per_sample(p.high[choice], x),
+            per_sample(self.bits[choice], x),
+        )
+
+    def simulate(self, x: Tensor) -> Tensor:
+        scores = self.scores(x)
+        choice = scores.argmax(1)
+        ledger = current_ledger()
+        if ledger is not None:
+            expected = self.expected_bits(scores)
+            ledger.add(self, expected + (self.bits[choice] - expected).detach(), expected)
+        p = super().qparams(x)
+        if torch.is_grad_enabled() and (x.requires_grad or self.alpha.requires_grad or scores.requires_grad):
+            rows = x.shape[0] // scores.shape[0]
+            probabilities = scores.softmax(1)
+            if rows > 1:
+                probabilities, choice = probabilities.repeat_interleave(rows, 0), choice.repeat_interleave(rows, 0)
+            return hard_forward_soft_backward(x, probabilities, p.scale, p.low, p.high, choice)
+        chosen = (per_sample(bound[choice], x) for bound in (p.scale, p.low, p.high))
+        scale, low, high = chosen
+        return fake_quantize(x, scale, None, low, high)

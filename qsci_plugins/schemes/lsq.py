@@ -1,0 +1,176 @@
+"""LSQ+ (Bhalgat et al., CVPRW 2020) as Q-SCI uses it: learned steps and zero points with scaled gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.schemes.quantizer import Mode, QParams, Quantizer
+from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
+
+__all__ = ["LearnedStepActivation", "LearnedStepWeight", "scale_gradient"]
+
+#: values of a batch that the search for the best step looks at
+_SAMPLES = 4096
+
+
+def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
+    """x, whose gradient is multiplied by `factor`."""
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return x
+    fixed = x.detach()
+    return fixed + (x - fixed) * factor
+
+
+class LearnedStepActivation(Quantizer):
+    """z = round(clamp(x / step + zero_point, Qn, Qp)), the zero point rounded; x ~ (z - zero_point) * step.
+
+    [Qn, Qp] is signed where the first batch has a value below -1e-5. Gradients of step and zero point are scaled by
+    1 / sqrt(numel(x) * Qp). `channels` is 1 for a tensor-wide pair, else the length of `axis`, one pair for each.
+
+    The published first values, from the first batch: step = 2 mean|x| / sqrt(Qp), zero point = 0.1 (min x - step Qn).
+    The integer form takes the range of the calibration batches instead, shrunk to the least squared error, keeps 0
+    among the levels, and has no zero point at 8 bits (its levels are -128..127 or 0..255).
+    """
+
+    signed: Tensor
+
+    def __init__(self, bits: int, *, channels: int = 1, axis: int = 1, integer: bool = False) -> None:
+        super().__init__()
+        self.bits = bits
+        self.channels = channels
+        self.axis = axis
+        self.integer = integer
+        self.step = nn.Parameter(torch.ones(channels))
+        self.zero_point = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("signed", torch.zeros(()))
+        self._batches: list[Tensor] = []
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """(Qn, Qp), scalars."""
+        low = -self.signed * 2.0 ** (self.bits - 1)
+        return low, low + (2.0**self.bits - 1)
+
+    def qparams(self, x: Tensor) -> QParams:
+        low, high = self.limits()
+        step, zero_point = self.step.clamp_min(1e-8), round_ste(self.zero_point)
+        if torch.is_grad_enabled():
+            factor = torch.rsqrt(x.numel() * high)
+            step, zero_point = scale_gradient(step, factor), scale_gradient(zero_point, factor)
+        if self.integer:
+            zero_point = torch.zeros_like(zero_point) if self.bits == 8 else zero_point.clamp(low, high)
+        step, zero_point = self._along(step, x), self._along(zero_point, x)
+        return QParams(step, None, low - zero_point, high - zero_point, step.new_tensor(float(self.bits)))
+
+    def _along(self, value: Tensor, x: Tensor) -> Tensor:
+        axis = self.axis % x.dim()
+        return value if self.channels == 1 else value.reshape(-1, *[1] * (x.dim() - axis - 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.mode is Mode.ON and not bool(self.calibrated):
+            with torch.no_grad():
+                self.refine(x.detach())
+        return super().forward(x)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """[min, max, mean|x|], and values of x in the integer form."""
+        summary = torch.stack([x.amin(), x.amax(), x.abs().mean()])
+        if not self.integer:
+            return summary
+        generator = torch.Generator().manual_seed(0)
+        picks = torch.randint(x.numel(), (_SAMPLES,), generator=generator).to(x.device)
+        return torch.cat([summary, x.flatten()[picks]])
+
+    def update(self, statistics: Tensor) -> None:
+        self._batches.append(statistics.detach().cpu())
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        if not self._batches:
+            return
+        batches, self._batches = torch.stack(self._batches), []
+        if self.integer:
+            self._fit(batches[:, 0].min(), batches[:, 1].max(), batches[:, 3:].flatten())
+        else:
+            self._start(batches[0])
+        super().initialise()
+
+    def refine(self, x: Tensor) -> None:
+        """Takes x for the first batch, in the published form and wherever nothing was observed before."""
+        if self.integer and bool(self.calibrated):
+            return
+        self.update(self.reduce(x))
+        self._batches = self._batches[-1:]
+        self.initialise()
+
+    def _start(self, first: Tensor) -> None:
+        minimum, _, magnitude = first.tolist()
+        self.signed.fill_(float(minimum < -1e-5))
+        low, high = (bound.item() for bound in self.limits())
+        step = 2 * magnitude / math.sqrt(high)
+        self.step.fill_(step)
+        self.zero_point.fill_(0.1 * (minimum - step * low))
+
+    def _fit(self, minimum: Tensor, maximum: Tensor, samples: Tensor) -> None:
+        """The step and zero point with the least squared error over the shrunken ranges (1 - k/100) * [min, max]."""
+        self.signed.fill_(float(minimum < -1e-5))
+        low, high = (bound.cpu() for bound in self.limits())
+        lower, upper = minimum.clamp_max(0.0), maximum.clamp_min(0.0)
+        best_error = float("inf")
+        for k in range(80):
+            ratio = 1 - k / 100
+            if self.bits == 8:
+                step = torch.maximum(lower / torch.where(low < 0, low, -1.0), upper / high) * ratio
+            else:
+                step = (upper - lower) * ratio / (high - low)
+            step = step.clamp_min(1e-8)
+            zero_point = (low - (lower * ratio / step).round()) * (self.bits != 8)
+            z = quantize(samples, step, None, low - zero_point, high - zero_point)
+            error = (dequantize(z, step, None) - samples).square().mean().item()
+            if error < best_error:
+                best_error = error
+                self.step.fill_(step.item())
+                self.zero_point.fill_(zero_point.item())
+
+
+class LearnedStepWeight(Quantizer):
+    """w ~ round(clamp(w / step, -2^(bits-1), 2^(bits-1) - 1)) * step, one learned step for each output channel.
+
+    The gradient of the steps is scaled by 1 / sqrt(numel(w) * Qp). `start` takes a weight: steps of 2 mean|w| /
+    sqrt(Qp) as published, or, with `search`, the least squared error of each channel.
+    """
+
+    def __init__(self, channels: int, dims: int, bits: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.dims = dims
+        self.bits = bits
+        self.step = nn.Parameter(torch.ones(channels, *[1] * (dims - 1)))
+
+    def qparams(self, x: Tensor) -> QParams:
+        high = 2.0 ** (self.bits - 1) - 1
+        step = scale_gradient(self.step.clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
+        low, top, bits = (step.new_tensor(value) for value in (-high - 1, high, float(self.bits)))
+        return QParams(step, None, low, top, bits)
+
+    @torch.no_grad()
+    def start(self, weight: Tensor, *, search: bool = False) -> LearnedStepWeight:
+        """Sets the steps from a weight (channels,...) and returns itself."""
+        high = 2.0 ** (self.bits - 1) - 1
+        if not search:
+            self.step.fill_(2 * weight.abs().mean().item() / math.sqrt(high))
+        else:
+            rows = weight.flatten(1)
+            full = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / high
+            best_error = torch.full_like(full, float("inf"))
+            best = full.clone()
+            for k in range(80):
+                step = full * (1 - k / 100)
+                error = ((rows / step).clamp(-high - 1, high).round() * step - rows).square().mean(1, keepdim=True)
+                best = torch.where(error < best_error, step, best)
+                best_error = torch.minimum(error, best_error)
+            self.step.copy_(best.reshape(self.step.shape))
+        self.calibrated.fill_(True)
+        return self

@@ -1,0 +1,100 @@
+"""PAMS (Li et al., ECCV 2020): symmetric activations with a learned maximum, and CADyQ's max-abs weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.rounding import dequantize, quantize
+
+__all__ = ["MaxWeight", "SymmetricActivation", "best_maximum", "symmetric_params"]
+
+#: values of a batch that the search for the best maximum looks at
+_SAMPLES = 4096
+
+
+def symmetric_params(alpha: Tensor, bits: Tensor, signed: Tensor) -> QParams:
+    """step = alpha / n with n = 2^(bits-1) - 1 and levels -n..n; for what is never negative n = 2^bits - 1 and 0..n."""
+    count = torch.pow(torch.full_like(bits, 2.0), bits - signed) - 1
+    return QParams(alpha.clamp_min(1e-8) / count, None, -count * signed, count, bits)
+
+
+def best_maximum(samples: Tensor, maximum: Tensor, bits: Tensor, signed: Tensor, steps: int = 80) -> Tensor:
+    """The alpha = maximum * (1 - k/100), k < steps, that quantizes `samples` with the least squared error."""
+    best_error, best = float("inf"), maximum
+    for k in range(steps):
+        alpha = maximum * (1 - k / 100)
+        p = symmetric_params(alpha, bits, signed)
+        error = (dequantize(quantize(samples, p.scale, None, p.low, p.high), p.scale, None) - samples).square().mean()
+        if error.item() < best_error:
+            best_error, best = error.item(), alpha
+    return best
+
+
+class SymmetricActivation(Quantizer):
+    """PAMS: clamps to [-alpha, alpha], alpha learned; one alpha for each of `bits`, of which a subclass chooses.
+
+    Calibration in the published form sets alpha to the mean over a batch of each sample's max|x|, the last batch's; the
+    integer form takes the largest of them, shrinks it to the least squared error at every bit-width, and drops the
+    negative levels where nothing negative was seen.
+    """
+
+    bits: Tensor
+    signed: Tensor
+
+    def __init__(self, bit_widths: tuple[int, ...] = (8,), *, integer: bool = False) -> None:
+        super().__init__()
+        self.bit_widths = tuple(bit_widths)
+        self.integer = integer
+        self.alpha = nn.Parameter(torch.full((len(bit_widths),), 10.0))
+        self.register_buffer("bits", torch.tensor([float(bits) for bits in bit_widths]))
+        self.register_buffer("signed", torch.ones(()))
+        self._batches: list[Tensor] = []
+
+    def qparams(self, x: Tensor) -> QParams:
+        return symmetric_params(self.alpha, self.bits, self.signed)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """[mean over samples of max|x|, max|x|, min x], and values of x in the integer form."""
+        peaks = x.abs().flatten(1).amax(1)
+        summary = torch.stack([peaks.mean(), peaks.amax(), x.amin()])
+        if not self.integer:
+            return summary
+        generator = torch.Generator().manual_seed(0)
+        picks = torch.randint(x.numel(), (_SAMPLES,), generator=generator).to(x.device)
+        return torch.cat([summary, x.flatten()[picks]])
+
+    def update(self, statistics: Tensor) -> None:
+        self._batches.append(statistics.detach().cpu())
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        if not self._batches:
+            return
+        batches, self._batches = torch.stack(self._batches), []
+        if not self.integer:
+            # the published code's epoch counter never moves in its first epoch, so every batch replaces the one before
+            self.alpha.fill_(batches[-1, 0].item())
+        else:
+            self.signed.fill_(float(batches[:, 2].min() < 0))
+            samples, maximum, signed = batches[:, 3:].flatten(), batches[:, 1].max(), self.signed.cpu()
+            for index, bits in enumerate(self.bits.cpu()):
+                self.alpha[index] = best_maximum(samples, maximum, bits, signed)
+        super().initialise()
+
+
+class MaxWeight(Quantizer):
+    """CADyQ's weights: step = (max|w| + 1e-8) / (2^(bits-1) - 1), of the tensor or each output channel; not learned."""
+
+    def __init__(self, bits: int = 8, *, per_channel: bool = False) -> None:
+        super().__init__()
+        self.bits = bits
+        self.per_channel = per_channel
+        self.calibrated.fill_(True)
+
+    def qparams(self, x: Tensor) -> QParams:
+        magnitudes = x.detach().abs()
+        maximum = magnitudes.amax(tuple(range(1, x.dim())), keepdim=True) if self.per_channel else magnitudes.amax()
+        bound = maximum.new_tensor(2.0 ** (self.bits - 1) - 1)
+        return QParams((maximum + 1e-8) / bound, None, -bound, bound, maximum.new_tensor(float(self.bits)))
