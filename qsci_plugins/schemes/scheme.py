@@ -18,7 +18,7 @@ from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.plan import LayerQuantizers, Plan
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 
-__all__ = ["LayerQuantizers", "QuantizedNetwork", "Scheme", "SchemeConfig", "calibrate", "set_mode"]
+__all__ = ["LayerQuantizers", "QuantizedNetwork", "Scheme", "SchemeConfig", "calibrate", "inputs_of", "set_mode"]
 
 
 class SchemeConfig(BaseModel):
@@ -58,11 +58,12 @@ class QuantizedNetwork:
         return [*layers, *self.blocks.values(), *(q for attention in self.attentions.values() for q in attention)]
 
     @torch.no_grad()
-    def fab(self, x: Tensor) -> Tensor:
-        """Feature average bit-width of each image of a batch, (N,)."""
+    def fab(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        """Feature average bit-width of each image of a batch, (N,); several tensors for a network of several inputs."""
+        arguments = inputs_of(x)
         with record_bits() as ledger:
-            self.model(x)
-        return ledger.mean(self.counted()).expand(x.shape[0])
+            self.model(*arguments)
+        return ledger.mean(self.counted()).expand(arguments[0].shape[0])
 
     def calibrated(self) -> bool:
         """Whether every quantizer has had its parameters set."""
@@ -110,10 +111,10 @@ def set_mode(quantizers: Iterable[Quantizer], mode: Mode) -> None:
 @torch.no_grad()
 def calibrate(
     network: QuantizedNetwork,
-    batches: Sequence[Tensor],
+    batches: Sequence[Tensor | Sequence[Tensor]],
     on_batch: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Fits a network's quantizers to calibration inputs, each (N,C,H,W) in 0..value_range.
+    """Fits a network's quantizers to calibration inputs, each (N,C,H,W) in 0..value_range (or all it takes).
 
     The float network runs over all batches while quantizers observe; then they are initialised; then, where the scheme
     refines, the quantized network runs over the first batch while each layer fits its range to what reaches it.
@@ -128,13 +129,13 @@ def calibrate(
         set_mode(quantizers, Mode.OBSERVE)
         _observe_images(network.input_module, True)
         for done, batch in enumerate(batches, 1):
-            network.model(batch)
+            network.model(*inputs_of(batch))
             on_batch(done, total)
         _observe_images(network.input_module, False)
         finish_observation(network)
         if network.scheme.refines:
             set_mode(quantizers, Mode.REFINE)
-            network.model(batches[0])
+            network.model(*inputs_of(batches[0]))
             on_batch(total, total)
     finally:
         set_mode(quantizers, Mode.ON)
@@ -154,11 +155,19 @@ def finish_observation(network: QuantizedNetwork) -> None:
     network.scheme.after_observation(network.layers)
 
 
-def check_batches(batches: Sequence[Tensor], value_range: float) -> None:
-    """Raises UserError unless the batches look like images of a network that takes 0..value_range."""
+def inputs_of(batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The network's arguments: one tensor, or those of a network that takes several."""
+    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
+
+
+def check_batches(batches: Sequence[Tensor | Sequence[Tensor]], value_range: float) -> None:
+    """Raises UserError unless the batches look like images of a network that takes 0..value_range.
+
+    Of several inputs the first is looked at, but not its range: a snapshot measurement is a sum of frames.
+    """
     if not batches:
         raise UserError("calibration got no images; give at least one batch")
-    for batch in batches:
+    for batch in (inputs_of(batch)[0] for batch in batches):
         if batch.dim() < 3:
             raise UserError(
                 f"calibration images must be (N,C,H,W), got a tensor of shape {tuple(batch.shape)};"
@@ -166,7 +175,10 @@ def check_batches(batches: Sequence[Tensor], value_range: float) -> None:
             )
         if not torch.isfinite(batch).all():
             raise UserError("calibration images hold NaN or infinite values")
-    top = max(float(batch.max()) for batch in batches)
+    images = [batch for batch in batches if isinstance(batch, Tensor)]
+    if not images:
+        return
+    top = max(float(image.max()) for image in images)
     if value_range <= 1.0 and top > 2.0:
         raise UserError(f"calibration images reach {top:.0f}, but this network takes 0..1; divide them by 255")
     if value_range > 2.0 and top <= 1.0:
