@@ -45,8 +45,8 @@ def image_gradient(image: Tensor, value_range: float = 255.0) -> tuple[Tensor, T
     """Mean absolute Sobel gradient of grey images, times 1000.
 
     `image` is (N,3,H,W) RGB (any other channel count is averaged) in 0..value_range, or (N,H,W), such as a snapshot
-    measurement. Returns (|gx| + |gy|) / 2, (N,), as AdaBM uses it, and |gx|, |gy|, (N,2), as CADyQ does, averaged over pixels. Sobel kernels are divided by 8,
-    borders replicated.
+    measurement. Returns (|gx| + |gy|) / 2, (N,), as AdaBM uses it, and |gx|, |gy|, (N,2), as CADyQ does, averaged over
+    pixels. Sobel kernels are divided by 8, borders replicated.
     """
     image = image.detach() / value_range
     if image.dim() == 3:
