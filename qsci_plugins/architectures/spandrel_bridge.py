@@ -95,7 +95,7 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
             f"leave out {', '.join(contradicting)}"
         )
     try:
-        descriptor = ModelLoader().load_from_state_dict(dict(state))
+        descriptor = ModelLoader(registry=MAIN_REGISTRY).load_from_state_dict(dict(state))
     except Exception as error:  # each of spandrel's networks fails in its own way on tensors that do not fit
         raise UserError(
             f"{weights} looks like {recognise_foreign(state)}, but spandrel cannot load it: {error}"

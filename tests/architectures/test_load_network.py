@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from spandrel import Architecture, ArchSupport, ImageModelDescriptor
 from spandrel.architectures.RCAN import RCAN
 from spandrel.architectures.SPAN import SPAN
 from spandrel.architectures.SwinIR import SwinIR
+from spandrel.util import KeyCondition
+from torch import nn
 
+from qsci_plugins.architectures import spandrel_bridge
 from qsci_plugins.architectures.registry import architecture_names, load_network
 from qsci_plugins.errors import UserError
 
@@ -212,3 +216,36 @@ def test_any_network_that_spandrel_knows_loads(
 def test_a_spandrel_network_needs_weights() -> None:
     with pytest.raises(UserError, match=r"SwinIR is spandrel's.*give model\.weights"):
         load_network("SwinIR", None)
+
+
+class _Tripler(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.only_layer_of_the_tripler = nn.Conv2d(3, 27, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.pixel_shuffle(self.only_layer_of_the_tripler(x), 3)
+
+
+class _TriplerArchitecture(Architecture[_Tripler]):
+    def __init__(self) -> None:
+        super().__init__(id="Tripler", detect=KeyCondition.has_all("only_layer_of_the_tripler.weight"))
+
+    def load(self, state_dict: dict[str, Any]) -> ImageModelDescriptor[_Tripler]:
+        model = _Tripler()
+        model.load_state_dict(state_dict)
+        sizes = {"scale": 3, "input_channels": 3, "output_channels": 3}
+        return ImageModelDescriptor(
+            model, state_dict, self, "SR", [], supports_half=False, supports_bfloat16=False, **sizes
+        )
+
+
+def test_a_third_party_adds_a_network_through_spandrels_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spandrel_bridge, "MAIN_REGISTRY", spandrel_bridge.MAIN_REGISTRY.copy())
+    spandrel_bridge.MAIN_REGISTRY.add(ArchSupport.from_architecture(_TriplerArchitecture()))
+    torch.save(_Tripler().state_dict(), tmp_path / "it.pth")
+    network = load_network("tripler", tmp_path / "it.pth")
+    assert (network.architecture, network.scale) == ("Tripler", 3)
+    assert "Tripler" in architecture_names()

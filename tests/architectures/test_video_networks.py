@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import inputs_for
+from torch.overrides import TorchFunctionMode
 
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.architectures.sci.initial import mean_plus_masked, projected
@@ -51,6 +52,30 @@ def test_frames_that_the_mask_has_are_frames_that_come_out(architecture: str, op
         with torch.no_grad():
             output = network.module(*inputs_for(network, frames=frames))
         assert output.shape[-3] == frames
+
+
+class _Recorder(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(getattr(func, "__name__", str(func)))
+        return func(*args, **(kwargs or {}))
+
+
+def test_every_call_runs_the_same_operations() -> None:
+    """Hooks find operations by the order of their calls, so that nothing may be made once and kept."""
+    network = load_network("stformer", None, dim=4, units=1)
+    inputs = inputs_for(network, height=18, width=22)
+    shift_mask.cache_clear()
+    calls = []
+    for _ in range(2):
+        with torch.no_grad(), _Recorder() as recorder:
+            network.module(*inputs)
+        calls.append(recorder.names)
+    assert calls[0] == calls[1]
+    assert "matmul" in calls[0] or "__matmul__" in calls[0]
 
 
 def test_stformer_refuses_more_frames_than_it_has_positions_for() -> None:

@@ -40,13 +40,18 @@ def relative_positions(grid: tuple[int, ...]) -> Tensor:
 def shift_mask(height: int, width: int, window: tuple[int, int], shift: tuple[int, int]) -> np.ndarray:
     """(windows, n, n) float32: -100 between tokens that only the cyclic shift made neighbours, else 0.
 
-    Made with numpy, so that tracers see a constant whether or not the cache already holds it.
+    Made by numpy alone, so that tracers see the same constant whether or not the cache holds it already.
     """
-    regions = np.zeros((1, height, width, 1), dtype=np.float32)
-    for axis, (length, size, step) in enumerate(zip((height, width), window, shift, strict=True)):
-        if step:
-            places = np.arange(length)
-            region = (places >= length - size).astype(np.float32) + (places >= length - step)
-            regions = regions * 3 + (region.reshape(1, -1, 1, 1) if axis == 0 else region.reshape(1, 1, -1, 1))
-    tokens = part_windows(torch.from_numpy(regions), window).squeeze(-1).numpy()
+    rows, columns = (
+        _regions(length, size, step) for length, size, step in zip((height, width), window, shift, strict=True)
+    )
+    regions = rows[:, None] * 3 + columns[None, :]
+    parted = regions.reshape(height // window[0], window[0], width // window[1], window[1]).swapaxes(1, 2)
+    tokens = parted.reshape(-1, window[0] * window[1])
     return np.where(tokens[:, :, None] == tokens[:, None, :], np.float32(0), np.float32(-100))
+
+
+def _regions(length: int, size: int, step: int) -> np.ndarray:
+    """Along one shifted axis: 0 before the last window, 1 in it, 2 where the other end of the image follows."""
+    places = np.arange(length)
+    return (places >= length - size).astype(int) + (places >= length - step) if step else np.zeros(length, dtype=int)
