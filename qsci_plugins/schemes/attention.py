@@ -49,12 +49,14 @@ class ShiftedQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.quantizer.mode is Mode.OFF:
             return x
+        x = self.quantizer(self.shifted(x))
+        return x if self.scale == 1.0 else x * self.scale
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """x / scale + shift: what the quantizer sees."""
         if self.scale != 1.0:
             x = x / self.scale
-        if self.shift is not None:
-            x = x + self.shift
-        x = self.quantizer(x)
-        return x if self.scale == 1.0 else x * self.scale
+        return x if self.shift is None else x + self.shift
 
 
 class AttentionQuantizers(nn.Module):
