@@ -132,14 +132,14 @@ class _Tracer(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if self.frames and args:
-            self._look(func, args)
+        if self.frames:
+            self._look(func, args, kwargs or {})
         output = func(*args, **(kwargs or {}))
         if func in _SCALINGS and len(args) == 2:
             self._scaled(func, args, output)
         return output
 
-    def _look(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _look(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         frame = next((f for f in reversed(self.frames) if not f.transparent), self.frames[0])
         if func in _ADDITIONS and len(args) == 2:
             self._addition(frame, args)
@@ -152,7 +152,8 @@ class _Tracer(TorchFunctionMode):
         elif func in _SOFTMAXES and frame.products and frame.scores is None:
             frame.scores = len(frame.products) - 1
         elif func is F.scaled_dot_product_attention and frame.name not in self.sites.attentions:
-            self._attention(frame.name, args[0], args[1], fused=True)
+            query, key = (*args, *(kwargs[name] for name in ("query", "key") if name in kwargs))[:2]
+            self._attention(frame.name, query, key, fused=True)
 
     def _addition(self, frame: _Frame, args: tuple[Any, ...]) -> None:
         if frame.name in self.sites.blocks or not frame.readers:
