@@ -1,1 +1,23 @@
+"""The schemes as NNCF algorithms and hooks: from NNCF's own pipeline, or through the door that recipes use."""
+
 from __future__ import annotations
+
+from qsci_plugins.nncf.algorithm import AdaBMQuantization, CADyQQuantization, QSCIQuantization, SchemeQuantization
+from qsci_plugins.nncf.backend import apply, default_int8, load, quantize, save
+from qsci_plugins.nncf.network import bits_per_layer, network
+from qsci_plugins.nncf.placement import all_but
+
+__all__ = [
+    "AdaBMQuantization",
+    "CADyQQuantization",
+    "QSCIQuantization",
+    "SchemeQuantization",
+    "all_but",
+    "apply",
+    "bits_per_layer",
+    "default_int8",
+    "load",
+    "network",
+    "quantize",
+    "save",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from nncf import Dataset
@@ -20,14 +20,22 @@ from nncf.torch.graph.transformations.commands import PTTargetPoint
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.nncf.network import Plan, insert, make_plan
-from qsci_plugins.nncf.statistics import batch_collector, batches_of, first_collector
+from qsci_plugins.nncf.network import network as quantized_network
+from qsci_plugins.nncf.plan import HookPlan, insert, make_plan, positional
+from qsci_plugins.nncf.statistics import (
+    attention_reducer,
+    batch_collector,
+    batches_of,
+    first_collector,
+    operand_reducer,
+    quantizer_and_reducer,
+)
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, set_mode
 
-__all__ = ["AdaBMQuantization", "SchemeQuantization"]
+__all__ = ["AdaBMQuantization", "CADyQQuantization", "QSCIQuantization", "SchemeQuantization"]
 
 
 class SchemeQuantization(Algorithm):
@@ -57,8 +65,8 @@ class SchemeQuantization(Algorithm):
 
         Raises UserError where the placement does not fit the network, or something quantizes it already.
         """
-        plan = make_plan(model.model, graph, self.scheme, self.placement, self.value_range)
-        run = self._run = _Run(plan)
+        plan = make_plan(model, graph, self.scheme, self.placement, self.value_range)
+        run = self._run = _Run(plan, images_only=len(graph.get_input_nodes()) == 1)
         container = StatisticPointsContainer()
 
         def ask(points: Sequence[PTTargetPoint], collector: TensorCollector) -> TensorCollector:
@@ -71,10 +79,17 @@ class SchemeQuantization(Algorithm):
         if input_module is not None and hasattr(input_module, "update"):
             run.collectors.append((input_module, ask([plan.input_point], batch_collector(input_module.reduce))))
         for hook, points in plan.hooks:
+            quantizer, reduce = quantizer_and_reducer(hook)
             # a quantizer that takes no statistics (most of those for weights) needs no pass over its tensor
-            if type(hook.quantizer).update is not Quantizer.update:
-                collector = ask(points, batch_collector(hook.quantizer.reduce))  # type: ignore[arg-type]
-                run.collectors.append((hook.quantizer, collector))
+            if type(quantizer).update is not Quantizer.update:
+                # what several operations read is one tensor
+                points = points[:: hook.details.get("readers", 1)]
+                run.collectors.append((quantizer, ask(points, batch_collector(reduce))))
+        for site in plan.fused:
+            for parameter, point in site.ports.items():
+                if parameter not in site.constants:
+                    ask([point], batch_collector(operand_reducer(site, parameter)))
+            ask([site.output], batch_collector(attention_reducer(site)))
         if self.scheme.refines:
             for node in graph.get_input_nodes():
                 point = PTTargetPoint(TargetType.OPERATOR_POST_HOOK, node.node_name)
@@ -95,11 +110,13 @@ class SchemeQuantization(Algorithm):
         run, self._run = self._run, None
         if run is None or statistic_points is None:
             raise UserError(f"{type(self).__name__} needs statistics: run it in an NNCF Pipeline with an nncf.Dataset")
-        check_batches([torch.stack(batches_of(run.extremes))[None, None]], self.value_range)
+        extremes = torch.stack(batches_of(run.extremes))[None, None]
+        check_batches([extremes if run.images_only else [extremes]], self.value_range)
         for module, collector in run.collectors:
             for statistics in batches_of(collector):
                 module.update(statistics)  # type: ignore[operator]
-        network = insert(run.plan, model)
+        insert(run.plan, model)
+        network = quantized_network(model.model, self.scheme)
         finish_observation(network)
         if self.scheme.refines:
             first = {name: batches_of(collector)[0] for name, collector in run.first_inputs.items()}
@@ -111,12 +128,10 @@ class SchemeQuantization(Algorithm):
         return model
 
 
-class AdaBMQuantization(SchemeQuantization):
-    """AdaBM: bits per image and layer; with `image_mapping=False` static bits, different per layer (mixed precision).
+class _NamedQuantization(SchemeQuantization):
+    """A scheme by name, with its settings and the placement's patterns as plain arguments."""
 
-    `settings` are those of `qsci_plugins.schemes.adabm.AdaBMConfig`, such as weight_bits=4, activation_bits=4; the
-    patterns are those of `qsci_plugins.schemes.placement.Placement`. Raises UserError for an unknown setting.
-    """
+    _name: ClassVar[str]
 
     def __init__(
         self,
@@ -128,14 +143,46 @@ class AdaBMQuantization(SchemeQuantization):
         **settings: Any,
     ) -> None:
         placement = Placement(tuple(targets), tuple(eight_bit), tuple(float_))
-        super().__init__(make_scheme({"name": "adabm", **settings}), placement, value_range)
+        super().__init__(make_scheme({"name": self._name, **settings}), placement, value_range)
+
+
+class AdaBMQuantization(_NamedQuantization):
+    """AdaBM: bits per image and layer; with `image_mapping=False` static bits, different per layer (mixed precision).
+
+    `settings` are those of `qsci_plugins.schemes.adabm.AdaBMConfig`, such as weight_bits=4, activation_bits=4; the
+    patterns are those of `qsci_plugins.schemes.placement.Placement`. Raises UserError for an unknown setting.
+    """
+
+    _name = "adabm"
+
+
+class CADyQQuantization(_NamedQuantization):
+    """CADyQ: a bit selector for each layer and patch, to be trained; until then it takes the widest candidate.
+
+    `settings` are those of `qsci_plugins.schemes.cadyq.CADyQConfig`, such as candidates=(4, 6, 8); the patterns are
+    those of `qsci_plugins.schemes.placement.Placement`. Raises UserError for an unknown setting.
+    """
+
+    _name = "cadyq"
+
+
+class QSCIQuantization(_NamedQuantization):
+    """Q-SCI: learned steps and zero points, and shifted queries and keys in every attention that `attention` names.
+
+    `settings` are those of `qsci_plugins.schemes.qsci.QSCIConfig`, such as weight_bits=4, activation_bits=4,
+    attention=("*",); the patterns are those of `qsci_plugins.schemes.placement.Placement`. Raises UserError for an
+    unknown setting.
+    """
+
+    _name = "qsci"
 
 
 @dataclass
 class _Run:
     """What an algorithm remembers between asking for statistics and getting them."""
 
-    plan: Plan
+    plan: HookPlan
+    images_only: bool
     extremes: TensorCollector = field(default_factory=TensorCollector)
     collectors: list[tuple[nn.Module, TensorCollector]] = field(default_factory=list)
     first_inputs: dict[str, TensorCollector] = field(default_factory=dict)
@@ -150,11 +197,7 @@ def _extremes(image: Tensor) -> Tensor:
 @torch.no_grad()
 def _infer(wrapper: GraphModelWrapper, tensors: Mapping[str, Tensor]) -> None:
     """Runs a network on the given tensors, with the example's values for arguments of other kinds."""
-    example = wrapper.example_input
     signature = inspect.signature(wrapper.model.forward)
-    if isinstance(example, dict):
-        bound = signature.bind(**example)
-    else:
-        bound = signature.bind(*(example if isinstance(example, tuple) else (example,)))
+    bound = signature.bind(*positional(wrapper))
     bound.arguments.update(tensors)
     wrapper.model(*bound.args, **bound.kwargs)

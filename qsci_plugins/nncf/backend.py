@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.algorithm import SchemeQuantization
-from qsci_plugins.nncf.network import insert, make_plan, network
+from qsci_plugins.nncf.network import network
+from qsci_plugins.nncf.plan import insert, make_plan
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
 
 __all__ = ["apply", "default_int8", "load", "quantize", "save"]
 
@@ -31,28 +32,34 @@ _OURS = ("nncf.*", "qsci_plugins.*")
 
 
 def apply(
-    model: nn.Module, scheme: Scheme, placement: Placement, example: Tensor, value_range: float
+    model: nn.Module, scheme: Scheme, placement: Placement, example: Tensor | Sequence[Tensor], value_range: float
 ) -> QuantizedNetwork:
     """Puts a scheme's quantizers into a copy of a stock network; nothing is calibrated.
 
-    `example` (N,C,H,W) is an input that the network accepts. Raises UserError where the network or the placement does
-    not fit.
+    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs. Raises UserError where the network
+    or the placement does not fit.
     """
-    wrapper = GraphModelWrapper(_wrapped_copy(model), example)
-    return insert(make_plan(wrapper.model, wrapper.get_graph(), scheme, placement, value_range), wrapper)
+    wrapper = GraphModelWrapper(_wrapped_copy(model), example if isinstance(example, Tensor) else tuple(example))
+    insert(make_plan(wrapper, wrapper.get_graph(), scheme, placement, value_range), wrapper)
+    return network(wrapper.model, scheme)
 
 
 def quantize(
-    model: nn.Module, scheme: Scheme, placement: Placement, batches: Sequence[Tensor], value_range: float
+    model: nn.Module,
+    scheme: Scheme,
+    placement: Placement,
+    batches: Sequence[Tensor | Sequence[Tensor]],
+    value_range: float,
 ) -> QuantizedNetwork:
     """Quantizes a copy of a stock network, calibrated on inputs (N,C,H,W) in 0..value_range by an NNCF pipeline.
 
     Raises UserError where the network, the placement or the images do not fit.
     """
     check_batches(batches, value_range)
-    wrapper = GraphModelWrapper(_wrapped_copy(model), batches[0][:1] if batches[0].dim() > 3 else batches[0])
+    arguments = [inputs_of(batch) for batch in batches]
+    wrapper = GraphModelWrapper(_wrapped_copy(model), tuple(tensor[:1] for tensor in arguments[0]))
     algorithm = SchemeQuantization(scheme, placement, value_range)
-    quantized = Pipeline([[algorithm]]).run(wrapper, nncf.Dataset(batches)).model
+    quantized = Pipeline([[algorithm]]).run(wrapper, nncf.Dataset(arguments)).model
     quantized.train(model.training)
     return network(quantized, scheme)
 
@@ -93,10 +100,10 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
     return network(restored)
 
 
-def default_int8(model: nn.Module, batches: Sequence[Tensor]) -> nn.Module:
+def default_int8(model: nn.Module, batches: Sequence[Tensor | Sequence[Tensor]]) -> nn.Module:
     """What `nncf.quantize` makes of a copy of a network without any setting: the baseline of every comparison."""
     copied = copy.deepcopy(model).eval()
-    return nncf.quantize(copied, nncf.Dataset(batches), subset_size=len(batches))
+    return nncf.quantize(copied, nncf.Dataset([inputs_of(batch) for batch in batches]), subset_size=len(batches))
 
 
 def _wrapped_copy(model: nn.Module) -> nn.Module:

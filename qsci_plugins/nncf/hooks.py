@@ -13,22 +13,31 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.settings import describe, rebuild
 
-__all__ = ["InputHook", "QuantizerHook"]
+__all__ = ["InputHook", "QuantizerHook", "SharedQuantizerHook"]
 
 
 class QuantizerHook(nn.Module, StatefulModuleInterface):
-    """Passes a tensor on its way into (or out of) a layer through a quantizer.
+    """Passes a tensor on its way into (or out of) an operation through a quantizer.
 
-    `layer` is the layer's name in the stock network and `role` says which of its quantizers this is, so that a wrapped
-    network tells everything about itself.
+    `layer` is the module's name in the stock network and `role` says which of its quantizers this is, so that a wrapped
+    network tells everything about itself; `details` has what else belongs to the role, as JSON.
     """
 
-    def __init__(self, quantizer: nn.Module, layer: str, role: str, counted: bool = True) -> None:
+    def __init__(
+        self,
+        quantizer: nn.Module,
+        layer: str,
+        role: str,
+        *,
+        counted: bool = True,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.quantizer = quantizer
         self.layer = layer
         self.role = role
         self.counted = counted
+        self.details = dict(details or {})
 
     def forward(self, x: Tensor) -> Tensor:
         # One operation to NNCF, under the name by which it knows quantizers: its own algorithms then put nothing
@@ -45,12 +54,52 @@ class QuantizerHook(nn.Module, StatefulModuleInterface):
             "layer": self.layer,
             "role": self.role,
             "counted": self.counted,
+            "details": self.details,
             "quantizer": describe(self.quantizer),
         }
 
     @classmethod
     def from_config(cls, state: Mapping[str, Any]) -> QuantizerHook:
-        return cls(rebuild(state["quantizer"]), str(state["layer"]), str(state["role"]), bool(state["counted"]))
+        return cls(
+            rebuild(state["quantizer"]),
+            str(state["layer"]),
+            str(state["role"]),
+            counted=bool(state["counted"]),
+            details=state["details"],
+        )
+
+
+class SharedQuantizerHook(QuantizerHook):
+    """Quantizes once what several operations read: the input of a residual block, for its branch and its skip.
+
+    `details["readers"]` is how many read it; the last one lets go of the tensors.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._held = _Held()
+
+    def forward(self, x: Tensor) -> Tensor:
+        held = self._held
+        if held.given is not x:
+            held.given, held.quantized, held.left = x, super().forward(x), self.details["readers"]
+        quantized = held.quantized
+        held.left -= 1
+        if held.left == 0:
+            held.given = held.quantized = None
+        assert quantized is not None
+        return quantized
+
+
+class _Held:
+    """A tensor and its quantized form while a forward is under way; a copied or saved network has none."""
+
+    given: Tensor | None = None
+    quantized: Tensor | None = None
+    left = 0
+
+    def __reduce__(self) -> tuple[type[_Held], tuple[()]]:
+        return _Held, ()
 
 
 class InputHook(nn.Module, StatefulModuleInterface):

@@ -9,7 +9,21 @@ from nncf.tensor import Tensor as NNCFTensor
 from torch import Tensor
 from torch._C import DisableTorchFunction
 
-__all__ = ["batch_collector", "batches_of", "first_collector"]
+from qsci_plugins.nncf.attention_hooks import note_operand, take_operands
+from qsci_plugins.nncf.hooks import QuantizerHook
+from qsci_plugins.nncf.plan import FusedSite
+from qsci_plugins.schemes.attention import ShiftedQuantizer, attend
+from qsci_plugins.schemes.quantizer import Mode, Quantizer
+from qsci_plugins.schemes.scheme import set_mode
+
+__all__ = [
+    "attention_reducer",
+    "batch_collector",
+    "batches_of",
+    "first_collector",
+    "operand_reducer",
+    "quantizer_and_reducer",
+]
 
 _KEY = "batches"
 
@@ -71,3 +85,36 @@ def batches_of(collector: TensorCollector) -> list[Tensor]:
     statistics = collector.get_statistics()
     assert isinstance(statistics, dict)
     return list(statistics[_KEY] or [])
+
+
+def quantizer_and_reducer(hook: QuantizerHook) -> tuple[Quantizer, Callable[[Tensor], Tensor]]:
+    """A hook's quantizer, and what reduces the tensor that reaches the hook to the quantizer's statistics."""
+    module = hook.quantizer
+    if isinstance(module, ShiftedQuantizer):
+        quantizer, shifted = module.quantizer, module.shifted
+        return quantizer, lambda x: quantizer.reduce(shifted(x))
+    assert isinstance(module, Quantizer)
+    return module, module.reduce
+
+
+def operand_reducer(site: FusedSite, parameter: str) -> Callable[[Tensor], Tensor]:
+    """Notes one tensor of a fused attention's call for `attention_reducer`."""
+
+    def note(x: Tensor) -> Tensor:
+        note_operand(site.hook.layer, parameter, x)
+        return x.new_zeros(1)
+
+    return note
+
+
+def attention_reducer(site: FusedSite) -> Callable[[Tensor], Tensor]:
+    """Shows a fused attention's quantizers their tensors; the softmax map exists nowhere else."""
+
+    def observe(output: Tensor) -> Tensor:
+        quantizers = site.hook.quantizers
+        set_mode(quantizers, Mode.OBSERVE)
+        attend(quantizers, **site.constants, **take_operands(site.hook.layer))
+        set_mode(quantizers, Mode.ON)
+        return output.new_zeros(1)
+
+    return observe
