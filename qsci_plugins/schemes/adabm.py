@@ -11,6 +11,7 @@ from torch import nn
 
 from qsci_plugins.schemes.activation import RangeActivation
 from qsci_plugins.schemes.bit_width import BitWidth, ImageToBit, MappedBitWidth, StaticBitWidth
+from qsci_plugins.schemes.image_grid import ImageGridActivation
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.scheme import LayerQuantizers, Scheme, SchemeConfig
 from qsci_plugins.schemes.weight import ChannelWeight, TensorWeight
@@ -56,10 +57,14 @@ class AdaBM(Scheme):
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         weight_bits = config.weight_bits if adaptive else 8
+        activation: RangeActivation
+        if integer and not adaptive and getattr(module, "in_channels", 0) in (1, 3):
+            activation = ImageGridActivation(int(module.in_channels), clipping=config.clipping)  # type: ignore[arg-type]
+        else:
+            clipping = config.clipping if integer or adaptive else 0.0
+            activation = RangeActivation(bit_width, integer=integer, clipping=clipping)
         return LayerQuantizers(
-            activation=RangeActivation(
-                bit_width, integer=integer, clipping=config.clipping if integer or adaptive else 0.0
-            ),
+            activation=activation,
             weight=ChannelWeight(weight, weight_bits)
             if integer
             else TensorWeight(weight, weight_bits, search_bits=config.weight_bits),

@@ -1,0 +1,87 @@
+"""An 8-bit image is quantized already: the first layer reads it on its own grid and loses nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qsci_plugins.schemes.activation import RangeActivation
+from qsci_plugins.schemes.bit_width import StaticBitWidth
+from qsci_plugins.schemes.quantizer import QParams
+
+__all__ = ["ImageGridActivation"]
+
+#: more different values in one channel than this, and the tensor is no 8-bit image
+_VALUES = 256
+
+
+class ImageGridActivation(RangeActivation):
+    """Eight bits on the grid `step * k + offset` of the images seen, if they lie on one; an ordinary range if not.
+
+    Networks subtract a mean and scale the image, which moves its 256 values but keeps them on a grid, with an offset of
+    its own for every channel. k counts from the value nearest to 0, so that a zero-padded border stays (almost) 0; it
+    reaches beyond -128..127, which the lowering runs as two INT8 halves.
+    """
+
+    on_grid: Tensor
+    step: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int, *, clipping: float = 0.5) -> None:
+        super().__init__(StaticBitWidth(8), integer=True, clipping=clipping)
+        self.channels = channels
+        self.register_buffer("on_grid", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("step", torch.ones(()))
+        self.register_buffer("offset", torch.zeros(1, channels, 1, 1))
+
+    def qparams(self, x: Tensor) -> QParams:
+        if not self.on_grid:
+            return super().qparams(x)
+        step = self.step
+        return QParams(step, self.offset, step.new_tensor(-255.0), step.new_tensor(254.0), step.new_tensor(8.0))
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """[min, max, mean deviation, step, offset of every channel]; step 0 where x lies on no grid."""
+        grid = x.new_zeros(1 + self.channels)
+        rows = x.transpose(0, 1).flatten(1)
+        step = _grid_step(rows)
+        if step is not None and x.shape[1] == self.channels:
+            first = rows[:, :1]
+            offset = first - (first / step).round() * step
+            position = (rows - offset) / step
+            if (position - position.round()).abs().max() < 0.02:
+                grid = torch.cat([step.reshape(1), offset.flatten()])
+        return torch.cat([super().reduce(x), grid])
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        if not self._batches:
+            return
+        grids = torch.stack(self._batches)[:, 3:]
+        step, offset = grids[0, 0], grids[0, 1:]
+        off = (grids[:, 1:] - offset) / step.clamp_min(1e-12)
+        same = bool(step > 0) and bool(((grids[:, 0] / step - 1).abs() < 0.01).all())
+        self.on_grid.fill_(same and bool(((off - off.round()).abs() < 0.02).all()))
+        if self.on_grid:
+            self.step.copy_(step)
+            self.offset.copy_(offset.reshape(1, -1, 1, 1))
+        super().initialise()
+
+    def refine(self, x: Tensor) -> None:
+        if not self.on_grid:
+            super().refine(x)
+
+
+def _grid_step(rows: Tensor) -> Tensor | None:
+    """The spacing of the values of every row (C,M), None where some row has too many or too few of them."""
+    steps = []
+    for row in rows:
+        values = torch.unique(row)
+        if not 1 < len(values) <= 2 * _VALUES:
+            return None
+        gaps = values.diff()
+        # what float arithmetic makes of equal grey levels is no step
+        gaps = gaps[gaps > 1e-4 * (values[-1] - values[0])]
+        steps.append((values[-1] - values[0]) / ((values[-1] - values[0]) / gaps.min()).round())
+    step = torch.stack(steps).amin()
+    return step
