@@ -31,9 +31,9 @@ from qsci_plugins.nncf.statistics import (
     quantizer_and_reducer,
 )
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.quantizer import Mode, Quantizer
+from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, set_mode
+from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation
 
 __all__ = ["AdaBMQuantization", "CADyQQuantization", "QSCIQuantization", "SchemeQuantization"]
 
@@ -90,10 +90,9 @@ class SchemeQuantization(Algorithm):
                 if parameter not in site.constants:
                     ask([point], batch_collector(operand_reducer(site, parameter)))
             ask([site.output], batch_collector(attention_reducer(site)))
-        if self.scheme.refines:
-            for node in graph.get_input_nodes():
-                point = PTTargetPoint(TargetType.OPERATOR_POST_HOOK, node.node_name)
-                run.first_inputs[node.node_name] = ask([point], first_collector())
+        for node in graph.get_input_nodes():
+            point = PTTargetPoint(TargetType.OPERATOR_POST_HOOK, node.node_name)
+            run.first_inputs[node.node_name] = ask([point], first_collector())
         return container
 
     def apply(
@@ -118,13 +117,7 @@ class SchemeQuantization(Algorithm):
         insert(run.plan, model)
         network = quantized_network(model.model, self.scheme)
         finish_observation(network)
-        if self.scheme.refines:
-            first = {name: batches_of(collector)[0] for name, collector in run.first_inputs.items()}
-            set_mode(network.quantizers(), Mode.REFINE)
-            try:
-                _infer(model, first)
-            finally:
-                set_mode(network.quantizers(), Mode.ON)
+        self.scheme.complete(network, tuple(batches_of(collector)[0] for collector in run.first_inputs.values()))
         return model
 
 

@@ -7,16 +7,29 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from qsci_plugins.schemes.activation import RangeActivation
+from qsci_plugins.schemes.allocation import allocate_layer_factors
 from qsci_plugins.schemes.bit_width import BitWidth, ImageToBit, MappedBitWidth, StaticBitWidth
 from qsci_plugins.schemes.image_grid import ImageGridActivation
 from qsci_plugins.schemes.placement import Precision
-from qsci_plugins.schemes.scheme import LayerQuantizers, Scheme, SchemeConfig
+from qsci_plugins.schemes.quantizer import Mode
+from qsci_plugins.schemes.reconstruction import reconstruct_weights
+from qsci_plugins.schemes.scheme import (
+    LayerQuantizers,
+    QuantizedNetwork,
+    Scheme,
+    SchemeConfig,
+    refine_pass,
+    set_mode,
+)
 from qsci_plugins.schemes.weight import ChannelWeight, TensorWeight
 
 __all__ = ["AdaBM", "AdaBMConfig"]
+
+#: images of the first batch that a layer's share of the output error is measured on
+_IMAGES = 4
 
 
 class AdaBMConfig(SchemeConfig):
@@ -31,8 +44,14 @@ class AdaBMConfig(SchemeConfig):
     image_percentile: float = Field(10.0, ge=0, lt=50)
     #: percentile over layers of the feature deviation below (above) which a layer loses (gains) a bit
     layer_percentile: float = Field(30.0, ge=0, lt=50)
-    #: how far bit-aware clipping moves a range towards the one with the least squared error
-    clipping: float = Field(0.5, ge=0, le=1)
+    #: how far bit-aware clipping moves a range towards the one with the least squared error; None: 0.5 as published,
+    #: but in integer form all the way where bits are few and rounding dominates
+    clipping: float | None = Field(None, ge=0, le=1)
+    #: integer form: mean over layers of the bits of an average image; layer factors are then chosen by what they cost the
+    #: output, instead of by percentiles
+    mean_bits: float | None = Field(None, ge=1, le=8)
+    #: integer form: round weights so that their errors cancel on calibration images
+    reconstruct_weights: bool = True
     #: switch either mapping off: without the image part the bits are static, a mixed precision per layer
     image_mapping: bool = True
     layer_mapping: bool = True
@@ -47,29 +66,30 @@ class AdaBM(Scheme):
 
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
         config = self.config
-        integer = config.form == "integer"
         adaptive = precision == "scheme"
-        bit_width: BitWidth
-        if adaptive:
-            bit_width = MappedBitWidth(config.activation_bits, limits=(2, 8) if integer else None)
-        else:
-            bit_width = StaticBitWidth(8)
         weight = module.weight
         assert isinstance(weight, torch.Tensor)
         weight_bits = config.weight_bits if adaptive else 8
+        if config.form == "faithful":
+            clipping = (0.5 if config.clipping is None else config.clipping) if adaptive else 0.0
+            return LayerQuantizers(
+                RangeActivation(self._bit_width(adaptive), integer=False, clipping=clipping),
+                TensorWeight(weight, weight_bits, search_bits=config.weight_bits),
+                counted=adaptive,
+            )
+        few = adaptive and config.activation_bits <= 4
+        clipping = (1.0 if few else 0.5) if config.clipping is None else config.clipping
         activation: RangeActivation
-        if integer and not adaptive and getattr(module, "in_channels", 0) in (1, 3):
-            activation = ImageGridActivation(int(module.in_channels), clipping=config.clipping)  # type: ignore[arg-type]
+        if not adaptive and getattr(module, "in_channels", 0) in (1, 3):
+            activation = ImageGridActivation(int(module.in_channels), clipping=clipping)  # type: ignore[arg-type]
         else:
-            clipping = config.clipping if integer or adaptive else 0.0
-            activation = RangeActivation(bit_width, integer=integer, clipping=clipping)
-        return LayerQuantizers(
-            activation=activation,
-            weight=ChannelWeight(weight, weight_bits)
-            if integer
-            else TensorWeight(weight, weight_bits, search_bits=config.weight_bits),
-            counted=adaptive,
-        )
+            activation = RangeActivation(self._bit_width(adaptive), integer=True, clipping=clipping)
+        return LayerQuantizers(activation, ChannelWeight(weight, weight_bits), counted=adaptive)
+
+    def _bit_width(self, adaptive: bool) -> BitWidth:
+        if not adaptive:
+            return StaticBitWidth(8)
+        return MappedBitWidth(self.config.activation_bits, (2, 8) if self.config.form == "integer" else None)
 
     def input_module(self, value_range: float) -> nn.Module | None:
         return ImageToBit(value_range, self.config.image_percentile) if self.config.image_mapping else None
@@ -77,16 +97,50 @@ class AdaBM(Scheme):
     @torch.no_grad()
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:
         """Layer factor -1, 0 or +1 by the percentiles of the mean feature deviation over layers."""
-        mapped = [
-            q.activation
-            for q in layers.values()
-            if isinstance(q.activation, RangeActivation) and isinstance(q.activation.bit_width, MappedBitWidth)
-        ]
+        mapped = _mapped(layers)
         if not mapped or not self.config.layer_mapping:
             return
-        deviations = torch.stack([activation.feature_std for activation in mapped])
+        deviations = torch.stack([activation.feature_std for activation, _ in mapped])
         share = self.config.layer_percentile / 100
         lower, upper = torch.quantile(deviations, torch.tensor([share, 1 - share], device=deviations.device))
-        for activation, deviation in zip(mapped, deviations, strict=True):
-            factor = float(deviation > upper) - float(deviation < lower)
-            activation.bit_width.measure.fill_(factor)  # type: ignore[union-attr, operator]
+        for (_, mapping), deviation in zip(mapped, deviations, strict=True):
+            mapping.measure.fill_(float(deviation > upper) - float(deviation < lower))
+
+    @torch.no_grad()
+    def complete(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
+        """Bit-aware clipping; in integer form also the allocation of bits, and the rounding of weights."""
+        config = self.config
+        mapped = _mapped(network.layers)
+        if config.form == "faithful":
+            refine_pass(network, inputs)
+            return
+        few = tuple(tensor[:_IMAGES] for tensor in inputs)
+        if config.mean_bits is not None and config.layer_mapping and mapped:
+            observed = [(a.lower.clone(), a.upper.clone()) for a, _ in mapped]
+            refine_pass(network, inputs)
+            set_mode(network.quantizers(), Mode.OFF)
+            expected = network.model(*few)
+            set_mode(network.quantizers(), Mode.ON)
+            allocate_layer_factors(
+                [mapping for _, mapping in mapped],
+                lambda: (network.model(*few) - expected).square().mean(),
+                config.mean_bits,
+            )
+            # ranges are fitted anew, at the bits that the layers have now
+            for (activation, _), (lower, upper) in zip(mapped, observed, strict=True):
+                activation.lower.copy_(lower)
+                activation.upper.copy_(upper)
+        refine_pass(network, inputs)
+        if config.reconstruct_weights:
+            more = tuple(tensor[: 2 * _IMAGES] for tensor in inputs)
+            reconstruct_weights(network.model, network.layers, lambda: network.model(*more))
+
+
+def _mapped(layers: Mapping[str, LayerQuantizers]) -> list[tuple[RangeActivation, MappedBitWidth]]:
+    """The activations whose bits are mapped, with their mappings."""
+    found = []
+    for quantizers in layers.values():
+        activation = quantizers.activation
+        if isinstance(activation, RangeActivation) and isinstance(activation.bit_width, MappedBitWidth):
+            found.append((activation, activation.bit_width))
+    return found

@@ -18,7 +18,16 @@ from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.plan import LayerQuantizers, Plan
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 
-__all__ = ["LayerQuantizers", "QuantizedNetwork", "Scheme", "SchemeConfig", "calibrate", "inputs_of", "set_mode"]
+__all__ = [
+    "LayerQuantizers",
+    "QuantizedNetwork",
+    "Scheme",
+    "SchemeConfig",
+    "calibrate",
+    "inputs_of",
+    "refine_pass",
+    "set_mode",
+]
 
 
 class SchemeConfig(BaseModel):
@@ -101,11 +110,26 @@ class Scheme(ABC):
     #: whether quantizers want one REFINE pass over the first batch
     refines: ClassVar[bool] = False
 
+    def complete(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
+        """The last step of calibration, on the first batch: each layer fits its range to what reaches it."""
+        if self.refines:
+            refine_pass(network, inputs)
+
 
 def set_mode(quantizers: Iterable[Quantizer], mode: Mode) -> None:
     """Puts quantizers into one mode."""
     for quantizer in quantizers:
         quantizer.mode = mode
+
+
+@torch.no_grad()
+def refine_pass(network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
+    """Runs the quantized network once while each quantizer fits itself to the tensor that reaches it."""
+    set_mode(network.quantizers(), Mode.REFINE)
+    try:
+        network.model(*inputs)
+    finally:
+        set_mode(network.quantizers(), Mode.ON)
 
 
 @torch.no_grad()
@@ -116,15 +140,15 @@ def calibrate(
 ) -> None:
     """Fits a network's quantizers to calibration inputs, each (N,C,H,W) in 0..value_range (or all it takes).
 
-    The float network runs over all batches while quantizers observe; then they are initialised; then, where the scheme
-    refines, the quantized network runs over the first batch while each layer fits its range to what reaches it.
+    The float network runs over all batches while quantizers observe; then they are initialised; then the scheme completes
+    them on the first batch.
     Raises UserError where there is no batch, or its shape or range does not fit.
     """
     check_batches(batches, network.value_range)
     quantizers = network.quantizers()
     was_training = network.model.training
     network.model.eval()
-    total = len(batches) + int(network.scheme.refines)
+    total = len(batches) + 1
     try:
         set_mode(quantizers, Mode.OBSERVE)
         _observe_images(network.input_module, True)
@@ -132,11 +156,10 @@ def calibrate(
             network.model(*inputs_of(batch))
             on_batch(done, total)
         _observe_images(network.input_module, False)
+        set_mode(quantizers, Mode.ON)
         finish_observation(network)
-        if network.scheme.refines:
-            set_mode(quantizers, Mode.REFINE)
-            network.model(*inputs_of(batches[0]))
-            on_batch(total, total)
+        network.scheme.complete(network, inputs_of(batches[0]))
+        on_batch(total, total)
     finally:
         set_mode(quantizers, Mode.ON)
         _observe_images(network.input_module, False)

@@ -1,0 +1,126 @@
+"""Weights rounded so that the errors of one layer cancel on real inputs, instead of each to its nearest level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qsci_plugins.schemes.plan import LayerQuantizers
+from qsci_plugins.schemes.weight import ChannelWeight
+
+__all__ = ["reconstruct_weights"]
+
+#: places of the output that the normal equations of a layer are summed over
+_PLACES = 20_000
+
+
+class _Captured(Exception):  # noqa: N818 (it ends a forward early and is no error)
+    pass
+
+
+@torch.no_grad()
+def reconstruct_weights(
+    model: nn.Module, layers: Mapping[str, LayerQuantizers], run: Callable[[], Any], damping: float = 0.01
+) -> list[str]:
+    """Replaces weight and bias of each quantized layer, in order, by ones on the integer grid with less output error.
+
+    `run()` is one forward of the quantized model over calibration inputs. For a layer with quantized inputs X, weights
+    change one column after the other, the error of each spread over those still to come (GPTQ, Frantar et al., ICLR 2023,
+    arXiv 2210.17323, with H = X^T X around the mean of X); the bias then takes up what is left of the mean.
+    Layers with grouped channels or an unusual padding, and those whose weights are not `ChannelWeight`, keep their rounding.
+    Returns the names of the layers that changed.
+    """
+    changed = []
+    for name, quantizers in layers.items():
+        module = model.get_submodule(name)
+        weight = quantizers.weight
+        if not isinstance(weight, ChannelWeight) or not _supported(module):
+            continue
+        columns = _columns(module, _input_of(module, quantizers, run))
+        if columns is None:
+            continue
+        flat = module.weight.detach().flatten(1)  # type: ignore[operator, union-attr]
+        p = weight.qparams(module.weight)  # type: ignore[arg-type]
+        mean = columns.mean(0)
+        centred = columns - mean
+        hessian = (centred.T @ centred).double()
+        rounded = _round_columns(flat.double(), hessian, p.scale.reshape(-1, 1).double(), float(p.high), damping)
+        rounded = rounded.to(flat.dtype)
+        if module.bias is not None:
+            module.bias += ((flat - rounded) @ mean).reshape(module.bias.shape)  # type: ignore[operator]
+        module.weight.copy_(rounded.reshape(module.weight.shape))  # type: ignore[operator, union-attr]
+        changed.append(name)
+    return changed
+
+
+def _supported(module: nn.Module) -> bool:
+    if isinstance(module, nn.Linear):
+        return True
+    return (
+        isinstance(module, nn.Conv2d | nn.Conv3d)
+        and module.groups == 1
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+        and set(module.dilation) == {1}
+    )
+
+
+def _input_of(module: nn.Module, quantizers: LayerQuantizers, run: Callable[[], Any]) -> Tensor:
+    """The quantized input of the module's first call in a run."""
+    captured: list[Tensor] = []
+
+    def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        x = arguments[0]
+        captured.append(x if quantizers.activation is None else quantizers.activation(x))
+        raise _Captured
+
+    handle = module.register_forward_pre_hook(keep)
+    try:
+        run()
+    except _Captured:
+        pass
+    finally:
+        handle.remove()
+    return captured[0]
+
+
+def _columns(module: nn.Module, x: Tensor) -> Tensor | None:
+    """What the rows of the layer's weight are multiplied with, at random places: (places, inputs)."""
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(module, nn.Linear):
+        rows = x.reshape(-1, x.shape[-1])
+        return rows[torch.randint(len(rows), (min(len(rows), _PLACES),), generator=generator)]
+    assert isinstance(module, nn.Conv2d | nn.Conv3d)
+    x = F.pad(x, [side for amount in reversed(module.padding) for side in (int(amount), int(amount))])
+    for axis, (size, stride) in enumerate(zip(module.kernel_size, module.stride, strict=True), 2):
+        if x.shape[axis] < size:
+            return None
+        x = x.unfold(axis, size, stride)
+    # (N,C,places...,kernel...): one random index for each axis but C and the kernel's
+    spatial = len(module.kernel_size)
+    axes = [0, *range(2, 2 + spatial)]
+    count = min(_PLACES, int(torch.tensor([x.shape[a] for a in axes]).prod()))
+    index = [torch.randint(x.shape[a], (count,), generator=generator) for a in axes]
+    moved = x.movedim(1, 1 + spatial)
+    return moved[tuple(index)].reshape(count, -1)
+
+
+def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: float, damping: float) -> Tensor:
+    """GPTQ: the columns with the most energy first, each one's rounding error compensated by the rest."""
+    mean = hessian.diagonal().mean().clamp_min(1e-12)
+    hessian = hessian + damping * mean * torch.eye(len(hessian), dtype=hessian.dtype)
+    order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order]))
+    upper = torch.linalg.cholesky(inverse, upper=True)
+    rest = weight[:, order].clone()
+    rounded = torch.zeros_like(rest)
+    for j in range(rest.shape[1]):
+        column = rest[:, j : j + 1]
+        rounded[:, j : j + 1] = (column / step).round().clamp(-bound, bound) * step
+        error = (column - rounded[:, j : j + 1]) / upper[j, j]
+        rest[:, j + 1 :] -= error * upper[j : j + 1, j + 1 :]
+    return rounded[:, torch.argsort(order)]
