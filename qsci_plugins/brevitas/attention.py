@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.brevitas.quantizers import SchemeActQuant
+from qsci_plugins.brevitas.tensor_quant import Keeping
 from qsci_plugins.schemes.attention import AttentionQuantizers, ShiftedQuantizer
 from qsci_plugins.schemes.lsq import LearnedStepActivation
 from qsci_plugins.schemes.quantizer import Quantizer
@@ -16,7 +17,7 @@ from qsci_plugins.schemes.quantizer import Quantizer
 __all__ = ["ProxiedAttention", "ShiftedScaledDotProductAttention", "identity_of"]
 
 
-class Shift(nn.Module):
+class Shift(Keeping):
     """x / scale + shift, what stands ahead of a shifted quantizer; holds nothing of its own."""
 
     def __init__(self, shifted: ShiftedQuantizer) -> None:
@@ -31,7 +32,7 @@ class Shift(nn.Module):
 
 
 class ProxiedAttention(nn.Module):
-    """AttentionQuantizers behind Brevitas proxies: calibrated, switched off and exported as all other quantizers are."""
+    """AttentionQuantizers behind Brevitas proxies: calibrated, switched off and exported as all quantizers are."""
 
     def __init__(self, quantizers: AttentionQuantizers) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class ShiftedScaledDotProductAttention(qnn.QuantScaledDotProductAttention):
         )
 
 
-class _HeadShift(nn.Module):
+class _HeadShift(Keeping):
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(heads, 1, 1))

@@ -9,7 +9,7 @@ from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from torch import Tensor, nn
 
 from qsci_plugins.brevitas.attention import ProxiedAttention
-from qsci_plugins.brevitas.tensor_quant import SchemeActProxy, SchemeWeightProxy
+from qsci_plugins.brevitas.tensor_quant import Keeping, SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes import attention, plan
 from qsci_plugins.schemes.content import set_content
@@ -24,7 +24,7 @@ __all__ = ["SchemeRecord", "attach_scheme", "network"]
 _CHILD = "qsci_scheme"
 
 
-class SchemeRecord(nn.Module):
+class SchemeRecord(Keeping):
     """The scheme's settings, and its input module, which sees every network input.
 
     As the last child of the network it also ends a calibration: Brevitas' calibration_mode announces its begin through

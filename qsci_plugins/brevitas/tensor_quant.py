@@ -13,10 +13,20 @@ from torch import Tensor, nn
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.quantizer import Mode, QParams, Quantizer
 
-__all__ = ["SchemeActProxy", "SchemeTensorQuant", "SchemeWeightProxy", "static_params"]
+__all__ = ["Keeping", "SchemeActProxy", "SchemeTensorQuant", "SchemeWeightProxy", "static_params"]
 
 
-class SchemeTensorQuant(nn.Module):
+class Keeping(nn.Module):
+    """Keeps its own values where a float checkpoint has none, which Brevitas announces by config.IGNORE_MISSING_KEYS."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if config.IGNORE_MISSING_KEYS:
+            for name, value in (*self.named_parameters(), *self.named_buffers()):
+                state_dict.setdefault(prefix + name, value)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class SchemeTensorQuant(Keeping):
     """x -> (y, scale, zero_point, bit_width), the zero point as counted from the lowest level.
 
     Brevitas' calibration_mode finds what it looks for: `observer_only` makes the quantizer observe, and `init_scale`
@@ -43,24 +53,6 @@ class SchemeTensorQuant(nn.Module):
 
     def init_scale(self) -> None:
         self.quantizer.initialise()
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        if config.IGNORE_MISSING_KEYS:  # a float checkpoint: the quantizer stays as it is
-            own = dict(self.named_parameters()) | dict(self.named_buffers())
-            for name, value in own.items():
-                state_dict.setdefault(prefix + name, value)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
 
 
 @torch.no_grad()
@@ -140,6 +132,8 @@ class SchemeWeightProxy(_PlainTensors, WeightQuantProxyFromInjector):
         if current is None:
             super().init_tensor_quant()
         elif weights and not preserve_state_dict:
+            # the injector of a copied model still names the layer that it was copied from
+            self.update_tracked_modules()
             fresh = self.quant_injector.let(tracked_parameter_list=weights).tensor_quant
             with torch.no_grad():
                 for mine, new in zip(_tensors(current), _tensors(fresh), strict=True):
