@@ -33,6 +33,8 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, 
     passes none to a clipped x, and hands those to the bound that clipped it. Every argument gets its exact gradient.
     Without gradients the plain operations run, so that tracing, export and OpenVINO see nothing but those.
     """
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x = x.float()  # half the digits cannot tell 256 levels apart
     arguments = (x, scale, offset, low, high)
     if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
         return _FakeQuantize.apply(x, scale, offset, low, high)

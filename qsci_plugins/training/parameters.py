@@ -1,0 +1,68 @@
+"""The parameters of a quantized network by what they are, each with the size that a learning rate relates to."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import nn
+
+from qsci_plugins.schemes.quantizer import Quantizer
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+
+__all__ = ["Role", "parameter_groups"]
+
+
+class Role(Enum):
+    """What a parameter does."""
+
+    WEIGHT = "weight"
+    WEIGHT_RANGE = "weight range"
+    ACTIVATION_RANGE = "activation range"
+    IMAGE_MAPPING = "image mapping"
+    LAYER_MAPPING = "layer mapping"
+    MAPPING = "mapping"
+
+    def members(self) -> tuple[Role, ...]:
+        """The roles that move together in one of AdaBM's turns."""
+        return (Role.IMAGE_MAPPING, Role.LAYER_MAPPING) if self is Role.MAPPING else (self,)
+
+
+def parameter_groups(network: QuantizedNetwork) -> list[dict[str, Any]]:
+    """Groups {params, role, size}. `size` is the quantization step for weights and their ranges, the range for activations.
+
+    Weights are those of quantized layers alone, with their biases.
+    """
+    groups: list[dict[str, Any]] = []
+
+    def add(parameters: list[nn.Parameter], role: Role, size: float = 1.0) -> None:
+        if parameters:
+            groups.append({"params": parameters, "role": role, "size": size})
+
+    def add_activation(quantizer: Quantizer) -> None:
+        mapping = getattr(quantizer, "bit_width", None)
+        mapped = list(mapping.parameters()) if isinstance(mapping, nn.Module) else []
+        own = [p for p in quantizer.parameters() if all(p is not other for other in mapped)]
+        size = max((float(p.detach().abs().max()) for p in own), default=1.0)
+        add(own, Role.ACTIVATION_RANGE, size)
+        add(mapped, Role.LAYER_MAPPING)
+
+    seen: set[int] = set()
+    for name, layer in network.layers.items():
+        module = network.model.get_submodule(name)
+        if layer.weight is not None:
+            weight = module.weight
+            assert isinstance(weight, torch.Tensor)
+            step = float(layer.weight.qparams(weight).scale.detach().mean())
+            add([p for p in (module.weight, module.bias) if isinstance(p, nn.Parameter)], Role.WEIGHT, step)
+            add(list(layer.weight.parameters()), Role.WEIGHT_RANGE, step)
+        for quantizer in (layer.activation, layer.output):
+            if quantizer is not None and id(quantizer) not in seen:
+                seen.add(id(quantizer))
+                add_activation(quantizer)
+    for quantizer in [*network.blocks.values(), *(q for site in network.attentions.values() for q in site)]:
+        add_activation(quantizer)
+    if network.input_module is not None:
+        add(list(network.input_module.parameters()), Role.IMAGE_MAPPING)
+    return groups
