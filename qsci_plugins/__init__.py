@@ -1,9 +1,90 @@
-"""Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas."""
+"""Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
+
+Every command of `qsci` is a function here: `run`, `train`, `upscale`, `evaluate`, `bench`, `shipped_recipes` and
+`read_recipe` (which validates). Importing the package is light; each name brings in what it needs when it is first used.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from qsci_plugins.errors import UserError
+
+if TYPE_CHECKING:
+    from qsci_plugins.architectures.network import Network
+    from qsci_plugins.architectures.registry import load_network
+    from qsci_plugins.commands.bench import bench
+    from qsci_plugins.commands.evaluate import evaluate
+    from qsci_plugins.commands.run import run
+    from qsci_plugins.commands.train import train
+    from qsci_plugins.commands.upscale import upscale
+    from qsci_plugins.openvino.runtime import Upscaler
+    from qsci_plugins.recipes.library import find_recipe, shipped_recipes
+    from qsci_plugins.recipes.progress import Progress
+    from qsci_plugins.recipes.reading import make_recipe, read_recipe, write_recipe
+    from qsci_plugins.recipes.schema import FloatRecipe, Recipe
+    from qsci_plugins.schemes.placement import Placement
+    from qsci_plugins.schemes.registry import make_scheme
+    from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "__version__"]
+__all__ = [
+    "FloatRecipe",
+    "Network",
+    "Placement",
+    "Progress",
+    "QuantizedNetwork",
+    "Recipe",
+    "Upscaler",
+    "UserError",
+    "__version__",
+    "bench",
+    "evaluate",
+    "find_recipe",
+    "load_network",
+    "make_recipe",
+    "make_scheme",
+    "read_recipe",
+    "run",
+    "shipped_recipes",
+    "train",
+    "upscale",
+    "write_recipe",
+]
+
+#: where the names that are not imported yet come from
+_HOMES = {
+    "FloatRecipe": "recipes.schema",
+    "Network": "architectures.network",
+    "Placement": "schemes.placement",
+    "Progress": "recipes.progress",
+    "QuantizedNetwork": "schemes.scheme",
+    "Recipe": "recipes.schema",
+    "Upscaler": "openvino.runtime",
+    "bench": "commands.bench",
+    "evaluate": "commands.evaluate",
+    "find_recipe": "recipes.library",
+    "load_network": "architectures.registry",
+    "make_recipe": "recipes.reading",
+    "make_scheme": "schemes.registry",
+    "read_recipe": "recipes.reading",
+    "run": "commands.run",
+    "shipped_recipes": "recipes.library",
+    "train": "commands.train",
+    "upscale": "commands.upscale",
+    "write_recipe": "recipes.reading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -108,6 +108,8 @@ class OpenVINOExport(Section):
     mode: Literal["routed", "static", "none"] = "routed"
     #: height and width of the tiles that images of any size are cut into, low-resolution pixels
     tile: list[int] = [180, 320]
+    #: context around a tile in low-resolution pixels; absent: the receptive radius, at most a quarter of the tile
+    overlap: int | None = Field(default=None, ge=0)
 
     @field_validator("tile")
     @classmethod

@@ -15,6 +15,7 @@ from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.float_training import load_recipe_network
 from qsci_plugins.recipes.reading import expand
@@ -23,11 +24,11 @@ from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import Scheme
 
-__all__ = ["Plan", "make_plan", "resolved"]
+__all__ = ["Prepared", "prepare", "resolved"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Prepared:
     """A recipe whose every part was found and fits together.
 
     `patches` are (count,3,patch,patch) low-resolution inputs in 0..value_range.
@@ -40,6 +41,8 @@ class Plan:
     precisions: dict[str, Precision]
     patches: Tensor
     sets: list[BenchmarkSet]
+    #: context around the tiles of the exported network, in its input pixels
+    overlap: int
 
     @property
     def batches(self) -> list[Tensor]:
@@ -47,7 +50,7 @@ class Plan:
         return list(self.patches.split(self.recipe.calibrate.batch))
 
 
-def make_plan(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None = None) -> Plan:
+def prepare(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None = None) -> Prepared:
     """Loads the network and the images, finds the sets, and runs the network once on a small input.
 
     Raises UserError for whatever does not fit: weights, layers that `place` names, folders, sets, sizes.
@@ -62,9 +65,10 @@ def make_plan(recipe: Recipe, data: Path | None = None, only: Sequence[str] | No
     precisions = place(network.module, placement)
     sets = find_sets(recipe.evaluate, data, network.scale, only)
     _check_sizes(recipe, network)
+    overlap = _overlap(recipe, network)
     _try_out(network)
     patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
-    return Plan(recipe, network, scheme, placement, precisions, patches, sets)
+    return Prepared(recipe, network, scheme, placement, precisions, patches, sets, overlap)
 
 
 def resolved(recipe: Recipe) -> Recipe:
@@ -91,6 +95,21 @@ def _check_sizes(recipe: Recipe, network: Network) -> None:
     for key, sides in sizes.items():
         if any(side % multiple for side in sides):
             raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
+
+
+def _overlap(recipe: Recipe, network: Network) -> int:
+    """Wide enough that tiles agree, where that does not leave a tile without a middle of its own."""
+    settings = recipe.export.openvino
+    if settings.overlap is not None:
+        smallest = 2 * settings.overlap + 3 * DEFAULT_BLEND + 1
+        if min(settings.tile) < smallest:
+            raise UserError(
+                f"export.openvino.overlap is {settings.overlap}, which needs tiles of {smallest} pixels or more, "
+                f"not {settings.tile}"
+            )
+        return settings.overlap
+    limit = min(settings.tile) // 4
+    return limit if network.receptive_radius is None else min(network.receptive_radius, limit)
 
 
 @torch.no_grad()

@@ -1,0 +1,59 @@
+"""The command line: `qsci`, or `python -m qsci_plugins`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from qsci_plugins import __version__
+from qsci_plugins.commands import bench, evaluate, recipes, run, train, upscale, validate
+from qsci_plugins.errors import UserError
+
+__all__ = ["main"]
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+_COMMANDS = (run, recipes, validate, train, upscale, evaluate, bench)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Mistakes are one line, as every other error is."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    parser = _Parser(prog="qsci", description=_SUMMARY, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"qsci {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for command in _COMMANDS:
+        command.add(commands)
+    try:
+        chosen = parser.parse_args(arguments)
+        if chosen.command is None:
+            parser.print_help()
+            return 0
+        code: int = chosen.execute(chosen)
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"qsci: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt as interruption:
+        print(f"\nqsci: {interruption or 'interrupted'}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # `qsci recipes | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+_SUMMARY = "Low-bit, content-adaptive quantization of image restoration networks, ending in OpenVINO models."
+
+if __name__ == "__main__":
+    sys.exit(main())

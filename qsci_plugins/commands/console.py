@@ -1,0 +1,94 @@
+"""Progress on standard error: bars on a terminal, now and then a plain line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from qsci_plugins.recipes.progress import Advance, Progress
+
+__all__ = ["PlainProgress", "console_progress"]
+
+#: seconds between two plain lines of one stage
+_PAUSE = 10.0
+
+
+class PlainProgress(Progress):
+    """One line when a stage begins, every few seconds, and when it ends with its seconds."""
+
+    def __init__(self, stream: TextIO, pause: float = _PAUSE) -> None:
+        self._stream = stream
+        self._pause = pause
+
+    def note(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        started = shown = time.monotonic()
+
+        def advance(done: int, text: str = "", total: int | None = total) -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= self._pause:
+                shown = time.monotonic()
+                self.note(f"{title}: {done} of {total}{f', {text}' if text else ''}")
+
+        self.note(f"{title} ...")
+        yield advance
+        self.note(f"{title}: {time.monotonic() - started:.1f} s")
+
+
+class _Bars(Progress):
+    """rich's bars, with the seconds of every finished stage left standing."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        started = time.monotonic()
+        task = self._bars.add_task(title, total=total, text="")
+
+        def advance(done: int, text: str = "", total: int | None = None) -> None:
+            self._bars.update(task, completed=done, text=text, **({} if total is None else {"total": total}))
+
+        try:
+            yield advance
+            self.note(f"{title}: {time.monotonic() - started:.1f} s")
+        finally:
+            self._bars.remove_task(task)
+
+
+@contextmanager
+def console_progress(stream: TextIO | None = None) -> Iterator[Progress]:
+    """Bars where `stream` (standard error) is a terminal and rich is installed, else plain lines."""
+    stream = stream or sys.stderr
+    bars = _make_bars() if stream is sys.stderr and stream.isatty() else None
+    if bars is None:
+        yield PlainProgress(stream)
+        return
+    with bars:
+        yield _Bars(bars)
+
+
+def _make_bars() -> Any:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+    except ImportError:
+        return None
+    return RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}", markup=False),
+        console=Console(stderr=True),
+    )

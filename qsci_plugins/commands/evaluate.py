@@ -1,0 +1,49 @@
+"""`qsci evaluate`: a finished run, or an exported model, on benchmark sets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsci_plugins.commands.options import add_data
+
+if TYPE_CHECKING:
+    from qsci_plugins.recipes.progress import Progress
+
+__all__ = ["add", "evaluate"]
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser("evaluate", help="measure a finished run on benchmark sets")
+    parser.add_argument("run", type=Path, metavar="RUN", help="the output of `qsci run`, or a model folder")
+    add_data(parser)
+    parser.add_argument("--sets", nargs="+", metavar="SET", help="these sets alone (builtin, Set5, ...)")
+    parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
+    parser.set_defaults(execute=_execute)
+
+
+def evaluate(
+    run: str | Path,
+    *,
+    data: str | Path | None = None,
+    sets: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """PSNR-Y, SSIM and FAB by set and form. See `recipes.evaluation.evaluate_run`."""
+    from qsci_plugins.recipes.evaluation import evaluate_run
+
+    return evaluate_run(run, data, sets, progress)
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.report.summary import quality_table
+
+    with console_progress() as progress:
+        sets = evaluate(arguments.run, data=arguments.data, sets=arguments.sets, progress=progress)
+    print(json.dumps(sets, indent=2) if arguments.format == "json" else quality_table(sets))
+    return 0

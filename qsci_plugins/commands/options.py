@@ -1,0 +1,33 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_data", "add_output", "add_overrides"]
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """--output and --force."""
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder to write; must be new")
+    parser.add_argument("--force", action="store_true", help="replace the output of an earlier run")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """--data."""
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder with benchmark sets (Set5, Set14, B100, ...) in EDSR's layout"
+    )
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """--set, any number of times."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a key of the recipe, such as scheme.activation_bits=6 (repeatable)",
+    )

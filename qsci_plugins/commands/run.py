@@ -1,0 +1,72 @@
+"""`qsci run`: the main job."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsci_plugins.commands.options import add_data, add_output, add_overrides
+from qsci_plugins.errors import UserError
+
+if TYPE_CHECKING:
+    from qsci_plugins.recipes.progress import Progress
+    from qsci_plugins.recipes.schema import Recipe
+
+__all__ = ["add", "run"]
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser("run", help="quantize a network as a recipe says, measure it and export it")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one (`qsci recipes`)")
+    add_output(parser)
+    add_overrides(parser)
+    add_data(parser)
+    parser.set_defaults(execute=_execute)
+
+
+def run(
+    recipe: Recipe | str | Path,
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    data: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Runs a quantization recipe (a file, a shipped name, or read already) and returns the output folder.
+
+    The folder appears when everything in it is complete: model/ (OpenVINO), checkpoint.pt (torch), metrics.json,
+    summary.md, pictures and recipe.yaml. See `recipes.runner.run_recipe` for the rest, and for what it raises.
+    """
+    from qsci_plugins.recipes.library import find_recipe
+    from qsci_plugins.recipes.reading import read_recipe
+    from qsci_plugins.recipes.schema import FloatRecipe
+
+    name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
+    read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
+    if isinstance(read, FloatRecipe):
+        raise UserError(f"{name} trains a float network; run it with `qsci train`")
+    from qsci_plugins.recipes.runner import run_recipe
+    from qsci_plugins.report.write import write_report
+
+    return run_recipe(read, output, data=data, force=force, progress=progress, report=write_report)
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    from qsci_plugins.commands.console import console_progress
+
+    with console_progress() as progress:
+        output = run(
+            arguments.recipe,
+            arguments.output,
+            overrides=arguments.overrides,
+            data=arguments.data,
+            force=arguments.force,
+            progress=progress,
+        )
+    print((output / "summary.md").read_text(encoding="utf-8"), end="")
+    print(f"\n{output}")
+    return 0

@@ -1,0 +1,69 @@
+"""`qsci train`: a float network from a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qsci_plugins.commands.options import add_data, add_output, add_overrides
+from qsci_plugins.errors import UserError
+
+if TYPE_CHECKING:
+    from qsci_plugins.recipes.progress import Progress
+    from qsci_plugins.recipes.schema import FloatRecipe
+
+__all__ = ["add", "train"]
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser("train", help="train a float network (stops and resumes with Ctrl-C)")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe with `data`, such as recipes/float/edsr_x4.yaml")
+    add_output(parser)
+    add_overrides(parser)
+    add_data(parser)
+    parser.set_defaults(execute=_execute)
+
+
+def train(
+    recipe: FloatRecipe | str | Path,
+    output: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    data: str | Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Runs a float-training recipe (a file, a shipped name, or read already) and returns the output folder.
+
+    See `recipes.float_training.train_recipe`.
+    """
+    from qsci_plugins.recipes.library import find_recipe
+    from qsci_plugins.recipes.reading import read_recipe
+    from qsci_plugins.recipes.schema import Recipe
+
+    name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
+    read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
+    if isinstance(read, Recipe):
+        raise UserError(f"{name} quantizes a network; run it with `qsci run`")
+    from qsci_plugins.recipes.float_training import train_recipe
+
+    return train_recipe(read, output, data=data, force=force, progress=progress)
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    from qsci_plugins.commands.console import console_progress
+
+    with console_progress() as progress:
+        output = train(
+            arguments.recipe,
+            arguments.output,
+            overrides=arguments.overrides,
+            data=arguments.data,
+            force=arguments.force,
+            progress=progress,
+        )
+    print(output)
+    return 0

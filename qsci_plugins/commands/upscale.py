@@ -1,0 +1,148 @@
+"""`qsci upscale`: image files through an exported network; needs OpenVINO and numpy, not torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsci_plugins.data.folders import IMAGE_FORMATS, list_images
+from qsci_plugins.data.images import read_photo, write_image
+from qsci_plugins.errors import UserError
+from qsci_plugins.recipes.progress import Progress
+
+__all__ = ["add", "model_folder", "upscale"]
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser("upscale", help="enlarge image files of any size with an exported network")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a run's output, or the model folder in it")
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="FILE", help="images, or folders of images")
+    parser.add_argument(
+        "--output", "-o", type=Path, required=True, metavar="OUT", help="an image file (for one image) or a folder"
+    )
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all)")
+    parser.set_defaults(execute=_execute)
+
+
+def upscale(
+    model: str | Path,
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    on_error: Callable[[UserError], None] | None = None,
+) -> list[Path]:
+    """Enlarges images of any size and returns the files written, in the order of the inputs.
+
+    `model` is a run's output folder or the model folder in it. `output` is a file for a single image, else a folder,
+    where every image keeps its name. Transparency is kept; what is no image in a folder is noted and skipped. Memory
+    does not grow with the image but for the image itself and its result.
+    Raises UserError where names clash or files exist (without `force`), before any work; then for the first image that
+    cannot be read or written, or hands it to `on_error` and goes on with the next one.
+    """
+    progress = progress or Progress()
+    folder = model_folder(Path(model))
+    files = list_images(inputs, lambda file: progress.note(f"skipped {file}: not an image"))
+    targets = _targets(files, Path(output), any(Path(path).is_dir() for path in inputs))
+    _check(files, targets, force)
+    from qsci_plugins.openvino.runtime import Upscaler
+
+    upscaler = Upscaler(folder, threads=threads)
+    written = []
+    with progress.stage("upscaling", len(files)) as advance:
+        for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):
+            try:
+                _upscale_file(upscaler, file, target)
+                written.append(target)
+            except UserError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+            advance(done, file.name)
+    return written
+
+
+def model_folder(path: Path) -> Path:
+    """The model folder that a run's output holds, or `path` itself."""
+    if not path.is_dir():
+        raise UserError(f"there is no model folder {path}; give the output of `qsci run`, or the model folder in it")
+    return path / "model" if (path / "model").is_dir() else path
+
+
+def _upscale_file(upscaler: Any, file: Path, target: Path) -> None:
+    photo = read_photo(file)
+    enlarged = upscaler.upscale(photo.rgb)
+    alpha = None if photo.alpha is None else _enlarged_alpha(photo.alpha, enlarged.shape[1], enlarged.shape[0])
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {target.parent}: {error.strerror}") from error
+    write_image(target, enlarged, alpha, photo.icc_profile)
+
+
+def _enlarged_alpha(alpha: np.ndarray, width: int, height: int) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _targets(files: Sequence[Path], output: Path, is_folder: bool) -> list[Path]:
+    """One file per image: `output` itself for a single image and a name with a suffix, else inside it."""
+    if len(files) == 1 and not is_folder and not output.is_dir() and output.suffix:
+        if output.suffix.lower() not in IMAGE_FORMATS:
+            raise UserError(f"cannot write {output}: no image format has the suffix {output.suffix!r}; use .png")
+        return [output]
+    if output.is_file():
+        raise UserError(f"{output} is a file; name a folder for {len(files)} images")
+    return [output / (file.name if file.suffix.lower() in IMAGE_FORMATS else f"{file.stem}.png") for file in files]
+
+
+def _check(files: Sequence[Path], targets: Sequence[Path], force: bool) -> None:
+    sources = {os.path.realpath(file) for file in files}
+    taken: dict[Path, Path] = {}
+    for file, target in zip(files, targets, strict=True):
+        if target in taken:
+            raise UserError(f"{taken[target]} and {file} would both become {target}; upscale them one after the other")
+        taken[target] = file
+        if os.path.realpath(target) in sources:
+            raise UserError(f"{target} is one of the images to enlarge; name another output")
+        if target.is_dir():
+            raise UserError(f"{target} is a folder; name another output")
+        if target.exists() and not force:
+            raise UserError(f"{target} exists; name another output, or replace it with --force")
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    from qsci_plugins.commands.console import console_progress
+
+    failures: list[UserError] = []
+    with console_progress() as progress:
+        for file in upscale(
+            arguments.model,
+            arguments.inputs,
+            arguments.output,
+            force=arguments.force,
+            threads=arguments.threads,
+            progress=progress,
+            on_error=failures.append,
+        ):
+            print(file)
+    for error in failures:
+        print(f"qsci: error: {error}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1, not {text!r}")
+    return int(text)

@@ -1,0 +1,36 @@
+"""`qsci validate`: reads recipes without running them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from qsci_plugins.commands.options import add_overrides
+from qsci_plugins.errors import UserError
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser("validate", help="check recipe files without running them")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="recipe files, or names of shipped recipes")
+    add_overrides(parser)
+    parser.set_defaults(execute=_execute)
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    from qsci_plugins.recipes.library import find_recipe
+    from qsci_plugins.recipes.reading import read_recipe
+
+    wrong = 0
+    for file in arguments.files:
+        try:
+            read_recipe(find_recipe(file), arguments.overrides)
+        except UserError as error:
+            wrong += 1
+            print(f"qsci: error: {error}", file=sys.stderr)
+        else:
+            print(f"{file}: valid")
+    return 2 if wrong else 0

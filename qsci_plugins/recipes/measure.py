@@ -1,0 +1,132 @@
+"""One table for the forms of a network: float, quantized in torch, exported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
+from qsci_plugins.evaluation.complexity import FLOAT_BITS, count_macs, ops
+from qsci_plugins.recipes.benchmarks import torch_upscaler
+from qsci_plugins.recipes.progress import Progress
+from qsci_plugins.schemes.ledger import BitLedger, record_bits
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+
+__all__ = ["BitMeter", "Form", "float_form", "measure", "operations"]
+
+#: height and width of the output that operations are counted for, as in the papers
+OUTPUT_720P = (720, 1280)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to run a network: uint8 (h,w,3) to uint8 (scale*h,scale*w,3), and further numbers about the last image."""
+
+    upscale: Callable[[np.ndarray], np.ndarray]
+    extras: Callable[[], Mapping[str, float]] | None = None
+
+
+def float_form(network: Network) -> Form:
+    """The float network in torch, 32 bits everywhere."""
+    upscale = torch_upscaler(network.module, network.value_range, network.scale, network.size_multiple)
+    return Form(upscale, lambda: {"fab": float(FLOAT_BITS)})
+
+
+class BitMeter:
+    """Runs a quantized network in torch and notes the bits that every layer took."""
+
+    def __init__(self, quantized: QuantizedNetwork, network: Network) -> None:
+        self._quantized = quantized
+        self._upscale = torch_upscaler(quantized.model, quantized.value_range, network.scale, network.size_multiple)
+        self._seen: dict[str, list[float]] = {name: [] for name in quantized.layers}
+        self._fabs: list[float] = []
+
+    def form(self) -> Form:
+        """This network as one row of the table."""
+        return Form(self.upscale, lambda: {"fab": self._fabs[-1]})
+
+    def upscale(self, low: np.ndarray) -> np.ndarray:
+        """One image; its bits are remembered."""
+        with record_bits() as ledger:
+            output = self._upscale(low)
+        self._note(ledger)
+        return output
+
+    @torch.no_grad()
+    def watch(self, batch: Tensor) -> None:
+        """The bits of a batch of inputs, where there is no image to measure on."""
+        with record_bits() as ledger:
+            self._quantized.model(batch)
+        self._note(ledger)
+
+    def _note(self, ledger: BitLedger) -> None:
+        self._fabs.append(float(ledger.mean(self._quantized.counted()).mean()))
+        for name, layer in self._quantized.layers.items():
+            bits = None if layer.activation is None else ledger.of(layer.activation)
+            if bits is not None:
+                self._seen[name].append(float(bits.mean()))
+
+    def fab(self) -> float:
+        """The feature average bit-width over everything seen."""
+        return sum(self._fabs) / len(self._fabs) if self._fabs else float(FLOAT_BITS)
+
+    @torch.no_grad()
+    def bits(self) -> dict[str, tuple[float, float]]:
+        """(weight bits, mean activation bits over the images seen) by layer; 32 for what is not quantized."""
+        result = {}
+        for name, layer in self._quantized.layers.items():
+            weight = float(FLOAT_BITS)
+            if layer.weight is not None:
+                tensor = self._quantized.model.get_submodule(name).weight
+                assert isinstance(tensor, torch.Tensor)
+                weight = float(layer.weight.qparams(tensor).bit_width.mean())
+            seen = self._seen[name]
+            result[name] = (weight, sum(seen) / len(seen) if seen else float(FLOAT_BITS))
+        return result
+
+
+def measure(forms: Mapping[str, Form], sets: Sequence[BenchmarkSet], progress: Progress) -> dict[str, Any]:
+    """By set: scale, and by form the mean PSNR-Y, SSIM and FAB, with those of every image under `images`."""
+    table: dict[str, Any] = {}
+    for benchmark in sets:
+        row: dict[str, Any] = {"scale": benchmark.scale}
+        for name, form in forms.items():
+            with progress.stage(f"{benchmark.name}: {name}", len(benchmark.images)) as advance:
+
+                def on_image(done: int, total: int, result: ImageResult, advance: Any = advance) -> None:
+                    advance(done, f"{result.psnr_y:.2f} dB")
+
+                result = evaluate(form.upscale, benchmark, on_image, form.extras)
+            row[name] = {
+                "psnr_y": _finite(result.psnr_y),
+                "ssim": result.ssim,
+                **result.extras,
+                "images": {
+                    image.name: {"psnr_y": _finite(image.psnr_y), "ssim": image.ssim, **image.extras}
+                    for image in result.images
+                },
+            }
+        table[benchmark.name] = row
+    return table
+
+
+def operations(network: Network, bits: Mapping[str, tuple[float, float]], fab: float) -> dict[str, Any]:
+    """Every named count of operations for one image of 1280x720 output, float and quantized."""
+    height, width = (side // network.scale for side in OUTPUT_720P)
+    multiple = network.size_multiple
+    height, width = height // multiple * multiple, width // multiple * multiple
+    macs = count_macs(network.module, (1, network.channels, height, width))
+    known = {name: layer for name, layer in bits.items() if name in macs}
+    return {"input": [height, width], "float": ops(macs, {}), "quantized": ops(macs, known, fab)}
+
+
+def _finite(decibels: float) -> float | None:
+    """JSON has no infinity, which is what two equal pictures give."""
+    return decibels if math.isfinite(decibels) else None

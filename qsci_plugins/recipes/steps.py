@@ -1,0 +1,72 @@
+"""The steps of a quantization run, each of which an interrupted run does not repeat."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from qsci_plugins.recipes.outputs import write_text
+from qsci_plugins.recipes.prepare import Prepared
+from qsci_plugins.recipes.progress import Progress
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+
+__all__ = ["CHECKPOINT", "MODEL", "Journal", "backend", "calibrated", "fine_tuned"]
+
+#: the quantized network in torch, and the folder to deploy
+CHECKPOINT = "checkpoint.pt"
+MODEL = "model"
+
+
+class Journal:
+    """Seconds of every step, kept in the work folder so that an interrupted run adds to them."""
+
+    def __init__(self, work: Path) -> None:
+        self._file = work / "journal.state"
+        self.seconds: dict[str, float] = json.loads(self._file.read_text()) if self._file.is_file() else {}
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Adds the block's seconds, also where Ctrl-C ends it."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+            write_text(self._file, json.dumps(self.seconds))
+
+
+def backend(name: str) -> Any:
+    """The door of a backend: `apply`, `quantize`, `save` and `load`."""
+    return importlib.import_module(f"qsci_plugins.{name}.backend")
+
+
+def calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progress) -> QuantizedNetwork:
+    """The network with fitted quantizers, or as it was saved by the interrupted run."""
+    door = backend(prepared.recipe.backend)
+    network = prepared.network
+    for file in (work / CHECKPOINT, work / "calibrated.state"):
+        if file.is_file():
+            progress.note("calibration: done before the interruption")
+            quantized: QuantizedNetwork = door.load(network.module, file)
+            return quantized
+    with progress.stage("calibration", 1) as advance, journal.timed("calibration"):
+        quantized = door.quantize(
+            network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
+        )
+        advance(1)
+    door.save(quantized, work / "calibrated.state")
+    return quantized
+
+
+def fine_tuned(
+    prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
+) -> QuantizedNetwork:
+    """The network after the recipe's fine-tuning (the same one where there is none), saved as the run's checkpoint."""
+    if not (work / CHECKPOINT).is_file():
+        backend(prepared.recipe.backend).save(quantized, work / CHECKPOINT)
+    return quantized

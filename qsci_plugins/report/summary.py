@@ -1,0 +1,132 @@
+"""summary.md: the numbers of metrics.json for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["latency_table", "quality_table", "summary", "table"]
+
+#: the forms of a network in the order in which tables show them
+FORMS = {"float": "float", "torch": "quantized, torch", "openvino": "quantized, OpenVINO"}
+
+
+def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
+    """Markdown of the content of a run's metrics.json; `pictures` are file names beside it."""
+    scheme = metrics["scheme"]
+    settings = ", ".join(f"{key} {value}" for key, value in scheme.items() if key != "name")
+    network = metrics["network"]
+    parts = [
+        f"# {network['architecture']} x{network['scale']}, {scheme['name']} through {metrics['backend']}",
+        f"Weights: {network['weights'] or 'random'}. Scheme: {settings}.",
+        _quality(metrics["sets"]),
+        _operations(metrics["operations"]),
+        _seconds(metrics["seconds"]),
+        _latency(metrics.get("latency")),
+        _bits(metrics["bits"]),
+        _machine(metrics["machine"]),
+        *(f"![{name}]({name})" for name in pictures),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in plain text too; all but the first are right-aligned."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    rule = [f"{'-' * (width - 1)}{'-' if column == 0 else ':'}" for column, width in enumerate(widths)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])])
+
+
+def quality_table(sets: Mapping[str, Any]) -> str:
+    """PSNR-Y, the loss to float, SSIM and FAB of every form on every set."""
+    rows = []
+    for name, row in sets.items():
+        reference = row.get("float", {}).get("psnr_y")
+        for form, title in FORMS.items():
+            if form not in row:
+                continue
+            one = row[form]
+            quality = one["psnr_y"]
+            loss = "" if form == "float" or reference is None or quality is None else f"{reference - quality:.2f}"
+            decibels = "equal" if quality is None else f"{quality:.2f}"
+            fab = "" if one.get("fab") is None else f"{one['fab']:.2f}"
+            rows.append([f"{name} x{row['scale']}: {title}", decibels, loss, f"{one['ssim']:.4f}", fab])
+    return table(["set: form", "PSNR-Y dB", "loss dB", "SSIM", "FAB bits"], rows)
+
+
+def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Milliseconds of one tile, and the share of OpenVINO's fp32."""
+    reference = next((row["median_ms"] for row in rows if row["name"] == "fp32"), None)
+    lines = []
+    for row in rows:
+        share = "" if not reference else f"{row['median_ms'] / reference:.2f}"
+        lines.append(
+            [row["title"], f"{row['median_ms']:.1f}", f"{row['fast_ms']:.1f}", f"{row['slowest_ms']:.1f}", share]
+        )
+    return table(["form", "median ms", "fastest fifth", "slowest", "of fp32"], lines)
+
+
+def _quality(sets: Mapping[str, Any]) -> str:
+    if not sets:
+        return "No benchmark set was measured; give --data DIR, or name `builtin` in the recipe's `evaluate`."
+    note = (
+        "PSNR-Y and SSIM on luma, a border of `scale` pixels cropped, 8-bit rounding; FAB is the mean bit-width of the"
+    )
+    return f"## Quality\n\n{quality_table(sets)}\n\n{note} activations that the scheme quantizes."
+
+
+def _operations(operations: Mapping[str, Any]) -> str:
+    full, quantized = operations["float"], operations["quantized"]
+    height, width = operations["input"]
+    rows = [
+        [name, f"{full[key] / 1e9:.2f} G", f"{quantized[key] / 1e9:.2f} G", f"{quantized[key] / full[key]:.3f}"]
+        for key, name in _MEASURES.items()
+    ]
+    title = f"## Operations for an input of {width}x{height}"
+    return f"{title}\n\n{table(['definition', 'float', 'quantized', 'share'], rows)}"
+
+
+_MEASURES = {
+    "macs": "multiply-accumulates",
+    "cadyq_bitops": "cadyq_bitops: 8/32 FAB/32 of quantized layers",
+    "qsci_ops": "qsci_ops: 8 bits 1/4, 4 bits 1/8, ...",
+    "weight_activation_bitops": "weight bits x activation bits",
+}
+
+
+def _seconds(seconds: Mapping[str, float]) -> str:
+    rows = [[stage.replace("_", "-"), f"{value:.1f}"] for stage, value in seconds.items()]
+    return f"## Time\n\n{table(['stage', 'seconds'], rows)}"
+
+
+def _latency(latency: Mapping[str, Any] | None) -> str:
+    if not latency:
+        return ""
+    height, width = latency["tile"]
+    title = f"## Latency of one {width}x{height} tile, {latency['threads']} threads"
+    return f"{title}\n\n{latency_table(latency['rows'])}"
+
+
+def _bits(bits: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [[name, f"{layer['weight']:.0f}", f"{layer['activation']:.2f}"] for name, layer in bits.items()]
+    return f"## Bits by layer\n\n{table(['layer', 'weight', 'activation, mean'], rows)}"
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{key} {value}" for key, value in machine.items() if key not in _HARDWARE)
+    return (
+        f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"{machine['system']}; {versions}."
+    )
+
+
+_HARDWARE = {"processor", "cores", "memory_gib", "system"}

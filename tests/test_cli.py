@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qsci_plugins import __version__
+from qsci_plugins.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def modules_after(code: str, *names: str) -> set[str]:
+    """Which of the named modules a fresh interpreter has imported after running `code`."""
+    check = f"{code}\nimport sys; print('\\n' + ' '.join(n for n in {names!r} if n in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_recipes_lists_every_shipped_recipe_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "recipes")
+    assert code == 0
+    lines = out.splitlines()
+    assert any(line.startswith("recipes/sr/edsr_x4_adabm_w4a4.yaml ") for line in lines)
+    assert all(re.match(r"recipes/\S+\.yaml +\S.{20,}", line) for line in lines)
+
+
+def test_validate_says_valid_for_shipped_names_and_paths(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("version: 1\nmodel: {weights: a.pth}\nscheme: {name: adabm}\n")
+    code, out, err = run(capsys, "validate", "recipes/sr/edsr_x4_adabm_w4a4.yaml", tmp_path / "own.yaml")
+    assert (code, err) == (0, "")
+    assert out.count(": valid") == 2
+
+
+def test_validate_reports_every_wrong_file_and_exits_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("version: 1\nmodle: {}\n")
+    (tmp_path / "b.yaml").write_text("- 1\n")
+    code, out, err = run(capsys, "validate", tmp_path / "a.yaml", tmp_path / "b.yaml", "sr/edsr_x4_adabm_w4a4")
+    assert code == 2
+    assert out.count(": valid") == 1
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"qsci: error: {tmp_path / 'a.yaml'}: unknown key 'modle'; the nearest is 'model'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["run"], "the following arguments are required: RECIPE, --output"),
+        (["run", "sr/edsr_x4_adabm_w4a4"], "required: --output"),
+        (["run", "--outptu", "x"], "required"),
+        (["recipes", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["validate"], "required: FILE"),
+        (["validate", "sr/edsr_x4_adabm_w4b4"], "there is no recipe .*nearest.*sr/edsr_x4_adabm_w4a4"),
+        (["validate", "float/edsr_x4", "--set", "train.step=3"], "--set train.step=3: .*'train.steps'"),
+        (["upscale", "nowhere", "a.png", "-o", "b.png"], "there is no model folder nowhere"),
+        (["upscale", ".", "a.png", "-o", "b.png", "--threads", "0"], "--threads: should be a whole number"),
+        (["run", "float/edsr_x4", "-o", "x"], "trains a float network; run it with `qsci train`"),
+        (["train", "sr/edsr_x4_adabm_w4a4", "-o", "x"], "quantizes a network; run it with `qsci run`"),
+        (["evaluate", "nowhere"], "nowhere"),
+        (["bench", "nowhere"], "there is no model folder nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("qsci: error: ")
+    assert len(err.splitlines()) == 1
+    assert re.search(message, err), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys)[0] == 0
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert __version__ in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--help"])
+    assert ended.value.code == 0
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qsci_plugins.recipes.library.shipped_recipes", stopped)
+    code, _, err = run(capsys, "recipes")
+    assert code == 130
+    assert err.strip() == "qsci: interrupted"
+
+
+def test_python_m_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qsci_plugins", "validate", "x"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("qsci: error: there is no recipe x")
+
+
+def test_importing_the_package_is_light() -> None:
+    assert modules_after("import qsci_plugins", "torch", "numpy", "openvino", "nncf", "brevitas", "pydantic") == set()
+
+
+def test_listing_recipes_needs_no_torch() -> None:
+    code = "from qsci_plugins.cli import main; main(['recipes'])"
+    assert modules_after(code, "torch", "openvino", "nncf", "brevitas") == set()
+
+
+def test_every_public_name_is_there() -> None:
+    import qsci_plugins
+
+    for name in qsci_plugins.__all__:
+        assert getattr(qsci_plugins, name) is not None
+    assert set(qsci_plugins.__all__) <= set(dir(qsci_plugins))
+    with pytest.raises(AttributeError, match="no attribute 'rnu'"):
+        _ = qsci_plugins.rnu
