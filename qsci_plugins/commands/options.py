@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-__all__ = ["add_data", "add_output", "add_overrides"]
+__all__ = ["add_data", "add_output", "add_overrides", "positive"]
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -31,3 +31,10 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="change a key of the recipe, such as scheme.activation_bits=6 (repeatable)",
     )
+
+
+def positive(text: str) -> int:
+    """The type of an argument that counts something."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1, not {text!r}")
+    return int(text)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from qsci_plugins.commands.options import positive
 from qsci_plugins.data.folders import IMAGE_FORMATS, list_images
 from qsci_plugins.data.images import read_photo, write_image
 from qsci_plugins.errors import UserError
@@ -28,7 +29,7 @@ def add(commands: Any) -> None:
         "--output", "-o", type=Path, required=True, metavar="OUT", help="an image file (for one image) or a folder"
     )
     parser.add_argument("--force", action="store_true", help="replace existing files")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.set_defaults(execute=_execute)
 
 
@@ -140,9 +141,3 @@ def _execute(arguments: argparse.Namespace) -> int:
     for error in failures:
         print(f"qsci: error: {error}", file=sys.stderr)
     return 2 if failures else 0
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"should be a whole number of at least 1, not {text!r}")
-    return int(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ __all__ = ["export_network", "measure_latency", "model_scale", "openvino_form"]
 
 #: patches that NNCF's default quantization sees where only its speed is of interest
 _SPEED_PATCHES = 4
+_REPEATS = 10
 
 
 def export_network(prepared: Prepared, quantized: QuantizedNetwork, folder: Path, progress: Progress) -> None:
@@ -56,38 +56,14 @@ def model_scale(folder: Path) -> int:
     return load_manifest(folder).scale
 
 
-def measure_latency(prepared: Prepared, folder: Path, progress: Progress, repeats: int = 10) -> dict[str, Any]:
+def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dict[str, Any]:
     """Milliseconds of one tile, interleaved in one process: OpenVINO fp32, bf16 (if any), NNCF's default INT8, ours."""
-    from qsci_plugins.nncf.backend import default_int8
-    from qsci_plugins.openvino.convert import convert
-    from qsci_plugins.openvino.latency import has_bf16, measure, open_graph
+    from qsci_plugins.recipes.latency import compile_forms, measured_latency, usable_threads
 
-    network = prepared.network
     height, width = prepared.recipe.export.openvino.tile
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    titles = {"fp32": "OpenVINO fp32", "bf16": "OpenVINO bf16", "nncf_int8": "NNCF default INT8", "ours": "ours"}
+    threads = usable_threads()
     with progress.stage("latency", 1) as advance:
-        shape = (1, network.channels, height, width)
-        plain = convert(network.module, shape, network.value_range)
-        compiled = {"fp32": open_graph(plain, precision="f32", threads=threads)}
-        if has_bf16():
-            compiled["bf16"] = open_graph(plain, precision="bf16", threads=threads)
-        batches = [patch[None] for patch in prepared.patches[:_SPEED_PATCHES]]
-        default = convert(default_int8(network.module, batches), shape, network.value_range)
-        compiled["nncf_int8"] = open_graph(default, threads=threads)
-        manifest = load_manifest(folder)
-        graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
-        compiled["ours"] = open_graph(graph, weights, threads=threads)
-        results = measure(compiled, (height, width), repeats)
+        compiled = compile_forms(prepared.network, prepared.patches[:_SPEED_PATCHES], folder, (height, width), threads)
+        rows = measured_latency(compiled, (height, width), _REPEATS)
         advance(1)
-    rows = [
-        {
-            "name": name,
-            "title": titles[name],
-            "median_ms": round(one.median_ms, 2),
-            "fast_ms": round(one.fast_ms, 2),
-            "slowest_ms": round(one.slowest_ms, 2),
-        }
-        for name, one in results.items()
-    ]
-    return {"tile": [height, width], "threads": threads, "repeats": repeats, "rows": rows}
+    return {"tile": [height, width], "threads": threads, "repeats": _REPEATS, "rows": rows}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
-from qsci_plugins.evaluation.complexity import FLOAT_BITS, count_macs, ops
+from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_macs, ops
 from qsci_plugins.recipes.benchmarks import torch_upscaler
 from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.schemes.ledger import BitLedger, record_bits
@@ -117,14 +117,24 @@ def measure(forms: Mapping[str, Form], sets: Sequence[BenchmarkSet], progress: P
     return table
 
 
-def operations(network: Network, bits: Mapping[str, tuple[float, float]], fab: float) -> dict[str, Any]:
-    """Every named count of operations for one image of 1280x720 output, float and quantized."""
+def operations(network: Network, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+    """Every named count of operations for one image of 1280x720 output, float and quantized.
+
+    CADyQ's formula knows layers with one FAB and float layers; those of 8 static bits, which FAB does not count, come
+    into it with their own 8 bits.
+    """
     height, width = (side // network.scale for side in OUTPUT_720P)
     multiple = network.size_multiple
     height, width = height // multiple * multiple, width // multiple * multiple
     macs = count_macs(network.module, (1, network.channels, height, width))
-    known = {name: layer for name, layer in bits.items() if name in macs}
-    return {"input": [height, width], "float": ops(macs, {}), "quantized": ops(macs, known, fab)}
+    bits = {name: layer for name, layer in meter.bits().items() if name in macs}
+    counted = {name: layer for name, layer in bits.items() if quantized.layers[name].counted}
+    fixed = {name: layer for name, layer in bits.items() if name not in counted}
+    result = ops(macs, bits)
+    if counted:
+        saved_by_fixed = sum(macs.values()) - cadyq_bitops(macs, fixed)
+        result["cadyq_bitops"] = cadyq_bitops(macs, counted, meter.fab()) - saved_by_fixed
+    return {"input": [height, width], "float": ops(macs, {}), "quantized": result}
 
 
 def _finite(decibels: float) -> float | None:

@@ -84,7 +84,6 @@ def _measured(
     sets = measure(forms, prepared.sets, progress)
     if not sets:  # the bits of the calibration patches are better than none
         meter.watch(prepared.batches[0])
-    bits, fab = meter.bits(), meter.fab()
     metrics = {
         "version": 1,
         "network": {
@@ -96,10 +95,12 @@ def _measured(
         "backend": recipe.backend,
         "scheme": recipe.scheme,
         "sets": sets,
-        "operations": operations(network, bits, fab),
+        "operations": operations(network, quantized, meter),
         "seconds": {step: round(seconds, 2) for step, seconds in journal.seconds.items()},
         "latency": latency,
-        "bits": {name: {"weight": weight, "activation": activation} for name, (weight, activation) in bits.items()},
+        "bits": {
+            name: {"weight": weight, "activation": activation} for name, (weight, activation) in meter.bits().items()
+        },
         "machine": describe_machine(),
     }
     return RunResult(prepared, quantized, forms, metrics)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.recipes.baselines import quiet
 from qsci_plugins.recipes.outputs import write_text
 from qsci_plugins.recipes.prepare import Prepared
 from qsci_plugins.recipes.progress import Progress
@@ -42,7 +43,8 @@ class Journal:
 
 def backend(name: str) -> Any:
     """The door of a backend: `apply`, `quantize`, `save` and `load`."""
-    return importlib.import_module(f"qsci_plugins.{name}.backend")
+    with quiet():
+        return importlib.import_module(f"qsci_plugins.{name}.backend")
 
 
 def calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progress) -> QuantizedNetwork:
@@ -55,9 +57,10 @@ def calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progr
             quantized: QuantizedNetwork = door.load(network.module, file)
             return quantized
     with progress.stage("calibration", 1) as advance, journal.timed("calibration"):
-        quantized = door.quantize(
-            network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
-        )
+        with quiet():
+            quantized = door.quantize(
+                network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
+            )
         advance(1)
     door.save(quantized, work / "calibrated.state")
     return quantized

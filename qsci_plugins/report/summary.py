@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["latency_table", "quality_table", "summary", "table"]
+__all__ = ["bench_table", "latency_table", "quality_table", "summary", "table"]
 
 #: the forms of a network in the order in which tables show them
 FORMS = {"float": "float", "torch": "quantized, torch", "openvino": "quantized, OpenVINO"}
@@ -64,15 +64,24 @@ def quality_table(sets: Mapping[str, Any]) -> str:
 
 
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds of one tile, and the share of OpenVINO's fp32."""
+    """Milliseconds of one tile, the share of OpenVINO's fp32 and, where it was measured, the PSNR-Y on each set."""
     reference = next((row["median_ms"] for row in rows if row["name"] == "fp32"), None)
+    sets = list(rows[0].get("psnr_y", {})) if rows else []
     lines = []
     for row in rows:
         share = "" if not reference else f"{row['median_ms'] / reference:.2f}"
-        lines.append(
-            [row["title"], f"{row['median_ms']:.1f}", f"{row['fast_ms']:.1f}", f"{row['slowest_ms']:.1f}", share]
-        )
-    return table(["form", "median ms", "fastest fifth", "slowest", "of fp32"], lines)
+        quality = [f"{row['psnr_y'][name]:.2f}" for name in sets]
+        milliseconds = [f"{row[key]:.1f}" for key in ("median_ms", "fast_ms", "slowest_ms")]
+        lines.append([row["title"], *milliseconds, share, *quality])
+    header = ["form", "median ms", "fastest fifth", "slowest", "of fp32", *(f"{name} dB" for name in sets)]
+    return table(header, lines)
+
+
+def bench_table(bench: Mapping[str, Any]) -> str:
+    """One model's latency table under a title that says what was timed."""
+    height, width = bench["tile"]
+    title = f"{bench['model']}: one {width}x{height} tile, {bench['threads']} threads, {bench['repeats']} runs"
+    return f"{title}\n\n{latency_table(bench['rows'])}"
 
 
 def _quality(sets: Mapping[str, Any]) -> str:
