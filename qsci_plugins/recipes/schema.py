@@ -11,6 +11,7 @@ __all__ = [
     "Benchmark",
     "Calibration",
     "Export",
+    "FineTuning",
     "FloatRecipe",
     "FloatTraining",
     "Folder",
@@ -93,6 +94,27 @@ class Calibration(Section):
         return images
 
 
+class FineTuning(Section):
+    """Distillation from the float network; the names, defaults and meanings of `training.finetune.FinetuneSettings`."""
+
+    steps: int = Field(default=200, ge=1, le=1_000_000)
+    batch: int = Field(default=2, ge=1, le=1024)
+    schedule: Literal["joint", "published"] = "joint"
+    weight_rate: float = Field(default=0.01, ge=0)
+    step_rate: float = Field(default=0.002, ge=0)
+    range_rate: float = Field(default=0.003, ge=0)
+    turn: int = Field(default=50, ge=1)
+    decay: float = Field(default=0.9, gt=0, le=1)
+    published_range_rate: float = Field(default=0.01, ge=0)
+    published_image_rate: float = Field(default=0.1, ge=0)
+    published_layer_rate: float = Field(default=0.01, ge=0)
+    feature_weight: float = Field(default=10.0, ge=0)
+    bit_weight: float = Field(default=50.0, ge=0)
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    checkpoint_every: int = Field(default=50, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+
 class Benchmark(Section):
     """A set to measure on: `builtin`, or a folder in EDSR's layout inside `folder` (else inside --data)."""
 
@@ -162,6 +184,8 @@ class Recipe(Section):
     scheme: dict[str, Any]
     place: Place = Place.model_validate({})
     calibrate: Calibration = Calibration()
+    #: absent: no fine-tuning
+    train: FineTuning | None = None
     evaluate: list[Benchmark] = []
     export: Export = Export()
     seed: int = Field(default=0, ge=0)

@@ -69,7 +69,29 @@ def calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progr
 def fine_tuned(
     prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
 ) -> QuantizedNetwork:
-    """The network after the recipe's fine-tuning (the same one where there is none), saved as the run's checkpoint."""
-    if not (work / CHECKPOINT).is_file():
-        backend(prepared.recipe.backend).save(quantized, work / CHECKPOINT)
+    """The network after the recipe's fine-tuning (the same one where there is none), saved as the run's checkpoint.
+
+    Ctrl-C keeps the state in the work folder and raises KeyboardInterrupt.
+    """
+    if (work / CHECKPOINT).is_file():
+        progress.note("fine-tuning: done before the interruption")
+        return quantized
+    recipe = prepared.recipe
+    if recipe.train is not None:
+        from qsci_plugins.training.finetune import FinetuneSettings, finetune
+
+        settings = FinetuneSettings(**recipe.train.model_dump())
+        with progress.stage("fine-tuning", settings.steps) as advance, journal.timed("fine_tuning"):
+            result = finetune(
+                quantized,
+                prepared.network.module,
+                prepared.patches,
+                settings,
+                work / "finetune.state",
+                blocks=prepared.network.blocks,
+                on_step=lambda step, scalars: advance(step, f"loss {scalars['loss']:.4f}"),
+            )
+        if not result.finished:
+            raise KeyboardInterrupt(f"stopped after step {result.steps} of fine-tuning; the same command goes on")
+    backend(recipe.backend).save(quantized, work / CHECKPOINT)
     return quantized
