@@ -1,1 +1,42 @@
+"""The schemes in Brevitas: quantizers, layers, a layer map, and one door that quantizes, saves and loads networks."""
+
 from __future__ import annotations
+
+from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
+from qsci_plugins.brevitas.backend import apply, load, quantize, save
+from qsci_plugins.brevitas.layer_map import layer_map
+from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
+from qsci_plugins.brevitas.network import attach_scheme, network
+from qsci_plugins.brevitas.quantizers import (
+    AdaBMAct,
+    AdaBMWeight,
+    CADyQAct,
+    CADyQWeight,
+    QSCIAct,
+    QSCIWeight,
+    SchemeActQuant,
+    SchemeWeightQuant,
+)
+
+__all__ = [
+    "AdaBMAct",
+    "AdaBMWeight",
+    "CADyQAct",
+    "CADyQWeight",
+    "QSCIAct",
+    "QSCIWeight",
+    "QuantConv1d",
+    "QuantConv2d",
+    "QuantConv3d",
+    "QuantLinear",
+    "SchemeActQuant",
+    "SchemeWeightQuant",
+    "ShiftedScaledDotProductAttention",
+    "apply",
+    "attach_scheme",
+    "layer_map",
+    "load",
+    "network",
+    "quantize",
+    "save",
+]
