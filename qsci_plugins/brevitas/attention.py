@@ -12,23 +12,25 @@ from qsci_plugins.brevitas.quantizers import SchemeActQuant
 from qsci_plugins.brevitas.tensor_quant import Keeping
 from qsci_plugins.schemes.attention import AttentionQuantizers, ShiftedQuantizer
 from qsci_plugins.schemes.lsq import LearnedStepActivation
-from qsci_plugins.schemes.quantizer import Quantizer
+from qsci_plugins.schemes.quantizer import Mode, Quantizer
 
 __all__ = ["ProxiedAttention", "ShiftedScaledDotProductAttention", "identity_of"]
 
 
 class Shift(Keeping):
-    """x / scale + shift, what stands ahead of a shifted quantizer; holds nothing of its own."""
+    """x / scale + shift, what stands ahead of a shifted quantizer; no shift while its quantizer is OFF."""
 
     def __init__(self, shifted: ShiftedQuantizer) -> None:
         super().__init__()
         self.scale = shifted.scale
         self.shift = shifted.shift
+        # in a list, as it belongs to the proxy and must not be saved twice
+        self._quantizer = [shifted.quantizer]
 
     def forward(self, x: Tensor) -> Tensor:
         if self.scale != 1.0:
             x = x / self.scale
-        return x if self.shift is None else x + self.shift
+        return x if self.shift is None or self._quantizer[0].mode is Mode.OFF else x + self.shift
 
 
 class ProxiedAttention(nn.Module):

@@ -182,7 +182,8 @@ def _replace(model: nn.Module, name: str, scheme: Scheme, quantizers: LayerQuant
     for key in frozen:
         quantized.get_parameter(key).requires_grad_(False)
     for parent in list(model.modules()):
-        for key, child in list(parent.named_children()):
+        # not named_children, which leaves out a second name
+        for key, child in list(parent._modules.items()):
             if child is stock:
                 setattr(parent, key, quantized)
 
