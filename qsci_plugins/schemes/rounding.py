@@ -1,13 +1,19 @@
-"""Quantize and dequantize with straight-through gradients, in one fused autograd function where gradients are needed."""
+"""Quantize and dequantize with straight-through gradients, in one fused pass over the tensor."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["dequantize", "fake_quantize", "quantize", "round_ste"]
+
+#: elements of a tensor to work on at a time, so that what is computed in between stays in a core's cache
+_ELEMENTS = 1 << 18
+
+_Part = tuple[slice, ...]
 
 
 def round_ste(x: Tensor) -> Tensor:
@@ -31,49 +37,109 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, 
 
     `scale` > 0, `offset`, `low` and `high` broadcast to x. The rounding passes gradients straight through; the clamp
     passes none to a clipped x, and hands those to the bound that clipped it. Every argument gets its exact gradient.
-    Without gradients the plain operations run, so that tracing, export and OpenVINO see nothing but those.
+    Tracing and export see nothing but the plain operations.
     """
     if x.dtype in (torch.bfloat16, torch.float16):
         x = x.float()  # half the digits cannot tell 256 levels apart
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return dequantize(quantize(x, scale, offset, low, high), scale, offset)
     arguments = (x, scale, offset, low, high)
     if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
-        return _FakeQuantize.apply(x, scale, offset, low, high)
-    return dequantize(quantize(x, scale, offset, low, high), scale, offset)
+        return _FakeQuantize.apply(*arguments)
+    return _forward(*arguments)
+
+
+def _forward(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
+    y = torch.empty_like(x)
+    for part in _parts(x):
+        s, o, lo, hi = (_of(value, part, x.dim()) for value in (scale, offset, low, high))
+        v = y[part]
+        if o is None:
+            torch.div(x[part], s, out=v)
+        else:
+            torch.sub(x[part], o, out=v).div_(s)
+        torch.minimum(torch.maximum(v, lo, out=v), hi, out=v).round_().mul_(s)
+        if o is not None:
+            v.add_(o)
+    return y
 
 
 class _FakeQuantize(torch.autograd.Function):
-    """Saves x, y and two masks; every gradient follows from sums over them.
+    """Keeps x alone: the backward pass quantizes it again, which costs less than the memory of anything else would.
 
-    With g the gradient of y: inside, dy/dx = 1, dy/dscale = (y - x)/scale, dy/doffset = 0; clipped at a bound b, dy/dx = 0,
-    dy/db = scale, dy/dscale = (y - offset)/scale, dy/doffset = 1.
+    With g the gradient of y, v = (x - offset) / scale and z the integers: inside, dy/dx = 1, dy/dscale = z - v,
+    dy/doffset = 0; clipped at a bound b, dy/dx = 0, dy/db = scale, dy/dscale = z, dy/doffset = 1.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
-        v = x / scale if offset is None else (x - offset).div_(scale)
-        above = v > high
-        below = v < low
-        y = torch.minimum(torch.maximum(v, low, out=v), high, out=v).round_().mul_(scale)
-        if offset is not None:
-            y += offset
-        ctx.save_for_backward(x, y, scale, offset, low, high, above, below)
-        return y
+        ctx.save_for_backward(x, scale, offset, low, high)
+        return _forward(x, scale, offset, low, high)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        x, y, scale, offset, low, high, above, below = ctx.saved_tensors
-        _, needs_scale, needs_offset, needs_low, needs_high = ctx.needs_input_grad
-        grad_x = grad.masked_fill(above | below, 0.0)
-        grad_scale = grad_offset = grad_low = grad_high = None
-        if needs_scale:
-            product = (grad * y).addcmul_(grad_x, x, value=-1)
-            if offset is not None:
-                product.addcmul_(grad - grad_x, offset.expand_as(grad), value=-1)
-            grad_scale = product.sum_to_size(scale.shape) / scale
-        if needs_offset:
-            grad_offset = (grad - grad_x).sum_to_size(offset.shape)
-        if needs_low:
-            grad_low = (grad * below * scale).sum_to_size(low.shape)
-        if needs_high:
-            grad_high = (grad * above * scale).sum_to_size(high.shape)
-        return grad_x, grad_scale, grad_offset, grad_low, grad_high
+        x, *values = ctx.saved_tensors
+        needed = ctx.needs_input_grad[1:]
+        grad_x = torch.empty_like(x)
+        sums = [torch.zeros_like(v) if need else None for v, need in zip(values, needed, strict=True)]
+        parts = list(_parts(x))
+        buffers = x.new_empty(4, x[parts[0]].numel())  # taken once: memory that is new costs more than the arithmetic
+        for part in parts:
+            scale, offset, low, high = (_of(value, part, x.dim()) for value in values)
+            to_scale, to_offset, to_low, to_high = (None if s is None else _of(s, part, x.dim()) for s in sums)
+            g, gx = grad[part], grad_x[part]
+            v, z, below, above = (buffer[: g.numel()].view(g.shape) for buffer in buffers)
+            if offset is None:
+                torch.div(x[part], scale, out=v)
+            else:
+                torch.sub(x[part], offset, out=v).div_(scale)
+            torch.minimum(torch.maximum(v, low, out=z), high, out=z).round_()
+            torch.lt(v, low, out=below)
+            torch.gt(v, high, out=above)
+            if to_low is not None:
+                _add_product(to_low, g, below, scale)
+            if to_high is not None:
+                _add_product(to_high, g, above, scale)
+            clipped = below.add_(above)
+            if to_offset is not None:
+                _add_product(to_offset, g, clipped)
+            if to_scale is not None:
+                _add_product(to_scale, g, z.sub_(v.addcmul_(v, clipped, value=-1)))
+            torch.addcmul(g, g, clipped, value=-1, out=gx)
+        return grad_x, *sums
+
+
+def _add_product(total: Tensor, grad: Tensor, factor: Tensor, scale: Tensor | None = None) -> None:
+    """Adds grad * factor * scale, summed to the shape of `total`."""
+    if total.numel() == 1 and (scale is None or scale.numel() == 1):
+        product = torch.dot(grad.flatten(), factor.flatten())
+        total.add_(product if scale is None else product * scale.reshape(()))
+    else:
+        product = grad * factor
+        total.add_((product if scale is None else product * scale).sum_to_size(total.shape))
+
+
+def _parts(x: Tensor) -> Iterator[_Part]:
+    """Slices of the first axes that cover x, each of about `_ELEMENTS` elements."""
+    if x.device.type != "cpu" or x.numel() <= _ELEMENTS or x.dim() < 2:
+        yield (slice(None),) * x.dim()
+        return
+    sample = x.numel() // x.shape[0]
+    if sample <= _ELEMENTS:
+        rows = max(1, _ELEMENTS // sample)
+        yield from ((slice(first, first + rows),) for first in range(0, x.shape[0], rows))
+        return
+    count = -(-sample // _ELEMENTS)
+    rows = -(-x.shape[1] // count)
+    for index in range(x.shape[0]):
+        for first in range(0, x.shape[1], rows):
+            yield (slice(index, index + 1), slice(first, first + rows))
+
+
+def _of(value: Tensor | None, part: _Part, dims: int) -> Any:
+    """What of a broadcast value belongs to a part of a tensor of `dims` dimensions."""
+    if value is None or value.numel() == 1:
+        return value
+    missing = dims - value.dim()
+    cuts = (cut if value.shape[axis - missing] > 1 else slice(None) for axis, cut in enumerate(part) if axis >= missing)
+    return value[tuple(cuts)]
