@@ -46,11 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"qsci: error: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as interruption:
-        print(f"\nqsci: {interruption or 'interrupted'}", file=sys.stderr)
+        print(f"\nqsci: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:  # `qsci recipes | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        print(f"qsci: error: {_reason(error)}", file=sys.stderr)
+        return USER_ERROR
+    except MemoryError:
+        print(
+            "qsci: error: there is not enough memory for this; use smaller images, patches or batches", file=sys.stderr
+        )
+        return USER_ERROR
+
+
+def _reason(error: OSError) -> str:
+    """Of a disk that is full or files that may not be read or written, wherever that was noticed."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 _SUMMARY = "Low-bit, content-adaptive quantization of image restoration networks, ending in OpenVINO models."

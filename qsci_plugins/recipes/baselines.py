@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -69,13 +70,14 @@ class TiledGraph:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps NNCF's progress bars and remarks off our output, and torch's about a CUDA that NNCF looks for."""
+    """Keeps off our output what the toolkits print while they load and work: progress bars, remarks, warnings."""
     loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

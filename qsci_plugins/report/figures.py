@@ -17,7 +17,7 @@ _INK = (34, 34, 34)
 #: fewest to most bits
 _STOPS = ((0.0, (49, 84, 196)), (0.5, (240, 200, 60)), (1.0, (206, 46, 46)))
 #: how much of the picture becomes grey, and of that a tile's colour
-_FADE, _TINT = 0.7, 0.35
+_FADE, _TINT = 0.6, 0.3
 _LEGEND_LINE = 28
 
 
@@ -32,12 +32,15 @@ class TileBits:
     bits: float
 
 
-def bit_map(image: np.ndarray, tiles: Sequence[TileBits], title: str = "") -> np.ndarray:
+def bit_map(
+    image: np.ndarray, tiles: Sequence[TileBits], title: str = "", possible: Sequence[float] = ()
+) -> np.ndarray:
     """The picture, uint8 (H,W,3), tinted tile by tile by its bits, with a number on each and a legend underneath.
 
+    `possible` are bits that other pictures may have, for a legend and colours that are the same for all.
     Returns uint8 (H + legend, W,3); tiles that overlap share their middle.
     """
-    values = sorted({round(tile.bits, 2) for tile in tiles})
+    values = sorted({round(bits, 2) for bits in (*possible, *(tile.bits for tile in tiles))})
     low, high = (values[0], values[-1]) if values else (0.0, 0.0)
     picture = image.astype(np.float32)
     picture += _FADE * (picture.mean(2, keepdims=True) - picture)

@@ -56,7 +56,7 @@ def quality_table(sets: Mapping[str, Any]) -> str:
                 continue
             one = row[form]
             quality = one["psnr_y"]
-            loss = "" if form == "float" or reference is None or quality is None else f"{reference - quality:.2f}"
+            loss = "" if form == "float" or reference is None or quality is None else _signed(reference - quality)
             decibels = "equal" if quality is None else f"{quality:.2f}"
             fab = "" if one.get("fab") is None else f"{one['fab']:.2f}"
             rows.append([f"{name} x{row['scale']}: {title}", decibels, loss, f"{one['ssim']:.4f}", fab])
@@ -75,6 +75,10 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
         lines.append([row["title"], *milliseconds, share, *quality])
     header = ["form", "median ms", "fastest fifth", "slowest", "of fp32", *(f"{name} dB" for name in sets)]
     return table(header, lines)
+
+
+def _signed(decibels: float) -> str:
+    return f"{round(decibels, 2) + 0.0:.2f}"  # no minus in front of a zero
 
 
 def bench_table(bench: Mapping[str, Any]) -> str:

@@ -78,4 +78,5 @@ def _bits(upscaler: Upscaler, image: BenchmarkImage) -> np.ndarray:
         top, left = round(tile.y * ratio), round(tile.x * ratio)
         bottom, right = round((tile.y + tile.height) * ratio), round((tile.x + tile.width) * ratio)
         tiles.append(TileBits(top, left, min(bottom, size[1]) - top, min(right, size[0]) - left, tile.bits))
-    return bit_map(shown, tiles, f"Mean bits of {len(tiles)} tiles:")
+    possible = [route.fab for route in upscaler.manifest.routes]
+    return bit_map(shown, tiles, f"Mean bits of {len(tiles)} tiles:", possible)

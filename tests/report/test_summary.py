@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from qsci_plugins.report.summary import bench_table, latency_table, quality_table, summary, table
+
+QUALITY = {
+    "Set5": {
+        "scale": 2,
+        "float": {"psnr_y": 37.80, "ssim": 0.9605, "fab": 32.0},
+        "torch": {"psnr_y": 37.35, "ssim": 0.9590, "fab": 3.5},
+        "openvino": {"psnr_y": None, "ssim": 1.0},
+    }
+}
+ROWS = [
+    {"name": "fp32", "title": "OpenVINO fp32", "median_ms": 200.0, "fast_ms": 190.0, "slowest_ms": 250.0},
+    {"name": "ours", "title": "ours", "median_ms": 60.0, "fast_ms": 55.0, "slowest_ms": 70.0},
+]
+OPS = {"macs": 2e9, "cadyq_bitops": 2e9, "qsci_ops": 2e9, "weight_activation_bitops": 2e12}
+METRICS = {
+    "network": {"architecture": "edsr", "scale": 2, "weights": None},
+    "backend": "nncf",
+    "scheme": {"name": "adabm", "weight_bits": 4},
+    "sets": QUALITY,
+    "operations": {"input": [360, 640], "float": OPS, "quantized": {**OPS, "qsci_ops": 5e8}},
+    "seconds": {"calibration": 12.34, "fine_tuning": 100.0},
+    "latency": {"tile": [180, 320], "threads": 2, "rows": ROWS},
+    "bits": {"body.0": {"weight": 4.0, "activation": 3.62}},
+    "machine": {"processor": "CPU", "cores": 2, "memory_gib": 8.0, "system": "Linux", "torch": "2.14"},
+}
+
+
+def test_tables_line_up_and_are_markdown() -> None:
+    lines = table(["a", "number"], [["first", "1"], ["second one", "22"]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1] == "| ---------- | -----: |"
+
+
+def test_quality_says_the_loss_against_float() -> None:
+    text = quality_table(QUALITY)
+    assert "37.35 |    0.45 | 0.9590 |     3.50" in text
+    assert "equal" in text
+
+
+def test_no_loss_is_never_minus_zero() -> None:
+    sets = {"A": {"scale": 4, "float": {"psnr_y": 30.0, "ssim": 1.0}, "torch": {"psnr_y": 30.001, "ssim": 1.0}}}
+    assert "-0.00" not in quality_table(sets)
+
+
+def test_latency_says_the_share_of_fp32_and_the_quality_where_it_was_measured() -> None:
+    assert "| 0.30 |" in latency_table(ROWS).replace("    0.30", " 0.30")
+    rows = [{**row, "psnr_y": {"Set5": 37.0}} for row in ROWS]
+    text = bench_table({"model": "runs/a", "tile": [180, 320], "threads": 2, "repeats": 9, "rows": rows})
+    assert text.startswith("runs/a: one 320x180 tile, 2 threads, 9 runs")
+    assert "Set5 dB" in text
+    assert "37.00" in text
+
+
+def test_the_summary_has_every_part() -> None:
+    text = summary(METRICS, ["bits_a.png"])
+    for part in ("# edsr x2, adabm through nncf", "Weights: random", "0.250", "fine-tuning", "3.62", "![bits_a.png]"):
+        assert part in text, part
+    assert "No benchmark set" in summary({**METRICS, "sets": {}, "latency": None})
