@@ -1,0 +1,158 @@
+"""Quantized networks as model folders: integer graphs with static shapes, and a manifest that says how to use them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.convert import convert
+from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.grids import FACTORS
+from qsci_plugins.openvino.ir import pack, with_image_ports
+from qsci_plugins.openvino.layers import StaticLayer
+from qsci_plugins.openvino.lowering import check_exportable, layer_bits, lower
+from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile, stored
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, plan_axis
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+
+__all__ = ["DEFAULT_OVERLAP", "export_float", "export_routed", "export_static"]
+
+#: for networks whose receptive field nobody knows, or which look at the whole image
+DEFAULT_OVERLAP = 16
+
+_ROUTE_NAMES = {-1: "minus", 0: "zero", 1: "plus"}
+
+
+def export_routed(
+    network: QuantizedNetwork,
+    stock: nn.Module,
+    folder: Path | str,
+    *,
+    tile: tuple[int, int],
+    scale: int,
+    overlap: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Writes one INT8 graph per image factor -1, 0, 1; where all agree, one graph serves all.
+
+    `stock` is the float network that was quantized, (N,3,H,W) in 0..`network.value_range` to scale times the size;
+    `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16). The runtime
+    measures each tile and takes the route. Raises UserError before calibration, for a tile that is too small, for what
+    cannot run in integers, and where the folder cannot be written.
+    """
+    check_exportable(network)
+    thresholds = _thresholds(network)
+    if thresholds is None:
+        return export_static(network, stock, folder, tile=tile, scale=scale, overlap=overlap, about=about)
+    return _export(network, stock, folder, FACTORS, thresholds, tile, scale, overlap, about)
+
+
+def export_static(
+    network: QuantizedNetwork,
+    stock: nn.Module,
+    folder: Path | str,
+    *,
+    tile: tuple[int, int],
+    scale: int,
+    overlap: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Writes one INT8 graph, the bits those of an average image. Arguments and errors are `export_routed`'s."""
+    check_exportable(network)
+    return _export(network, stock, folder, (0,), None, tile, scale, overlap, about)
+
+
+def export_float(stock: nn.Module, file: Path | str, *, tile: tuple[int, int], value_range: float = 255.0) -> Path:
+    """Writes the float network (1,3,H,W) the plain way, as `file`.xml and `file`.bin; returns the former."""
+    file = Path(file).with_suffix(".xml")
+    openvino.save_model(convert(stock, (1, 3, *tile), value_range), file, compress_to_fp16=False)
+    return file
+
+
+def _export(
+    network: QuantizedNetwork,
+    stock: nn.Module,
+    folder: Path | str,
+    factors: tuple[int, ...],
+    thresholds: tuple[float, float] | None,
+    tile: tuple[int, int],
+    scale: int,
+    overlap: int | None,
+    about: Mapping[str, Any] | None,
+) -> Manifest:
+    overlap = DEFAULT_OVERLAP if overlap is None else overlap
+    for size in tile:
+        plan_axis(2 * size, size, overlap, DEFAULT_BLEND)
+    models: dict[str, openvino.Model] = {}
+    names: dict[int, str] = {}
+    seen: dict[tuple[Any, ...], str] = {}
+    for factor in sorted(factors, key=abs):
+        lowered = lower(stock, network, factor)
+        names[factor] = seen.setdefault(_constants(lowered), _ROUTE_NAMES[factor] if thresholds else "model")
+        if names[factor] not in models:
+            model = convert(lowered, (1, 3, *tile), network.value_range)
+            _check_shape(model, tile, scale)
+            models[names[factor]] = with_image_ports(model, network.value_range)
+    graphs, constants = pack(models)
+    entries = {name: _named(name, "xml", graph) for name, graph in graphs.items()}
+    weights = _named("weights", "bin", constants)
+    manifest = Manifest(
+        scale=scale,
+        tile=tile,
+        overlap=overlap,
+        value_range=network.value_range,
+        weights=weights,
+        routes=tuple(_route(network, factor, entries[names[factor]]) for factor in factors),
+        thresholds=thresholds,
+        weight_bits=_weight_bits(network),
+        about={"openvino": openvino.get_version(), "scheme": network.scheme.config.name, **(about or {})},
+    )
+    files = {entries[name].name: graph for name, graph in graphs.items()}
+    write_folder(folder, manifest, {**files, weights.name: constants})
+    return manifest
+
+
+def _thresholds(network: QuantizedNetwork) -> tuple[float, float] | None:
+    lower_, upper = (getattr(network.input_module, name, None) for name in ("lower", "upper"))
+    if not isinstance(lower_, Tensor) or not isinstance(upper, Tensor):
+        return None
+    return lower_.item(), upper.item()
+
+
+def _constants(lowered: nn.Module) -> tuple[Any, ...]:
+    """What tells two lowered copies of one network apart."""
+    grids = [module.grid for module in lowered.modules() if isinstance(module, StaticLayer) and module.grid is not None]
+    return tuple((grid.step, grid.low, grid.high) for grid in grids)
+
+
+def _check_shape(model: openvino.Model, tile: tuple[int, int], scale: int) -> None:
+    shape = list(model.output(0).get_partial_shape().to_shape())
+    wanted = [1, 3, scale * tile[0], scale * tile[1]]
+    if shape != wanted:
+        raise UserError(f"the network makes {shape} of a tile {list(tile)}, not {wanted}; is its scale {scale}?")
+
+
+def _named(name: str, suffix: str, content: bytes) -> StoredFile:
+    digest = stored(name, content).sha256
+    return stored(f"{name}-{digest[:12]}.{suffix}", content)
+
+
+def _route(network: QuantizedNetwork, factor: int, graph: StoredFile) -> Route:
+    bits = layer_bits(network, factor)
+    counted = [bits[name] for name, layer in network.layers.items() if layer.counted and name in bits]
+    return Route(factor, graph, bits, sum(counted) / len(counted) if counted else 32.0)
+
+
+@torch.no_grad()
+def _weight_bits(network: QuantizedNetwork) -> dict[str, float]:
+    return {
+        name: layer.weight.qparams(network.model.get_submodule(name).weight).bit_width.max().item()  # type: ignore[arg-type]
+        for name, layer in network.layers.items()
+        if layer.weight is not None
+    }

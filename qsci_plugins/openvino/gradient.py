@@ -1,0 +1,48 @@
+"""The content of a tile in numpy: the same number that AdaBM's image-to-bit mapping was calibrated on."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["route_factor", "tile_gradient"]
+
+#: thousandths of red, green and blue in grey; integers make the sums exact, in any order and on any machine
+_GREY = (299, 587, 114)
+
+
+def tile_gradient(tile: NDArray[np.uint8]) -> float:
+    """Mean of |gx| and |gy| over pixels, times 1000, of a tile (H,W,3) of 8-bit RGB.
+
+    gx, gy: Sobel kernels divided by 8, on grey in 0..1 with replicated borders. Equal to
+    `schemes.content.image_gradient` up to that one's float rounding.
+    """
+    height, width = tile.shape[:2]
+    grey = np.empty((height + 2, width + 2), np.int32)
+    inner = grey[1:-1, 1:-1]
+    np.multiply(tile[..., 0], np.int32(_GREY[0]), out=inner)
+    inner += tile[..., 1] * np.int32(_GREY[1])
+    inner += tile[..., 2] * np.int32(_GREY[2])
+    grey[0, 1:-1], grey[-1, 1:-1] = inner[0], inner[-1]
+    grey[:, 0], grey[:, -1] = grey[:, 1], grey[:, -2]
+    total = _absolute_sum(grey[:, 2:] - grey[:, :-2], 0) + _absolute_sum(grey[2:] - grey[:-2], 1)
+    # 255 * 1000 are the units of grey, 8 the kernels', and the mean of two sums is taken
+    return total / (2 * 8 * 255 * height * width)
+
+
+def route_factor(gradient: float, lower: float, upper: float) -> int:
+    """AdaBM's image factor: 1 above `upper`, -1 below `lower`, else 0."""
+    return int(gradient > upper) - int(gradient < lower)
+
+
+def _absolute_sum(difference: NDArray[np.int32], axis: int) -> float:
+    """Sum over pixels of |(1,2,1) smoothing along `axis` of a difference across the other one|."""
+    before, middle, after = (
+        (difference[:-2], difference[1:-1], difference[2:])
+        if axis == 0
+        else (difference[:, :-2], difference[:, 1:-1], difference[:, 2:])
+    )
+    smooth = middle * np.int32(2)
+    smooth += before
+    smooth += after
+    return float(np.abs(smooth, out=smooth).sum(dtype=np.float64))

@@ -1,0 +1,127 @@
+"""Reads a scheme's quantizers as constants: what is left of them in a network that runs in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.offsets import pads_with_zeros
+from qsci_plugins.schemes.content import Content, current_content, set_content
+from qsci_plugins.schemes.quantizer import QParams, Quantizer
+
+__all__ = ["FACTORS", "Grid", "image_factor", "layer_input", "read_grid", "read_qparams", "read_weight"]
+
+#: the image factors of a routed export
+FACTORS = (-1, 0, 1)
+
+#: more INT8 parts of one activation than this are no longer worth it
+_MOST_PARTS = 4
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An activation x ~ z * step + offset with integers z in low..high; `bits` is what FAB counts."""
+
+    step: float
+    low: int
+    high: int
+    offset: Tensor | None
+    bits: float
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether z fits u8 (which runs a little faster than i8)."""
+        return self.low >= 0 and self.high <= 255
+
+    @property
+    def parts(self) -> int:
+        """How many INT8 tensors must be added up to reach low..high."""
+        return 1 if self.unsigned else max(1, -(-self.high // 127), -(self.low // 128))
+
+
+@contextmanager
+def image_factor(factor: int) -> Iterator[None]:
+    """Quantizers asked inside the block answer for one image with this factor, whichever scheme they belong to."""
+    before = current_content()
+    set_content(Content(torch.zeros(1), torch.zeros(1, 2), torch.tensor([float(factor)])))
+    try:
+        yield
+    finally:
+        set_content(before)
+
+
+def layer_input(layer: nn.Module) -> Tensor:
+    """Zeros in the shape of a small input of a convolution or linear layer."""
+    if isinstance(layer, nn.Linear):
+        return torch.zeros(1, 8, layer.in_features)
+    kernel = layer.kernel_size
+    assert isinstance(kernel, tuple)
+    return torch.zeros(1, int(layer.in_channels), *[max(8, size) for size in kernel])  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def read_qparams(quantizer: Quantizer, x: Tensor, factor: int) -> QParams:
+    """The qparams for an input like x, given the image factor, on the CPU."""
+    with image_factor(factor):
+        p = quantizer.qparams(x.to(_device(quantizer)))
+    scale, offset, low, high, bits = (None if value is None else value.detach().cpu() for value in p)
+    assert scale is not None
+    assert low is not None
+    assert high is not None
+    assert bits is not None
+    return QParams(scale, offset, low, high, bits)
+
+
+def read_grid(quantizer: Quantizer, layer: nn.Module, factor: int, name: str) -> Grid:
+    """The grid of the inputs of `layer`, called `name` in errors.
+
+    Raises UserError where the quantizer's answer is no constant, or cannot run in integers: a step per input channel
+    stays inside the channel sum, and a real offset is not what zero padding pads with.
+    """
+    x = layer_input(layer)
+    p = read_qparams(quantizer, x, factor)
+    other = read_qparams(quantizer, torch.full_like(x, 100.0).cumsum(-1), factor)
+    if any(not torch.equal(a, b) for a, b in zip(p, other, strict=True) if a is not None and b is not None):
+        raise UserError(
+            f"{name}: its bits depend on the features, not on the image alone; a routed export cannot say them"
+        )
+    if p.scale.numel() != 1 or p.low.numel() != 1 or p.high.numel() != 1:
+        raise UserError(f"{name}: a step per input channel cannot run in integers; set scheme.form: integer")
+    step, low, high = p.scale.item(), p.low.item(), p.high.item()
+    if low != round(low) or high != round(high):
+        raise UserError(f"{name}: levels {low}..{high} are no integers; set scheme.form: integer")
+    offset = p.offset
+    if offset is not None and pads_with_zeros(layer) and bool((offset.abs() > 0.5001 * step).any()):
+        raise UserError(f"{name}: a real zero point cannot run in integers; set scheme.form: integer")
+    grid = Grid(step, int(low), int(high), offset, p.bit_width.float().mean().item())
+    if grid.parts > _MOST_PARTS:
+        raise UserError(f"{name}: activation levels {low:.0f}..{high:.0f} are too many for INT8; use 8 bits or less")
+    return grid
+
+
+@torch.no_grad()
+def read_weight(quantizer: Quantizer, weight: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """The weight as int8 of the same shape, and its step: one value, or one per output channel.
+
+    Raises UserError where it cannot run in integers.
+    """
+    p = quantizer.qparams(weight)
+    if p.offset is not None:
+        raise UserError(f"{name}: weights with a real zero point cannot run in integers; set scheme.form: integer")
+    if p.scale.numel() not in (1, weight.shape[0]) or (p.scale.numel() > 1 and p.scale.shape[0] != weight.shape[0]):
+        raise UserError(f"{name}: a weight step per input channel cannot run in integers; set scheme.form: integer")
+    integers = quantizer.integers(weight)
+    if integers.abs().max() > 127:
+        raise UserError(f"{name}: weights of {p.bit_width.max().item():.0f} bits do not fit INT8; use 8 bits or less")
+    step = p.scale.detach().reshape(-1, *[1] * (weight.dim() - 1))
+    return integers.to(torch.int8).cpu(), step.cpu().clone()
+
+
+def _device(module: nn.Module) -> torch.device:
+    tensors = [*module.parameters(), *module.buffers()]
+    return tensors[0].device if tensors else torch.device("cpu")

@@ -1,0 +1,127 @@
+"""A trained quantized network as a plain one that computes in integers; nothing of scheme or backend is left in it."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.grids import FACTORS, layer_input, read_grid, read_qparams, read_weight
+from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer
+from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
+
+__all__ = ["check_exportable", "layer_bits", "lower"]
+
+
+def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None = 0) -> nn.Module:
+    """A copy of the float network `stock` with the quantized network's tensors and its layers in integers.
+
+    With an image factor -1, 0 or 1 everything is a constant: the network for images of that factor (any factor, where
+    bits do not depend on the image). With None the bits are chosen inside the network, for every sample of a batch.
+    Maps what `stock` maps, and agrees with the quantized network up to rounding flips. Raises UserError before
+    calibration, and for what cannot run in integers.
+    """
+    check_exportable(network)
+    lowered = copy.deepcopy(stock).cpu().eval().requires_grad_(False)
+    _copy_trained(lowered, network)
+    adaptive = False
+    for name, quantizers in network.layers.items():
+        layer = lowered.get_submodule(name)
+        dynamic = image_factor is None and varies(quantizers, layer)
+        adaptive |= dynamic
+        parent, _, leaf = name.rpartition(".")
+        new = _dynamic(layer, quantizers, name) if dynamic else _static(layer, quantizers, image_factor or 0, name)
+        setattr(lowered.get_submodule(parent), leaf, new)
+    if adaptive and network.input_module is not None:
+        return _Measured(copy.deepcopy(network.input_module).cpu(), lowered).eval().requires_grad_(False)
+    return lowered
+
+
+def check_exportable(network: QuantizedNetwork) -> None:
+    """Raises UserError where calibration has not happened or the scheme quantizes more than layer inputs."""
+    missing = [name for name, layer in network.layers.items() if not all(bool(q.calibrated) for q in layer)]
+    if missing:
+        raise UserError(f"{missing[0]} is not calibrated; calibrate the network before exporting it")
+    calibrated = getattr(network.input_module, "calibrated", None)
+    if isinstance(calibrated, Tensor) and not bool(calibrated):
+        raise UserError("the image thresholds are not calibrated; calibrate the network before exporting it")
+    others = [*network.blocks, *network.attentions]
+    others += [name for name, layer in network.layers.items() if layer.output is not None]
+    if others:
+        raise UserError(f"{others[0]}: only inputs and weights of layers can be exported; this scheme quantizes more")
+
+
+def layer_bits(network: QuantizedNetwork, factor: int) -> dict[str, float]:
+    """Activation bits of every layer that has an activation quantizer, for images of one factor."""
+    bits = {}
+    for name, quantizers in network.layers.items():
+        if quantizers.activation is not None:
+            x = layer_input(network.model.get_submodule(name))
+            bits[name] = read_qparams(quantizers.activation, x, factor).bit_width.float().mean().item()
+    return bits
+
+
+def varies(quantizers: LayerQuantizers, layer: nn.Module) -> bool:
+    """Whether a layer's activation grid depends on the image factor."""
+    if quantizers.activation is None:
+        return False
+    answers = [read_qparams(quantizers.activation, layer_input(layer), factor) for factor in FACTORS]
+    first = answers[0]
+    return any(not torch.equal(a.scale, first.scale) or not torch.equal(a.high, first.high) for a in answers[1:])
+
+
+def _static(layer: nn.Module, quantizers: LayerQuantizers, factor: int, name: str) -> nn.Module:
+    grid = None if quantizers.activation is None else read_grid(quantizers.activation, layer, factor, name)
+    return StaticLayer(layer, _weight(layer, quantizers, name), layer.bias, grid)  # type: ignore[arg-type]
+
+
+def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str) -> nn.Module:
+    assert quantizers.activation is not None
+    grids = [read_grid(quantizers.activation, layer, factor, name) for factor in FACTORS]
+    if any(grid.parts > 1 or grid.offset is not None for grid in grids):
+        raise UserError(f"{name}: its levels do not fit INT8 at every bit-width; export it routed")
+    unsigned = all(grid.unsigned for grid in grids)
+    if not unsigned and any(grid.high > 127 for grid in grids):
+        raise UserError(f"{name}: its levels fit neither u8 nor i8 at every bit-width; export it routed")
+    quantizer = copy.deepcopy(quantizers.activation).cpu()
+    weight = _weight(layer, quantizers, name)
+    return DynamicLayer(layer, weight, layer.bias, quantizer, unsigned)  # type: ignore[arg-type]
+
+
+def _weight(layer: nn.Module, quantizers: LayerQuantizers, name: str) -> nn.Module:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if quantizers.weight is None:
+        return FloatWeight(weight.detach().clone())
+    return IntegerWeight(*read_weight(copy.deepcopy(quantizers.weight).cpu(), weight.detach(), name))
+
+
+@torch.no_grad()
+def _copy_trained(lowered: nn.Module, network: QuantizedNetwork) -> None:
+    """Fine-tuning has moved tensors; a backend keeps them under the stock network's names."""
+    trained = network.model.state_dict()
+    for name, tensor in lowered.state_dict().items():
+        if name in trained and trained[name].shape == tensor.shape:
+            tensor.copy_(trained[name])
+    for name in network.layers:
+        layer, source = lowered.get_submodule(name), network.model.get_submodule(name)
+        for key in ("weight", "bias"):
+            value = getattr(source, key)
+            if isinstance(value, Tensor):
+                getattr(layer, key).copy_(value)
+
+
+class _Measured(nn.Module):
+    """The network behind the module that measures every input for its quantizers."""
+
+    def __init__(self, input_module: nn.Module, network: nn.Module) -> None:
+        super().__init__()
+        self.input_module = input_module
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        result = self.network(self.input_module(x))
+        assert isinstance(result, Tensor)
+        return result

@@ -1,0 +1,58 @@
+"""Which arithmetic a compiled network really runs in, read from its execution graph."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import openvino
+
+__all__ = ["LayerPrecision", "integer_layers", "runtime_precisions"]
+
+_ARITHMETIC = {"Convolution", "FullyConnected", "MatMul", "GroupConvolution", "Deconvolution"}
+
+
+class LayerPrecision(NamedTuple):
+    """One executed node: `precision` of its inputs (i8, u8, bf16, f32, ...) and `output` of its results."""
+
+    name: str
+    type: str
+    precision: str
+    output: str
+
+
+def runtime_precisions(compiled: openvino.CompiledModel) -> list[LayerPrecision]:
+    """Every node that the device executes, in order; constants, inputs and outputs are left out.
+
+    A node that came from a layer of the torch network bears that layer's module name.
+    """
+    found = []
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = node.get_rt_info()
+        told = {
+            key: info[key].astype(str) for key in ("layerType", "runtimePrecision", "outputPrecisions") if key in info
+        }
+        kind = told.get("layerType", "")
+        if kind in ("Const", "Input", "Output"):
+            continue
+        name = _module_name(node.get_friendly_name())
+        found.append(LayerPrecision(name, kind, told.get("runtimePrecision", ""), told.get("outputPrecisions", "")))
+    return found
+
+
+def integer_layers(compiled: openvino.CompiledModel) -> dict[str, bool]:
+    """Whether each convolution, linear layer or matrix product runs on 8-bit integers, by name."""
+    return {
+        layer.name: layer.precision in ("u8", "i8")
+        for layer in runtime_precisions(compiled)
+        if layer.type in _ARITHMETIC
+    }
+
+
+def _module_name(friendly: str) -> str:
+    """`body.0.body.2/Convolution` (packed) and `__module.body.0.body.2/aten::...` (fresh) are layer `body.0.body.2`."""
+    packed = friendly.removesuffix("/Convolution").removesuffix("/MatMul")
+    if packed != friendly and "/" not in packed:
+        return packed
+    traced = re.fullmatch(r"__module\.(.*?)/aten::(_convolution|linear)/(Convolution|MatMul)", friendly)
+    return traced[1] if traced else friendly

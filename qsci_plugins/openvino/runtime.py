@@ -1,0 +1,182 @@
+"""Upscales images of any size with a model folder, tile by tile; needs openvino and numpy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.gradient import route_factor, tile_gradient
+from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
+
+__all__ = ["Precision", "TileRoute", "Upscaler"]
+
+Image = NDArray[np.uint8]
+#: of what does not run in integers; "auto" is bf16 where the CPU has it: faster, a hundredth of a dB from f32
+Precision = Literal["f32", "bf16", "auto"]
+Progress = Callable[[int, int], None]
+
+#: tiles measured and bucketed by route together, at least a row: more fill the threads better and hold more memory
+_WINDOW = 32
+
+
+@dataclass(frozen=True)
+class TileRoute:
+    """Where a tile lies in the input image, what was measured on it, and the route and mean bits it got."""
+
+    y: int
+    x: int
+    height: int
+    width: int
+    gradient: float
+    factor: int
+    bits: float
+
+
+class Upscaler:
+    """A model folder, ready to run.
+
+    `threads`: of the CPU, default all. `precision`: see `Precision`. `cache_dir` keeps compiled graphs between
+    processes. `overlap`: context around a tile in input pixels, default the manifest's (the receptive radius, which
+    makes tiled and untiled results equal). `tile`: another tile size, or "image" for one tile per image, the whole.
+    Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        device: str = "CPU",
+        threads: int | None = None,
+        precision: Precision | None = None,
+        cache_dir: Path | str | None = None,
+        overlap: int | None = None,
+        tile: tuple[int, int] | Literal["image"] | None = None,
+    ) -> None:
+        self.manifest = load_manifest(folder)
+        self.scale = self.manifest.scale
+        self.overlap = self.manifest.overlap if overlap is None else overlap
+        self.tile = self.manifest.tile if tile is None else tile
+        #: the tiles of the last image, row by row
+        self.last_routes: list[TileRoute] = []
+        self._device = device
+        self._core = openvino.Core()
+        self._config: dict[str, str | int] = {}
+        if device == "CPU":
+            self._config["INFERENCE_PRECISION_HINT"] = self._precision(precision or "f32")
+            if threads is not None:
+                self._config["INFERENCE_NUM_THREADS"] = threads
+        if cache_dir is not None:
+            self._config["CACHE_DIR"] = str(cache_dir)
+        self._weights = read_stored(folder, self.manifest.weights)
+        self._graphs = {entry: read_stored(folder, entry) for entry in {r.graph for r in self.manifest.routes}}
+        self._queues: dict[tuple[StoredFile, tuple[int, int], bool], openvino.AsyncInferQueue] = {}
+        if self.tile != "image":
+            for size in self.tile:
+                plan_axis(2 * size, size, self.overlap, DEFAULT_BLEND)
+
+    def upscale(self, image: Image, progress: Progress | None = None) -> Image:
+        """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is told about every tile.
+
+        Raises UserError for anything but 8-bit RGB of at least one pixel.
+        """
+        result: Image | None = None
+        done = 0
+        for strip in self.strips(image, progress):
+            if result is None:
+                result = np.empty((image.shape[0] * self.scale, *strip.shape[1:]), np.uint8)
+            result[done : done + len(strip)] = strip
+            done += len(strip)
+        assert result is not None
+        return result
+
+    def strips(self, image: Image, progress: Progress | None = None) -> Iterator[Image]:
+        """The rows of the upscaled image, top to bottom, in strips (rows,scale*W,3), as they are finished.
+
+        Memory beyond the image and the model is that of a few rows of tiles.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise UserError(f"the runtime takes 8-bit RGB images (H,W,3), got {image.dtype} {image.shape}")
+        height, width = image.shape[:2] if self.tile == "image" else self.tile
+        rows = plan_axis(image.shape[0], height, self.overlap, DEFAULT_BLEND)
+        columns = plan_axis(image.shape[1], width, self.overlap, DEFAULT_BLEND)
+        self.last_routes = []
+        yield from join(self._rows(image, rows, columns, progress or _ignore), rows, self.scale, 0)
+
+    def _rows(self, image: Image, rows: Axis, columns: Axis, progress: Progress) -> Iterator[Image]:
+        """Each row of tiles, joined along its columns."""
+        total = len(rows.starts) * len(columns.starts)
+        together = max(1, _WINDOW // len(columns.starts))
+        for first in range(0, len(rows.starts), together):
+            window = [(y, x) for y in rows.starts[first : first + together] for x in columns.starts]
+            tiles = self._run(image, window, (rows.tile, columns.tile), total, progress)
+            for start in range(0, len(window), len(columns.starts)):
+                row = tiles[start : start + len(columns.starts)]
+                yield np.concatenate(list(join(row, columns, self.scale, 1)), axis=1)
+
+    def _run(
+        self, image: Image, places: list[tuple[int, int]], size: tuple[int, int], total: int, progress: Progress
+    ) -> list[Image]:
+        """The upscaled tiles at `places`; those of one route run together."""
+        before = len(self.last_routes)
+        routes = [self._measure(image, y, x, *size) for y, x in places]
+        self.last_routes += routes
+        results: list[Image | None] = [None] * len(places)
+        lock = threading.Lock()
+        finished = 0
+
+        def keep(request: openvino.InferRequest, index: int) -> None:
+            nonlocal finished
+            results[index] = request.get_output_tensor(0).data[0].copy()
+            with lock:
+                finished += 1
+                progress(before + finished, total)
+
+        for factor in sorted({route.factor for route in routes}):
+            bucket = [index for index, route in enumerate(routes) if route.factor == factor]
+            queue = self._queue(factor, size, many=len(places) > 1)
+            queue.set_callback(keep)
+            for index in bucket:
+                queue.start_async({0: cut_tile(image, *places[index], *size)[None]}, index)
+            queue.wait_all()
+        return [result for result in results if result is not None]
+
+    def _measure(self, image: Image, y: int, x: int, height: int, width: int) -> TileRoute:
+        tile = image[y : y + height, x : x + width]
+        thresholds = self.manifest.thresholds
+        gradient, factor = 0.0, 0
+        if thresholds is not None:
+            gradient = tile_gradient(tile)
+            factor = route_factor(gradient, *thresholds)
+        return TileRoute(y, x, tile.shape[0], tile.shape[1], gradient, factor, self.manifest.route(factor).fab)
+
+    def _queue(self, factor: int, size: tuple[int, int], many: bool) -> openvino.AsyncInferQueue:
+        """The requests of a route's compiled graph; compiled when first asked for."""
+        entry = self.manifest.route(factor).graph
+        key = (entry, size, many)
+        if key not in self._queues:
+            # graphs of other sizes would pile up where every image is its own tile
+            self._queues = {other: queue for other, queue in self._queues.items() if other[1] == size}
+            model = self._core.read_model(self._graphs[entry], self._weights)
+            if size != self.manifest.tile:
+                model.reshape([1, *size, 3])
+            hint = "THROUGHPUT" if many else "LATENCY"
+            compiled = self._core.compile_model(model, self._device, {**self._config, "PERFORMANCE_HINT": hint})
+            self._queues[key] = openvino.AsyncInferQueue(compiled)
+        return self._queues[key]
+
+    def _precision(self, wanted: Precision) -> str:
+        if wanted != "auto":
+            return wanted
+        return "bf16" if "BF16" in self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES") else "f32"
+
+
+def _ignore(done: int, total: int) -> None:
+    pass

@@ -1,0 +1,117 @@
+"""Model folders: what is in them, how large they are, that the same network gives the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openvino
+import pytest
+import torch
+from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.export import export_float, export_routed, export_static
+from qsci_plugins.openvino.latency import open_graph
+from qsci_plugins.openvino.manifest import load_manifest
+from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
+
+TILE = (20, 24)
+
+
+def graph_of(folder: Path, factor: int) -> openvino.Model:
+    manifest = load_manifest(folder)
+    return openvino.Core().read_model(folder / manifest.route(factor).graph.name, folder / manifest.weights.name)
+
+
+def test_three_routes_share_one_file_of_weights(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr({"layer_mapping": False})
+    written = export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, about={"set": "none"})
+    manifest = load_manifest(tmp_path / "m")
+    assert manifest == written
+    assert manifest.thresholds == (20.0, 60.0)
+    assert [route.factor for route in manifest.routes] == [-1, 0, 1]
+    assert [route.fab for route in manifest.routes] == [3.0, 4.0, 5.0]
+    assert manifest.weight_bits["body.0.body.0"] == 4
+    assert manifest.weight_bits["tail.1"] == 8
+    assert manifest.about["set"] == "none"
+    assert len(manifest.files()) == 4
+    assert {file.name for file in (tmp_path / "m").iterdir()} == {
+        "manifest.json",
+        *(file.name for file in manifest.files()),
+    }
+    weights = sum(layer.weight.numel() for layer in stock.modules() if isinstance(layer, torch.nn.Conv2d))
+    assert weights < manifest.weights.bytes < 1.2 * weights + 2000
+
+
+def test_every_quantized_layer_of_every_route_runs_in_8_bits(tmp_path: Path) -> None:
+    for placement, settings in ((ADABM_BODY, {}), (EVERYWHERE, {"weight_bits": 8, "activation_bits": 8})):
+        stock, network = calibrated_edsr(settings, placement)
+        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+        for factor in (-1, 0, 1):
+            layers = integer_layers(open_graph(graph_of(tmp_path / "m", factor)))
+            assert set(layers) == set(network.layers)
+            assert all(layers.values()), layers
+
+
+def test_activations_between_two_quantized_layers_stay_8_bit(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr()
+    export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    written = {layer.name: layer.output for layer in runtime_precisions(open_graph(graph_of(tmp_path / "m", 0)))}
+    # behind these, the next quantized layer follows without a sum between
+    for name in ("body.0.body.0", "body.1.body.0", "tail.0.0"):
+        assert written[name] in ("u8", "i8"), name
+
+
+def test_where_bits_do_not_follow_the_image_one_graph_serves_all(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr(placement=ADABM_BODY)
+    for quantizers in network.layers.values():
+        if quantizers.counted:
+            quantizers.activation.bit_width.limits = (6, 6)
+    manifest = export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    assert len({route.graph.name for route in manifest.routes}) == 1
+    stock, network = calibrated_edsr({"image_mapping": False})
+    manifest = export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    assert len(manifest.routes) == 1
+    assert manifest.thresholds is None
+
+
+def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr()
+    first = export_routed(network, stock, tmp_path / "a", tile=TILE, scale=2, overlap=2)
+    second = export_routed(network, stock, tmp_path / "b", tile=TILE, scale=2, overlap=2)
+    assert first == second
+
+
+@torch.no_grad()
+def test_integer_files_are_a_third_of_the_float_ones(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr(width=32, blocks=1)
+    file = export_float(stock, tmp_path / "float", tile=TILE)
+    manifest = export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    assert manifest.weights.bytes < 0.3 * file.with_suffix(".bin").stat().st_size
+    image = torch.rand(1, 3, *TILE) * 255
+    assert abs(open_graph(file)([image.numpy()])[0] - stock(image).numpy()).max() < 1e-2
+
+
+def test_impossible_exports_are_refused(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr()
+    with pytest.raises(UserError, match="too small for an overlap"):
+        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=20)
+    with pytest.raises(UserError, match="is its scale 3"):
+        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=3, overlap=2)
+    network.layers["tail.1"].activation.calibrated.fill_(False)
+    with pytest.raises(UserError, match="not calibrated"):
+        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_networks_of_values_up_to_one_take_the_same_images(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr({"weight_bits": 8, "activation_bits": 8}, EVERYWHERE, value_range=1.0)
+    export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    image = torch.randint(0, 256, (1, *TILE, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        network.input_module.lower.fill_(-1.0)
+        network.input_module.upper.fill_(1e9)
+        expected = (network.model(image.permute(0, 3, 1, 2) / 255) * 255).clamp(0, 255).round().permute(0, 2, 3, 1)
+    actual = torch.from_numpy(open_graph(graph_of(tmp_path / "m", 0))([image.numpy()])[0])
+    assert actual.dtype == torch.uint8
+    assert (actual.float() - expected).abs().mean() < 1
+    assert actual.float().std() > 5

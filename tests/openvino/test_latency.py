@@ -1,0 +1,39 @@
+"""Latencies are measured on the models' own inputs, and precisions are those asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openvino_networks import calibrated_edsr
+from qsci_plugins.openvino.convert import convert
+from qsci_plugins.openvino.export import export_static
+from qsci_plugins.openvino.latency import has_bf16, measure, open_graph
+from qsci_plugins.openvino.precisions import runtime_precisions
+
+
+def test_measures_images_and_float_tensors_side_by_side(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr(width=16)
+    manifest = export_static(network, stock, tmp_path / "m", tile=(48, 64), scale=2, overlap=2)
+    models = {
+        "large": open_graph(convert(stock, (1, 3, 192, 256)), threads=1),
+        "small": open_graph(convert(stock, (1, 3, 12, 16)), threads=1),
+        "ours": open_graph(
+            tmp_path / "m" / manifest.routes[0].graph.name, tmp_path / "m" / manifest.weights.name, threads=1
+        ),
+    }
+    told = measure(models, (48, 64), repeats=5)
+    assert set(told) == set(models)
+    for latency in told.values():
+        assert 0 < latency.fast_ms <= latency.median_ms <= latency.slowest_ms
+    assert told["small"].median_ms < told["large"].median_ms
+
+
+def test_float_layers_take_the_precision_asked_for() -> None:
+    stock, _ = calibrated_edsr(blocks=1)
+    model = convert(stock, (1, 3, 16, 16))
+    wanted = ["f32", "bf16"] if has_bf16() else ["f32"]
+    for precision in wanted:
+        compiled = open_graph(model, precision=precision, threads=1)
+        layers = [layer for layer in runtime_precisions(compiled) if layer.type == "Convolution"]
+        assert layers
+        assert {layer.precision for layer in layers[1:-1]} == {precision}

@@ -1,0 +1,91 @@
+"""A damaged model folder is refused with the reason, whatever byte is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.manifest import MANIFEST, VERSION, Manifest, Route, load_manifest, stored
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    files = {name: name.encode() * 40 for name in ("minus-0123456789ab.xml", "weights-0123456789ab.bin")}
+    entries = [stored(name, content) for name, content in files.items()]
+    manifest = Manifest(
+        scale=2,
+        tile=(20, 30),
+        overlap=7,
+        value_range=255.0,
+        weights=entries[1],
+        routes=(Route(-1, entries[0], {"body.0": 3.0}, 3.0), Route(1, entries[0], {"body.0": 5.0}, 5.0)),
+        thresholds=(12.5, 80.25),
+        weight_bits={"body.0": 4.0},
+        about={"made of": "words"},
+    )
+    write_folder(tmp_path / "model", manifest, files)
+    return tmp_path / "model"
+
+
+def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
+    manifest = load_manifest(folder)
+    assert manifest.tile == (20, 30)
+    assert manifest.thresholds == (12.5, 80.25)
+    assert manifest.route(1).bits == {"body.0": 5.0}
+    assert (folder / MANIFEST).read_bytes() == manifest.to_bytes()
+    assert len(manifest.files()) == 2
+
+
+def test_every_flipped_byte_of_the_manifest_is_noticed(folder: Path) -> None:
+    content = (folder / MANIFEST).read_bytes()
+    for position in range(0, len(content), 3):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << (position % 8)
+        (folder / MANIFEST).write_bytes(flipped)
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            load_manifest(folder)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "longer"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_every_damaged_file_is_named(folder: Path, damage: str, index: int) -> None:
+    file = folder / load_manifest(folder).files()[index].name
+    content = file.read_bytes()
+    if damage == "missing":
+        file.unlink()
+    else:
+        changed = {"truncated": content[:-1], "flipped": b"?" + content[1:], "longer": content + b" "}
+        file.write_bytes(changed[damage])
+    with pytest.raises(UserError, match=file.name):
+        load_manifest(folder)
+
+
+@pytest.mark.parametrize("length", [0, 1, 200])
+def test_a_truncated_manifest_is_damaged(folder: Path, length: int) -> None:
+    (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:length])
+    with pytest.raises(UserError, match="damaged"):
+        load_manifest(folder)
+
+
+def test_a_newer_version_asks_for_an_update(folder: Path) -> None:
+    content = json.loads((folder / MANIFEST).read_bytes())
+    content["version"] = VERSION + 1
+    (folder / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="update qsci-plugins"):
+        load_manifest(folder)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"format": "onnx", "version": 1, "sha256": ""}', "[" * 100_000])
+def test_other_json_is_not_ours(folder: Path, text: str) -> None:
+    (folder / MANIFEST).write_text(text)
+    with pytest.raises(UserError, match="damaged or not ours"):
+        load_manifest(folder)
+
+
+def test_no_folder_and_no_model_in_it(tmp_path: Path) -> None:
+    for target in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no model folder"):
+            load_manifest(target)

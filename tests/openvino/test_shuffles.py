@@ -1,0 +1,86 @@
+"""Rewriting pixel shuffles changes no result, and leaves integers to be moved."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from openvino_networks import EVERYWHERE, calibrated_edsr
+from qsci_plugins.openvino import convert as conversion
+from qsci_plugins.openvino.convert import convert
+from qsci_plugins.openvino.latency import open_graph
+from qsci_plugins.openvino.lowering import lower
+from qsci_plugins.openvino.precisions import runtime_precisions
+from torch import nn
+
+
+def as_it_was(monkeypatch: pytest.MonkeyPatch, module: nn.Module, shape: tuple[int, ...]) -> openvino.Model:
+    with monkeypatch.context() as patch:
+        patch.setattr(conversion, "hoist_quantizers", lambda model: 0)
+        patch.setattr(conversion, "pixel_shuffles_as_copies", lambda model: 0)
+        return convert(module, shape)
+
+
+def kinds(model: openvino.Model) -> list[str]:
+    return [node.get_type_name() for node in model.get_ordered_ops()]
+
+
+def infer(model: openvino.Model, x: np.ndarray) -> np.ndarray:
+    return np.array(open_graph(model, threads=1)([x])[0])
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_quantizers_move_before_shuffles_exactly(monkeypatch: pytest.MonkeyPatch, scale: int) -> None:
+    stock, network = calibrated_edsr({"weight_bits": 8, "activation_bits": 8}, EVERYWHERE, scale=scale, blocks=1)
+    lowered = lower(stock, network)
+    before, after = as_it_was(monkeypatch, lowered, (1, 3, 12, 10)), convert(lowered, (1, 3, 12, 10))
+    assert "DepthToSpace" not in kinds(before)
+    stages = 2 if scale == 4 else 1
+    assert kinds(after).count("DepthToSpace") == stages
+    for node in after.get_ordered_ops():
+        if node.get_type_name() == "DepthToSpace":
+            assert node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+            assert node.get_attributes()["mode"] == "blocks_first"
+    x = np.random.default_rng(0).uniform(0, 255, (1, 3, 12, 10)).astype(np.float32)
+    difference = np.abs(infer(before, x) - infer(after, x))
+    assert np.median(difference) < 1e-3
+    assert difference.mean() < 0.02
+    moved = [layer for layer in runtime_precisions(open_graph(after)) if layer.type == "DepthToSpace"]
+    assert [layer.precision in ("u8", "i8") for layer in moved] == [True] * stages
+
+
+class Shuffled(nn.Module):
+    """A float convolution, perhaps something behind it, a pixel shuffle."""
+
+    def __init__(self, between: nn.Module, twice: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.between = between
+        self.shuffle = nn.PixelShuffle(2)
+        self.twice = twice
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.between(self.conv(x))
+        shuffled = self.shuffle(y)
+        return shuffled + y.mean() if self.twice else shuffled
+
+
+@pytest.mark.parametrize(
+    ("module", "rewritten"),
+    [
+        (Shuffled(nn.ReLU()), True),
+        (Shuffled(nn.BatchNorm2d(12).eval()), True),
+        (Shuffled(nn.Softmax(1)), False),
+        (Shuffled(nn.Identity(), twice=True), False),
+    ],
+    ids=["relu", "batch-norm", "softmax", "used-twice"],
+)
+def test_only_what_keeps_its_result_is_rewritten(module: nn.Module, rewritten: bool) -> None:
+    model = convert(module.eval(), (1, 3, 6, 8), 1.0)
+    assert ("DepthToSpace" in kinds(model)) == rewritten
+    x = np.random.default_rng(0).uniform(0, 1, (1, 3, 6, 8)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    assert np.abs(infer(model, x) - expected).max() < 1e-5
