@@ -1,4 +1,4 @@
-"""A backend in twenty lines, for tests of schemes: forward hooks and torch's own parametrizations."""
+"""A backend in twenty lines, for tests of schemes: forward hooks, and a forward with the weight quantized."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn import functional as F
 
 from qsci_plugins.schemes.attention import attach_attention
 from qsci_plugins.schemes.placement import Placement
@@ -33,7 +33,8 @@ def apply_plain(
         if quantizers.activation is not None:
             layer.register_forward_pre_hook(_before(quantizers.activation))
         if quantizers.weight is not None:
-            parametrize.register_parametrization(layer, "weight", quantizers.weight, unsafe=True)
+            layer.add_module("weight_quantizer", quantizers.weight)
+            layer.forward = _with_weight(layer, quantizers.weight)  # type: ignore[method-assign]
         if quantizers.output is not None:
             layer.register_forward_hook(_after(quantizers.output))
     for name, quantizer in plan.blocks.items():
@@ -46,6 +47,13 @@ def apply_plain(
     return QuantizedNetwork(
         model, "plain", scheme, plan.layers, images, value_range, blocks=plan.blocks, attentions=plan.attentions
     )
+
+
+def _with_weight(layer: nn.Module, quantizer: nn.Module) -> Any:
+    if isinstance(layer, nn.Linear):
+        return lambda x: F.linear(x, quantizer(layer.weight), layer.bias)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return lambda x: layer._conv_forward(x, quantizer(layer.weight), layer.bias)
 
 
 def _before(quantizer: nn.Module) -> Any:

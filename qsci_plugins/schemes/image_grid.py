@@ -26,6 +26,8 @@ class ImageGridActivation(RangeActivation):
     on_grid: Tensor
     step: Tensor
     offset: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, channels: int, *, clipping: float = 0.5) -> None:
         super().__init__(StaticBitWidth(8), integer=True, clipping=clipping)
@@ -33,24 +35,26 @@ class ImageGridActivation(RangeActivation):
         self.register_buffer("on_grid", torch.zeros((), dtype=torch.bool))
         self.register_buffer("step", torch.ones(()))
         self.register_buffer("offset", torch.zeros(1, channels, 1, 1))
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.zeros(()))
 
     def qparams(self, x: Tensor) -> QParams:
         if not self.on_grid:
             return super().qparams(x)
-        step = self.step
-        return QParams(step, self.offset, step.new_tensor(-255.0), step.new_tensor(254.0), step.new_tensor(8.0))
+        return QParams(self.step, self.offset, self.low, self.high, self.step.new_tensor(8.0))
 
     def reduce(self, x: Tensor) -> Tensor:
-        """[min, max, mean deviation, step, offset of every channel]; step 0 where x lies on no grid."""
-        grid = x.new_zeros(1 + self.channels)
+        """[min, max, mean deviation, step, then of every channel: offsets, minima, maxima]; step 0: on no grid."""
+        grid = x.new_zeros(1 + 3 * self.channels)
         rows = x.transpose(0, 1).flatten(1)
         step = _grid_step(rows)
         if step is not None and x.shape[1] == self.channels:
             first = rows[:, :1]
-            offset = first - (first / step).round() * step
+            # half a step counts as +0.5 in every channel, whatever the last digit says
+            offset = first - (first / step + 0.499).floor() * step
             position = (rows - offset) / step
             if (position - position.round()).abs().max() < 0.02:
-                grid = torch.cat([step.reshape(1), offset.flatten()])
+                grid = torch.cat([step.reshape(1), offset.flatten(), rows.amin(1), rows.amax(1)])
         return torch.cat([super().reduce(x), grid])
 
     @torch.no_grad()
@@ -58,13 +62,17 @@ class ImageGridActivation(RangeActivation):
         if not self._batches:
             return
         grids = torch.stack(self._batches)[:, 3:]
-        step, offset = grids[0, 0], grids[0, 1:]
-        off = (grids[:, 1:] - offset) / step.clamp_min(1e-12)
-        same = bool(step > 0) and bool(((grids[:, 0] / step - 1).abs() < 0.01).all())
-        self.on_grid.fill_(same and bool(((off - off.round()).abs() < 0.02).all()))
-        if self.on_grid:
+        steps, (offsets, minima, maxima) = grids[:, 0], grids[:, 1:].split(self.channels, 1)
+        step = steps[0].clamp_min(1e-12)
+        apart = (offsets - offsets[0]) / step
+        on_grid = (steps > 0).all() and ((steps / step - 1).abs() < 0.01).all() and ((apart - apart.round()).abs() < 0.02).all()
+        self.on_grid.copy_(on_grid)
+        if on_grid:
             self.step.copy_(step)
-            self.offset.copy_(offset.reshape(1, -1, 1, 1))
+            self.offset.copy_(offsets[0].reshape(1, -1, 1, 1))
+            # wherever black and white are, the 256 grey levels of every channel lie between these
+            self.low.copy_((((maxima.amax(0) - offsets[0]) / step).round() - 255).amin())
+            self.high.copy_((((minima.amin(0) - offsets[0]) / step).round() + 255).amax())
         super().initialise()
 
     def refine(self, x: Tensor) -> None:
@@ -83,5 +91,4 @@ def _grid_step(rows: Tensor) -> Tensor | None:
         # what float arithmetic makes of equal grey levels is no step
         gaps = gaps[gaps > 1e-4 * (values[-1] - values[0])]
         steps.append((values[-1] - values[0]) / ((values[-1] - values[0]) / gaps.min()).round())
-    step = torch.stack(steps).amin()
-    return step
+    return torch.stack(steps).amin()
