@@ -30,11 +30,11 @@ class PlainProgress(Progress):
     def stage(self, title: str, total: int) -> Iterator[Advance]:
         started = shown = time.monotonic()
 
-        def advance(done: int, text: str = "", total: int | None = total) -> None:
+        def advance(done: float, text: str = "", total: int | None = total) -> None:
             nonlocal shown
             if time.monotonic() - shown >= self._pause:
                 shown = time.monotonic()
-                self.note(f"{title}: {done} of {total}{f', {text}' if text else ''}")
+                self.note(f"{title}: {done:.4g} of {total}{f', {text}' if text else ''}")
 
         self.note(f"{title} ...")
         yield advance
@@ -55,7 +55,7 @@ class _Bars(Progress):
         started = time.monotonic()
         task = self._bars.add_task(title, total=total, text="")
 
-        def advance(done: int, text: str = "", total: int | None = None) -> None:
+        def advance(done: float, text: str = "", total: int | None = None) -> None:
             self._bars.update(task, completed=done, text=text, **({} if total is None else {"total": total}))
 
         try:

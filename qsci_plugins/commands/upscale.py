@@ -62,14 +62,18 @@ def upscale(
     written = []
     with progress.stage("upscaling", len(files)) as advance:
         for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):
+
+            def on_tile(tile: int, total: int, before: int = done - 1) -> None:
+                advance(before + tile / total)
+
             try:
-                _upscale_file(upscaler, file, target)
+                _upscale_file(upscaler, file, target, on_tile)
                 written.append(target)
             except UserError as error:
                 if on_error is None:
                     raise
                 on_error(error)
-            advance(done, file.name)
+            advance(done)
     return written
 
 
@@ -80,9 +84,9 @@ def model_folder(path: Path) -> Path:
     return path / "model" if (path / "model").is_dir() else path
 
 
-def _upscale_file(upscaler: Any, file: Path, target: Path) -> None:
+def _upscale_file(upscaler: Any, file: Path, target: Path, on_tile: Callable[[int, int], None]) -> None:
     photo = read_photo(file)
-    enlarged = upscaler.upscale(photo.rgb)
+    enlarged = upscaler.upscale(photo.rgb, on_tile)
     alpha = None if photo.alpha is None else _enlarged_alpha(photo.alpha, enlarged.shape[1], enlarged.shape[0])
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

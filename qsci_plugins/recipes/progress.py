@@ -23,5 +23,5 @@ class Progress:
         yield _ignore
 
 
-def _ignore(done: int, text: str = "", total: int | None = None) -> None:
+def _ignore(done: float, text: str = "", total: int | None = None) -> None:
     """Nobody watches."""
