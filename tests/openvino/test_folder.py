@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino import folder as writing
 from qsci_plugins.openvino.folder import write_folder

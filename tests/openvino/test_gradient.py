@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.schemes.bit_width import ImageToBit
 from qsci_plugins.schemes.content import image_gradient

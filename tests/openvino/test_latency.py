@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from openvino_networks import calibrated_edsr
+
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_static
 from qsci_plugins.openvino.latency import has_bf16, measure, open_graph

@@ -8,6 +8,8 @@ import openvino
 import pytest
 import torch
 from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, force_factor, plain_apply, smooth_images
+from torch import Tensor, nn
+
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.latency import open_graph
@@ -18,7 +20,6 @@ from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
 from qsci_plugins.schemes.weight import ChannelWeight
-from torch import Tensor, nn
 
 BODY_ONLY = Placement(("body.*",))
 
@@ -128,7 +129,7 @@ def test_fewer_bits_stay_exact_in_8_bit_arithmetic() -> None:
     identity = nn.Conv2d(4, 4, 1, bias=False)
     identity.weight.copy_(torch.eye(4).reshape(4, 4, 1, 1))
     x = torch.linspace(-2, 2, 4 * 32 * 32).reshape(1, 4, 32, 32)
-    for bits in (2, 3, 4, 6, 7, 8):
+    for bits in (2, 5, 8):
         high = 2 ** (bits - 1) - 1
         stock, network = one_layer(identity, Levels(1.0 / high, -high - 1, high))
         actual, compiled = run(lower(stock, network), x)
@@ -223,7 +224,7 @@ def test_what_cannot_run_in_integers_is_refused_with_the_way_out() -> None:
     per_channel.levels[0] = torch.linspace(0.1, 0.2, 6).reshape(1, 6, 1, 1)
     for activation in (per_channel, Levels(0.1, -8, 7, torch.tensor(0.3)), Levels(0.1, -900, 900)):
         stock, network = one_layer(layer, activation)
-        with pytest.raises(UserError, match="^0: "):
+        with pytest.raises(UserError, match=r"^0: "):
             lower(stock, network)
 
 

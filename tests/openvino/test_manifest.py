@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.folder import write_folder
 from qsci_plugins.openvino.manifest import MANIFEST, VERSION, Manifest, Route, load_manifest, stored

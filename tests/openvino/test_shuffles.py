@@ -7,12 +7,13 @@ import openvino
 import pytest
 import torch
 from openvino_networks import EVERYWHERE, calibrated_edsr
+from torch import nn
+
 from qsci_plugins.openvino import convert as conversion
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.openvino.precisions import runtime_precisions
-from torch import nn
 
 
 def as_it_was(monkeypatch: pytest.MonkeyPatch, module: nn.Module, shape: tuple[int, ...]) -> openvino.Model:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import cut_tile, join, plan_axis
 
