@@ -22,6 +22,7 @@ from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.brevitas import apply, quantize
 from qsci_plugins.brevitas.onnx import export_qcdq, export_qonnx
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -136,6 +137,16 @@ def test_attention_and_video_export_too(tmp_path: Path) -> None:
         if kind in ("Convolution", "FullyConnected") and precision in ("u8", "i8")
     )
     assert in_integers == len(quantized.layers)
+
+
+@pytest.mark.parametrize("settings", [{"name": "adabm"}, {"name": "cadyq"}, STATIC["qsci 8 bits"]])
+def test_adaptive_networks_go_through_the_same_lowering_as_nncf_models(settings: dict[str, Any]) -> None:
+    """8-bit weights may reach -128, which int8 holds."""
+    quantized, x = quantized_edsr(settings), images()
+    with torch.no_grad():
+        expected = quantized.model.eval()(x)
+        output = lower(edsr(), quantized, None)(x)
+    assert_equal_but_for_flips(output.numpy(), expected)
 
 
 def test_brevitas_own_exporter_knows_our_quantizers(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def read_weight(quantizer: Quantizer, weight: Tensor, name: str) -> tuple[Tensor
     if p.scale.numel() not in (1, weight.shape[0]) or (p.scale.numel() > 1 and p.scale.shape[0] != weight.shape[0]):
         raise UserError(f"{name}: a weight step per input channel cannot run in integers; set scheme.form: integer")
     integers = quantizer.integers(weight)
-    if integers.abs().max() > 127:
+    if integers.max() > 127 or integers.min() < -128:
         raise UserError(f"{name}: weights of {p.bit_width.max().item():.0f} bits do not fit INT8; use 8 bits or less")
     step = p.scale.detach().reshape(-1, *[1] * (weight.dim() - 1))
     return integers.to(torch.int8).cpu(), step.cpu().clone()
