@@ -31,6 +31,7 @@ def apply_plain(
     for name, quantizers in plan.layers.items():
         layer = model.get_submodule(name)
         if quantizers.activation is not None:
+            layer.add_module("activation_quantizer", quantizers.activation)
             layer.register_forward_pre_hook(_before(quantizers.activation))
         if quantizers.weight is not None:
             layer.add_module("weight_quantizer", quantizers.weight)
@@ -43,6 +44,7 @@ def apply_plain(
         attach_attention(model.get_submodule(name), attention)
     images = scheme.input_module(value_range)
     if images is not None:
+        model.add_module("image_module", images)
         model.register_forward_pre_hook(lambda module, args: (images(args[0]), *args[1:]))
     return QuantizedNetwork(
         model, "plain", scheme, plan.layers, images, value_range, blocks=plan.blocks, attentions=plan.attentions

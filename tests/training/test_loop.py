@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qsci_plugins.data.patches import PatchPairs
+from qsci_plugins.errors import UserError
+from qsci_plugins.training.loop import LoopSettings, learning_rate_at, train
+
+SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, cpu=True)
+
+
+def _network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 12, 3, padding=1), nn.PixelShuffle(2))
+
+
+def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    low, high = batch
+    return F.l1_loss(model(low / 255), high / 255), {}
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PatchPairs:
+    generator = np.random.default_rng(0)
+    return PatchPairs([generator.integers(0, 256, (40, 52, 3), dtype=np.uint8)], scale=2, patch=8)
+
+
+def test_training_lowers_the_loss(pairs: PatchPairs) -> None:
+    losses: list[float] = []
+    settings = LoopSettings(steps=60, learning_rate=1e-2, warmup=5, cpu=True)
+    train(_network(), _loss, lambda s, r, w: pairs.draw(0, 0, 4, r, w), settings, on_step=_keep(losses))
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(pairs: PatchPairs, tmp_path: Path) -> None:
+    def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        return pairs.draw(3, step, 4, rank, world)
+
+    whole = train(_network(), _loss, draw, SETTINGS).weights
+    file = tmp_path / "checkpoint.pt"
+
+    def interrupt(step: int, scalars: dict[str, float]) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    first = train(_network(), _loss, draw, SETTINGS, file, on_step=interrupt)
+    assert (first.steps, first.finished) == (5, False)
+    # the process that goes on starts from other random weights
+    rest = train(_network(seed=9), _loss, draw, SETTINGS, file)
+    assert (rest.steps, rest.finished) == (8, True)
+    for name, tensor in whole.items():
+        assert torch.equal(rest.weights[name], tensor), name
+
+
+def test_a_hard_kill_goes_back_to_the_last_checkpoint(pairs: PatchPairs, tmp_path: Path) -> None:
+    def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        return pairs.draw(3, step, 4, rank, world)
+
+    def die(step: int, scalars: dict[str, float]) -> None:
+        if step == 5:
+            raise MemoryError
+
+    file = tmp_path / "checkpoint.pt"
+    with pytest.raises(MemoryError):
+        train(_network(), _loss, draw, SETTINGS, file, on_step=die)
+    assert torch.load(file, weights_only=True)["step"] == 3
+    resumed = train(_network(seed=9), _loss, draw, SETTINGS, file).weights
+    whole = train(_network(), _loss, draw, SETTINGS).weights
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_another_networks_checkpoint_is_refused(pairs: PatchPairs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+    other = nn.Conv2d(3, 3, 1)
+    with pytest.raises(UserError, match=r"checkpoint\.pt does not continue this run"):
+        train(other, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(UserError, match="does not continue"):
+        train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(pairs: PatchPairs) -> None:
+    with pytest.raises(UserError, match=r"at step 0; lower train\.learning_rate"):
+        train(
+            _network(),
+            lambda model, batch: (model(batch[0]).mean() * float("nan"), {}),
+            lambda s, r, w: pairs.draw(0, s, 4, r, w),
+            SETTINGS,
+        )
+
+
+def test_the_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate_at(SETTINGS, step) for step in range(9)]
+    assert rates[0] == pytest.approx(5e-3)
+    assert rates[2] == pytest.approx(1e-2)
+    assert rates[8] == pytest.approx(1e-2 * SETTINGS.final_fraction)
+    assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_processes_share_one_global_batch(pairs: PatchPairs) -> None:
+    low, high = pairs.draw(5, 11, 6)
+    parts = [pairs.draw(5, 11, 6, rank, 2) for rank in range(2)]
+    assert torch.equal(torch.cat([parts[0][0], parts[1][0]]), torch.cat([low[::2], low[1::2]]))
+    assert torch.equal(torch.cat([parts[0][1], parts[1][1]]), torch.cat([high[::2], high[1::2]]))
+
+
+def _keep(losses: list[float]):  # type: ignore[no-untyped-def]
+    return lambda step, scalars: losses.append(scalars["loss"])
