@@ -21,7 +21,7 @@ __all__ = ["TiledGraph", "default_int8_graph", "float_graph", "quiet"]
 
 def float_graph(network: Network, tile: tuple[int, int]) -> openvino.Model:
     """The float network as an OpenVINO model of one static tile (1,3,*tile)."""
-    return convert(network.module, (1, network.channels, *tile), network.value_range)
+    return convert(network.module, (1, network.channels, *tile), network.value_range, tuned=False)
 
 
 def default_int8_graph(network: Network, tile: tuple[int, int], patches: Tensor) -> openvino.Model:

@@ -10,7 +10,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.exported import model_scale, openvino_form
 from qsci_plugins.recipes.measure import Form, measure
-from qsci_plugins.recipes.outputs import RECIPE_FILE
+from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
 from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
@@ -49,7 +49,7 @@ def _forms(run: Path, recipe: Recipe) -> tuple[dict[str, Form], int]:
     # these bring in torch and a backend, which a model folder alone does without
     from qsci_plugins.recipes.float_training import load_recipe_network
     from qsci_plugins.recipes.measure import BitMeter, float_form
-    from qsci_plugins.recipes.steps import CHECKPOINT, MODEL, backend
+    from qsci_plugins.recipes.steps import MODEL, backend
 
     network = load_recipe_network(recipe.model, recipe.seed)
     if not (run / CHECKPOINT).is_file():

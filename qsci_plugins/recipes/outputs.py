@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,16 +12,24 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["RECIPE_FILE", "STATES", "check_output", "work_folder", "write_bytes", "write_text"]
+__all__ = ["CHECKPOINT", "JOURNAL", "RECIPE_FILE", "STATES", "check_output", "work_folder", "write_bytes", "write_text"]
 
 #: what marks a folder as a run's, finished or not
 RECIPE_FILE = "recipe.yaml"
 
+#: the trained result, which a run that is interrupted later does not train again
+CHECKPOINT = "checkpoint.pt"
+
 #: what a run goes on from after an interruption; removed from the finished folder
 STATES = "*.state"
 
-#: free bytes below which a failed write (whose own error may not say so) is put down to a full disk
-_FULL = 256 * 1024
+#: the state that is nothing to go on from by itself: how long the steps took
+JOURNAL = "journal.state"
+
+_KEPT = (RECIPE_FILE, CHECKPOINT, STATES)
+
+#: what torch's own writer says, in a RuntimeError, when the disk refuses
+_WRITER = re.compile("inline_container|iostream|PytorchStreamWriter")
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -56,20 +65,33 @@ def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path
             _adopt(work, recipe, force)
             try:
                 yield work
-            except BaseException:
-                if not _has_state(work):
-                    shutil.rmtree(work, ignore_errors=True)
+                _swap(work, output)
+            except BaseException as error:
+                _leave(work, error)
                 raise
-            for state in work.glob(STATES):
-                state.unlink()
-            _swap(work, output)
+        for state in output.glob(STATES):
+            state.unlink()
     except OSError as error:
-        raise _refused(error, work) from error
-    except RuntimeError as error:  # what torch's and OpenVINO's C++ writers raise on a full disk
-        free = _free(output.parent)
-        if free is None or free > _FULL:
-            raise
-        raise UserError(f"cannot write {output}: the disk is full") from error
+        with suppress(OSError):
+            work.rmdir()  # where not even the recipe could be written
+        raise UserError(_reason(error, work)) from error
+
+
+def _leave(work: Path, error: BaseException) -> None:
+    """Keeps what an unfinished run can go on from, and removes the rest; says so in what the user can put right."""
+    kept = _has_state(work)
+    with suppress(OSError):
+        if kept:
+            _clear(work, _KEPT)
+        else:
+            shutil.rmtree(work)
+    hint = f"; the steps done are kept in {work}, and the same command goes on from there" if kept else ""
+    if isinstance(error, UserError):
+        raise UserError(f"{error}{hint}") from error
+    if isinstance(error, OSError):
+        raise UserError(f"{_reason(error, work)}{hint}") from error
+    if isinstance(error, RuntimeError) and _WRITER.search(str(error)):
+        raise UserError(f"cannot write to {work}: the disk is full{hint}") from error
 
 
 def write_text(file: Path, text: str) -> None:
@@ -92,21 +114,29 @@ def _adopt(work: Path, recipe: str, force: bool) -> None:
     found = work / RECIPE_FILE
     if found.is_file():
         if found.read_text(encoding="utf-8") == recipe:
+            _clear(work, _KEPT)
             return
         if not force:
             raise UserError(f"{work} was left by an interrupted run of another recipe; remove it, or use --force")
     elif any(work.iterdir()):
         raise UserError(f"{work} is in the way, and not a run's; remove it or name another output")
+    _clear(work)
+    write_text(found, recipe)
+
+
+def _clear(work: Path, keep: tuple[str, ...] = ()) -> None:
+    """Removes what is not of these patterns, such as what a killed process had not finished."""
     for entry in work.iterdir():
+        if any(entry.match(pattern) for pattern in keep):
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    write_text(found, recipe)
 
 
 def _has_state(work: Path) -> bool:
-    return next(work.glob(STATES), None) is not None
+    return any(state.name != JOURNAL for state in work.glob(STATES))
 
 
 def _swap(work: Path, output: Path) -> None:
@@ -149,14 +179,8 @@ def _locked(work: Path, output: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _refused(error: OSError, work: Path) -> UserError:
+def _reason(error: OSError, work: Path) -> str:
     where = error.filename or work
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"cannot write {where}: the disk is full")
-    return UserError(f"{where}: {error.strerror or error}")
-
-
-def _free(folder: Path) -> int | None:
-    with suppress(OSError):
-        return shutil.disk_usage(folder).free
-    return None
+        return f"cannot write to {where}: the disk is full"
+    return f"{where}: {error.strerror or error}"

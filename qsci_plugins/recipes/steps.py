@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.recipes.baselines import quiet
-from qsci_plugins.recipes.outputs import write_text
+from qsci_plugins.recipes.outputs import CHECKPOINT, JOURNAL, write_text
 from qsci_plugins.recipes.prepare import Prepared
 from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["CHECKPOINT", "MODEL", "Journal", "backend", "calibrated", "fine_tuned"]
+__all__ = ["MODEL", "Journal", "backend", "calibrated", "fine_tuned"]
 
-#: the quantized network in torch, and the folder to deploy
-CHECKPOINT = "checkpoint.pt"
+#: the folder to deploy
 MODEL = "model"
 
 
@@ -27,7 +26,7 @@ class Journal:
     """Seconds of every step, kept in the work folder so that an interrupted run adds to them."""
 
     def __init__(self, work: Path) -> None:
-        self._file = work / "journal.state"
+        self._file = work / JOURNAL
         self.seconds: dict[str, float] = json.loads(self._file.read_text()) if self._file.is_file() else {}
 
     @contextmanager
