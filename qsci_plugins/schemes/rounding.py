@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["dequantize", "fake_quantize", "quantize", "round_ste"]
+__all__ = ["dequantize", "fake_quantize", "quantize", "quantized_again", "round_ste"]
 
 #: elements of a tensor to work on at a time, so that what is computed in between stays in a core's cache
 _ELEMENTS = 1 << 18
@@ -107,6 +107,13 @@ class _FakeQuantize(torch.autograd.Function):
                 _add_product(to_scale, g, z.sub_(v.addcmul_(v, clipped, value=-1)))
             torch.addcmul(g, g, clipped, value=-1, out=gx)
         return grad_x, *sums
+
+
+def quantized_again(made_by: Any) -> Callable[[], Tensor] | None:
+    """What computes a tensor once more from the `grad_fn` that `fake_quantize` gave it; None for any other grad_fn."""
+    if type(made_by) is not _FakeQuantize._backward_cls:  # type: ignore[attr-defined]
+        return None
+    return lambda: _forward(*made_by.saved_tensors)
 
 
 def _add_product(total: Tensor, grad: Tensor, factor: Tensor, scale: Tensor | None = None) -> None:
