@@ -16,11 +16,14 @@ from qsci_plugins.openvino.shuffles import hoist_quantizers, pixel_shuffles_as_c
 __all__ = ["convert"]
 
 
-def convert(module: nn.Module, shape: Sequence[int], value_range: float = 255.0) -> openvino.Model:
+def convert(
+    module: nn.Module, shape: Sequence[int], value_range: float = 255.0, *, tuned: bool = True
+) -> openvino.Model:
     """The OpenVINO model of a network that maps one float tensor of this shape, values 0..value_range, to another.
 
-    Shapes are static: with dynamic ones the CPU plugin runs INT8 networks two to three times slower. Raises UserError
-    where the network cannot be traced at this shape.
+    Shapes are static: with dynamic ones the CPU plugin runs INT8 networks two to three times slower. `tuned` applies
+    the exact rewrites of `shuffles`; without them it is what everybody gets from OpenVINO, the baseline to compare with.
+    Raises UserError where the network cannot be traced at this shape.
     """
     example = torch.linspace(0, value_range, steps=int(torch.Size(shape).numel())).reshape(*shape)
     with warnings.catch_warnings(), torch.no_grad():
@@ -35,6 +38,7 @@ def convert(module: nn.Module, shape: Sequence[int], value_range: float = 255.0)
                 f"the network cannot be exported for inputs of {'x'.join(map(str, shape))}: {reason}"
             ) from None
         model = openvino.convert_model(decoder, example_input=example, input=[list(shape)])
-    hoist_quantizers(model)
-    pixel_shuffles_as_copies(model)
+    if tuned:
+        hoist_quantizers(model)
+        pixel_shuffles_as_copies(model)
     return model

@@ -71,7 +71,7 @@ def export_static(
 def export_float(stock: nn.Module, file: Path | str, *, tile: tuple[int, int], value_range: float = 255.0) -> Path:
     """Writes the float network (1,3,H,W) the plain way, as `file`.xml and `file`.bin; returns the former."""
     file = Path(file).with_suffix(".xml")
-    openvino.save_model(convert(stock, (1, 3, *tile), value_range), file, compress_to_fp16=False)
+    openvino.save_model(convert(stock, (1, 3, *tile), value_range, tuned=False), file, compress_to_fp16=False)
     return file
 
 

@@ -9,18 +9,10 @@ import torch
 from openvino_networks import EVERYWHERE, calibrated_edsr
 from torch import nn
 
-from qsci_plugins.openvino import convert as conversion
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.openvino.precisions import runtime_precisions
-
-
-def as_it_was(monkeypatch: pytest.MonkeyPatch, module: nn.Module, shape: tuple[int, ...]) -> openvino.Model:
-    with monkeypatch.context() as patch:
-        patch.setattr(conversion, "hoist_quantizers", lambda model: 0)
-        patch.setattr(conversion, "pixel_shuffles_as_copies", lambda model: 0)
-        return convert(module, shape)
 
 
 def kinds(model: openvino.Model) -> list[str]:
@@ -32,10 +24,10 @@ def infer(model: openvino.Model, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_quantizers_move_before_shuffles_exactly(monkeypatch: pytest.MonkeyPatch, scale: int) -> None:
+def test_quantizers_move_before_shuffles_exactly(scale: int) -> None:
     stock, network = calibrated_edsr({"weight_bits": 8, "activation_bits": 8}, EVERYWHERE, scale=scale, blocks=1)
     lowered = lower(stock, network)
-    before, after = as_it_was(monkeypatch, lowered, (1, 3, 12, 10)), convert(lowered, (1, 3, 12, 10))
+    before, after = (convert(lowered, (1, 3, 12, 10), tuned=tuned) for tuned in (False, True))
     assert "DepthToSpace" not in kinds(before)
     stages = 2 if scale == 4 else 1
     assert kinds(after).count("DepthToSpace") == stages
