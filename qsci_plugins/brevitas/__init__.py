@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import qsci_plugins.brevitas.quiet  # noqa: F401 - ahead of everything that imports brevitas
 from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
 from qsci_plugins.brevitas.backend import apply, load, quantize, save
 from qsci_plugins.brevitas.layer_map import layer_map
