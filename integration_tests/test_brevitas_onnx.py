@@ -115,6 +115,17 @@ def test_qonnx_is_executed_and_equal(name: str, tmp_path: Path) -> None:
     assert {node.domain for node in quants} == {"qonnx.custom_op.general"}
 
 
+def test_an_eight_bit_image_is_read_on_its_own_grid(tmp_path: Path) -> None:
+    x = images(4).round()
+    quantized = quantize(edsr(), make_scheme(STATIC["adabm"]), EVERY_LAYER, [x], 255.0)
+    assert bool(quantized.layers["head.0"].activation.on_grid)
+    with torch.no_grad():
+        expected = quantized.model.eval()(x[:1])
+    for export in (export_qcdq, export_qonnx):
+        export(quantized, tmp_path / "m.onnx", x[:1])
+        assert_equal_but_for_flips(run_onnx(tmp_path / "m.onnx", x[:1]), expected)
+
+
 def test_attention_and_video_export_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = EfficientSCI(in_ch=8, units=1).eval()

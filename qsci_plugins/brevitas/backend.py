@@ -24,9 +24,9 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.plan import LayerQuantizers, Plan, attach_block
-from qsci_plugins.schemes.quantizer import Mode, Quantizer
+from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of, set_mode
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
 from qsci_plugins.schemes.settings import describe, rebuild
 
 __all__ = ["apply", "load", "quantize", "save"]
@@ -67,10 +67,7 @@ def quantize(
     with calibration_mode(quantized.model):
         for inputs in arguments:
             quantized.model(*inputs)
-    if scheme.refines:
-        set_mode(quantized.quantizers(), Mode.REFINE)
-        quantized.model(*arguments[0])
-        set_mode(quantized.quantizers(), Mode.ON)
+    scheme.complete(quantized, arguments[0])
     quantized.model.train(training)
     return quantized
 

@@ -17,11 +17,12 @@ from brevitas.export.onnx.qonnx.function import BrevitasQuantOp
 from brevitas.export.onnx.qonnx.manager import QONNXManager
 from brevitas.export.onnx.standard.qcdq.handler import StdQCDQCastONNXActQuantProxyHandler
 from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
-from torch import Tensor
+from torch import Tensor, nn
 
 from qsci_plugins.brevitas.onnx_graph import define_quant, separate_biases
 from qsci_plugins.brevitas.tensor_quant import SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.image_grid import ImageGridActivation
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
@@ -100,12 +101,38 @@ def _integer_params(proxy: SchemeActProxy | SchemeWeightProxy) -> tuple[QParams,
     return p, int(p.low.item()), int(p.high.item())
 
 
+class _ImageGrid(nn.Module):
+    """Rounds to the grid of an 8-bit image in float, where it is exact; INT8 holds it in two halves at best."""
+
+    def __init__(self, p: QParams) -> None:
+        super().__init__()
+        assert p.offset is not None
+        for name, value in (("step", p.scale), ("offset", p.offset), ("low", p.low), ("high", p.high)):
+            self.register_buffer(name, value.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        position = torch.minimum(torch.maximum((x - self.offset) / self.step, self.low), self.high)  # type: ignore[arg-type]
+        return position.round() * self.step + self.offset
+
+
+def _image_grid(proxy: SchemeActProxy | SchemeWeightProxy) -> _ImageGrid | None:
+    """The float form of a first layer that reads an image on its own grid, None for every other proxy."""
+    if not isinstance(proxy.quantizer, ImageGridActivation) or not proxy.quantizer.on_grid:
+        return None
+    p = proxy.params()
+    assert p is not None
+    return _ImageGrid(p)
+
+
 class QcdqActHandler(StdQCDQCastONNXActQuantProxyHandler):
     """Round to int8 or uint8 with zero point 0, clip to the levels: below 8 bits a shifted range fits int8 as it is."""
 
     handled_layer = SchemeActProxy
 
     def prepare_for_export(self, module: SchemeActProxy) -> None:
+        self.image = _image_grid(module)
+        if self.image is not None:
+            return
         p, low, high = _integer_params(module)
         self.dtype, limits = (torch.int8, (-128, 127)) if low < 0 else (torch.uint8, (0, 255))
         self.clips = (low, high) != limits
@@ -115,6 +142,8 @@ class QcdqActHandler(StdQCDQCastONNXActQuantProxyHandler):
         self.register_buffer("high", torch.tensor(high, dtype=self.dtype))
 
     def symbolic_execution(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.image is not None:
+            return (self.image(x),)
         x = self.quantize_fn(x, self.scale, self.zero, self.dtype, None)
         if self.clips:
             x = self.clip_fn(x, self.low, self.high)
@@ -145,6 +174,9 @@ class QonnxHandler(ONNXBaseHandler):
     handled_layer = (SchemeActProxy, SchemeWeightProxy)
 
     def prepare_for_export(self, module: SchemeActProxy | SchemeWeightProxy) -> None:
+        self.image = _image_grid(module)
+        if self.image is not None:
+            return
         p, low, high = _integer_params(module)
         self.narrow = low == -high and low < 0
         self.signed = self.narrow or low == -high - 1
@@ -153,6 +185,8 @@ class QonnxHandler(ONNXBaseHandler):
         self.register_buffer("bit_width", p.bit_width.reshape(()))
 
     def symbolic_execution(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.image is not None:
+            return (self.image(x),)
         arguments = (x, self.scale, self.zero_point, self.bit_width, self.narrow, self.signed, "ROUND")
         return (self.export_op(BrevitasQuantOp, *arguments),)
 
