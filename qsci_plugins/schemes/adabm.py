@@ -80,7 +80,8 @@ class AdaBM(Scheme):
         few = adaptive and config.activation_bits <= 4
         clipping = (1.0 if few else 0.5) if config.clipping is None else config.clipping
         activation: RangeActivation
-        if not adaptive and getattr(module, "in_channels", 0) in (1, 3):
+        static = config.activation_bits == 8 and not config.image_mapping and not config.layer_mapping
+        if (static or not adaptive) and getattr(module, "in_channels", 0) in (1, 3):
             activation = ImageGridActivation(int(module.in_channels), clipping=clipping)  # type: ignore[arg-type]
         else:
             activation = RangeActivation(self._bit_width(adaptive), integer=True, clipping=clipping)
