@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qsci_plugins import __version__
 from qsci_plugins.cli import main
+from qsci_plugins.commands.console import PlainProgress
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
@@ -134,3 +137,45 @@ def test_every_public_name_is_there() -> None:
     assert set(qsci_plugins.__all__) <= set(dir(qsci_plugins))
     with pytest.raises(AttributeError, match="no attribute 'rnu'"):
         _ = qsci_plugins.rnu
+
+
+def test_float_training_imports_neither_nncf_nor_brevitas(tmp_path: Path) -> None:
+    from qsci_plugins.data import write_image
+
+    write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    overrides = [f"data=[{{path: {tmp_path}}}]", "train={steps: 1, batch: 1, patch: 8, cpu: true}", "evaluate=[]"]
+    overrides += ["model={architecture: edsr, scale: 2, settings: {blocks: 1, width: 4}}"]
+    arguments = ["train", "float/edsr_x4", "-o", str(tmp_path / "out")]
+    arguments += [part for one in overrides for part in ("--set", one)]
+    code = f"from qsci_plugins.cli import main; assert main({arguments!r}) == 0"
+    assert modules_after(code, "torch", "accelerate", "nncf", "brevitas", "openvino") == {"torch", "accelerate"}
+    assert (tmp_path / "out" / "weights.safetensors").is_file()
+
+
+def test_plain_progress_is_a_few_lines() -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream, pause=0.0)
+    with progress.stage("training", 4) as advance:
+        advance(1, "L1 3.2")
+        advance(2.5)
+    progress.note("done")
+    lines = stream.getvalue().splitlines()
+    assert lines[:3] == ["training ...", "training: 1 of 4, L1 3.2", "training: 2.5 of 4"]
+    assert re.fullmatch(r"training: \d+\.\d s", lines[3])
+    assert lines[4] == "done"
+
+
+def test_bars_on_a_terminal() -> None:
+    """rich's bars, drawn into a pretended terminal."""
+    code = (
+        "import sys; sys.stderr.isatty = lambda: True\n"
+        "from qsci_plugins.commands.console import console_progress\n"
+        "with console_progress() as progress:\n"
+        "    with progress.stage('training', 4) as advance:\n"
+        "        advance(2, '[bold] is no markup'); advance(3, total=5)\n"
+        "    progress.note('done [1]')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    assert re.search(r"training: \d+\.\d s", done.stderr)
+    assert "done [1]" in done.stderr
