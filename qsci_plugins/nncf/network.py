@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped
@@ -32,7 +32,7 @@ def network(model: nn.Module, scheme: Scheme | None = None) -> QuantizedNetwork:
     if storage is None or first is None:
         raise UserError("this network has no quantizers of qsci_plugins; run one of its NNCF algorithms on it first")
     layers: dict[str, LayerQuantizers] = {}
-    blocks: dict[str, Quantizer] = {}
+    blocks: dict[str, QuantizerHook] = {}
     attentions: dict[str, AttentionQuantizers] = {}
     operands: dict[str, dict[str, Any]] = {}
     for _, hook in storage.named_hooks():
@@ -44,14 +44,22 @@ def network(model: nn.Module, scheme: Scheme | None = None) -> QuantizedNetwork:
             layer = layers.setdefault(hook.layer, LayerQuantizers(None, None, counted=hook.counted))
             setattr(layer, hook.role, hook.quantizer)
         elif hook.role == "block":
-            assert isinstance(hook.quantizer, Quantizer)
-            blocks[hook.layer] = hook.quantizer
+            blocks[hook.layer] = hook
         else:
             operands.setdefault(hook.layer, dict(hook.details))[hook.role] = hook.quantizer
     attentions.update({name: AttentionQuantizers(**parts) for name, parts in operands.items()})
-    scheme = scheme or make_scheme(first.scheme)
     return QuantizedNetwork(
-        model, "nncf", scheme, layers, first.input_module, first.value_range, blocks=blocks, attentions=attentions
+        model,
+        "nncf",
+        scheme or make_scheme(first.scheme),
+        layers,
+        first.input_module,
+        first.value_range,
+        blocks={
+            name: cast(Quantizer, hook.quantizer)
+            for name, hook in sorted(blocks.items(), key=lambda entry: entry[1].details["order"])
+        },
+        attentions=attentions,
     )
 
 

@@ -75,9 +75,10 @@ def make_plan(
         modules = {name: model.get_submodule(name) for name in (*made.blocks, *made.attentions)}
         calls = record_calls(model, example, set(modules.values()))
         # an outer block's quantizer runs before that of a block inside, which may read the same tensor
-        for name in sorted(made.blocks, key=lambda name: name.count(".")):
+        for order, name in sorted(enumerate(made.blocks), key=lambda entry: entry[1].count(".")):
             runs = calls.readers(modules[name])
-            hook = SharedQuantizerHook(made.blocks[name], name, "block", details={"readers": len(runs[0])})
+            details = {"readers": len(runs[0]), "order": order}
+            hook = SharedQuantizerHook(made.blocks[name], name, "block", details=details)
             plan.hooks.append((hook, [_before(*reader) for run in runs for reader in run]))
         for name, attention in made.attentions.items():
             _plan_attention(plan, calls, modules[name], name, attention)
