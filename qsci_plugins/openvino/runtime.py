@@ -47,6 +47,7 @@ class Upscaler:
     `threads`: of the CPU, default all. `precision`: see `Precision`. `cache_dir` keeps compiled graphs between
     processes. `overlap`: context around a tile in input pixels, default the manifest's (the receptive radius, which
     makes tiled and untiled results equal). `tile`: another tile size, or "image" for one tile per image, the whole.
+    Networks that cannot run at another size keep the one they were exported at.
     Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
     """
 
@@ -104,7 +105,7 @@ class Upscaler:
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"the runtime takes 8-bit RGB images (H,W,3), got {image.dtype} {image.shape}")
-        height, width = image.shape[:2] if self.tile == "image" else self.tile
+        height, width = self._tile_for(image.shape[0], image.shape[1])
         rows = plan_axis(image.shape[0], height, self.overlap, DEFAULT_BLEND)
         columns = plan_axis(image.shape[1], width, self.overlap, DEFAULT_BLEND)
         self.last_routes = []
@@ -163,14 +164,39 @@ class Upscaler:
         key = (entry, size, many)
         if key not in self._queues:
             # graphs of other sizes would pile up where every image is its own tile
-            self._queues = {other: queue for other, queue in self._queues.items() if other[1] == size}
-            model = self._core.read_model(self._graphs[entry], self._weights)
-            if size != self.manifest.tile:
-                model.reshape([1, *size, 3])
+            keep = (size, self.manifest.tile)
+            self._queues = {other: queue for other, queue in self._queues.items() if other[1] in keep}
+            model = self._model(entry, size)
             hint = "THROUGHPUT" if many else "LATENCY"
             compiled = self._core.compile_model(model, self._device, {**self._config, "PERFORMANCE_HINT": hint})
             self._queues[key] = openvino.AsyncInferQueue(compiled)
         return self._queues[key]
+
+    def _tile_for(self, height: int, width: int) -> tuple[int, int]:
+        """The tile size for an image: no larger than the image, so that its border is where the network expects it.
+
+        A network that is bound to the size it was exported at gets that one, and the image is mirrored up to it.
+        """
+        fixed = self.manifest.tile
+        tile = (height, width) if self.tile == "image" else self.tile
+        wanted = (min(height, tile[0]), min(width, tile[1]))
+        return wanted if self._can_run(wanted) else fixed
+
+    def _can_run(self, size: tuple[int, int]) -> bool:
+        if size == self.manifest.tile:
+            return True
+        try:
+            return self._model(self.manifest.routes[0].graph, size).output(0).partial_shape == openvino.PartialShape(
+                [1, self.scale * size[0], self.scale * size[1], 3]
+            )
+        except RuntimeError:
+            return False
+
+    def _model(self, entry: StoredFile, size: tuple[int, int]) -> openvino.Model:
+        model = self._core.read_model(self._graphs[entry], self._weights)
+        if size != self.manifest.tile:
+            model.reshape([1, *size, 3])
+        return model
 
     def _precision(self, wanted: Precision) -> str:
         if wanted != "auto":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +22,11 @@ class KilledError(BaseException):
     """Stands for the process's end."""
 
 
+_NAMES = (("zero", "xml"), ("weights", "bin"))
+
+
 def model(letter: str) -> tuple[Manifest, dict[str, bytes]]:
-    files = {f"{name}-{letter * 12}.{suffix}": letter.encode() * 9 for name, suffix in (("zero", "xml"), ("w", "bin"))}
+    files = {f"{name}-{letter * 12}.{suffix}": letter.encode() * 9 for name, suffix in _NAMES}
     graph, weights = (stored(name, content) for name, content in files.items())
     return Manifest(2, (8, 8), 1, 255.0, weights, (Route(0, graph, {}, 32.0),), about={"is": letter}), files
 
@@ -99,3 +106,43 @@ def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         write_folder(tmp_path / "model", *model("b"))
     assert load_manifest(tmp_path / "model").about["is"] == "a"
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills by signal")
+def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
+    program = """
+import sys
+from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.manifest import Manifest, Route, stored
+
+_NAMES = (("zero", "xml"), ("weights", "bin"))
+
+
+def model(letter):
+    names = [(f"{name}-{letter * 12}.{suffix}") for name, suffix in (("zero", "xml"), ("weights", "bin"))]
+    files = {name: letter.encode() * 300_000 for name in names}
+    graph, weights = (stored(name, content) for name, content in files.items())
+    return Manifest(2, (8, 8), 1, 255.0, weights, (Route(0, graph, {}, 32.0),), about={"is": letter}), files
+
+models = [model(letter) for letter in "ab"]
+write_folder(sys.argv[1], *models[0])
+print("ready", flush=True)
+while True:
+    for each in models[::-1]:
+        write_folder(sys.argv[1], *each)
+"""
+    generator = random.Random(0)
+    seen = set()
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "model"], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(generator.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        seen.add(load_manifest(tmp_path / "model").about["is"])
+    assert seen == {"a", "b"}
+    write_folder(tmp_path / "model", *model("c"))
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"manifest.json", *model("c")[1]}

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr
+from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, force_factor, plain_apply
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.export import export_routed, export_static
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.runtime import Upscaler
+from qsci_plugins.schemes.scheme import calibrate
 
 TILE = (32, 40)
 #: of the small EDSR: head, two blocks, the body's end, the pixel shuffle and the tail
@@ -116,6 +117,42 @@ def test_routes_differ_and_are_those_of_the_quantized_network(routed: Path, tmp_
         assert upscaler.last_routes[0].bits == pytest.approx(fab)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (9, 40), (20, 13)])
+def test_a_small_image_has_the_border_that_the_network_knows(static: Path, size: tuple[int, int]) -> None:
+    _, network = calibrated_edsr({"weight_bits": 8, "activation_bits": 8}, EVERYWHERE)
+    force_factor(network, 0)
+    image = photo(*size)
+    with torch.no_grad():
+        output = network.model(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+    expected = output[0].permute(1, 2, 0).clamp(0, 255).round().numpy()
+    difference = np.abs(Upscaler(static, threads=1).upscale(image) - expected)
+    assert np.median(difference) == 0
+    assert difference.mean() < 0.2
+
+
+class Bound(torch.nn.Module):
+    """A network that runs at one size alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
+        self.register_buffer("plane", torch.zeros(1, 1, *TILE))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + self.plane
+
+
+def test_a_network_bound_to_its_size_gets_mirrored_images(tmp_path: Path) -> None:
+    stock = Bound()
+    network = plain_apply(stock, {"name": "adabm", "image_mapping": False}, EVERYWHERE, 255.0)
+    calibrate(network, [torch.rand(2, 3, *TILE) * 255])
+    export_static(network, stock, tmp_path / "m", tile=TILE, scale=1, overlap=1)
+    for settings in ({}, {"tile": "image"}):
+        upscaler = Upscaler(tmp_path / "m", threads=1, **settings)
+        for size in ((1, 1), (20, 13), TILE, (60, 50)):
+            assert upscaler.upscale(photo(*size)).shape == (*size, 3)
+
+
 def test_strips_make_up_the_image_and_progress_counts_tiles(routed: Path) -> None:
     image = photo(150, 100)
     upscaler = Upscaler(routed, threads=1)
@@ -159,6 +196,7 @@ def test_a_deployed_machine_needs_no_torch(routed: Path, tmp_path: Path) -> None
     program = f"""
 import sys
 from qsci_plugins.openvino.runtime import Upscaler
+from qsci_plugins.schemes.scheme import calibrate
 import numpy as np
 print(Upscaler({str(routed)!r}, threads=1).upscale(np.zeros((5, 6, 3), np.uint8)).shape)
 needless = [name for name in ("torch", "nncf", "brevitas", "pydantic", "qsci_plugins.schemes") if name in sys.modules]
