@@ -9,7 +9,12 @@ from brevitas.quant.base import IntQuant, NarrowIntQuant, PerChannelFloatScaling
 from brevitas.quant.solver import ActQuantSolver, WeightQuantSolver
 from torch import nn
 
-from qsci_plugins.brevitas.tensor_quant import SchemeActProxy, SchemeTensorQuant, SchemeWeightProxy
+from qsci_plugins.brevitas.tensor_quant import (
+    SchemeActProxy,
+    SchemeActTensorQuant,
+    SchemeTensorQuant,
+    SchemeWeightProxy,
+)
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
@@ -31,7 +36,7 @@ class SchemeActQuant(IntQuant, PerTensorFloatScaling8bit, ActQuantSolver):
     """A layer's activation quantizer out of the slot `scheme`, made for the layer that it is given to."""
 
     proxy_class = SchemeActProxy
-    tensor_quant = SchemeTensorQuant
+    tensor_quant = SchemeActTensorQuant
     precision = "scheme"
 
     @value

@@ -13,7 +13,14 @@ from torch import Tensor, nn
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.quantizer import Mode, QParams, Quantizer
 
-__all__ = ["Keeping", "SchemeActProxy", "SchemeTensorQuant", "SchemeWeightProxy", "static_params"]
+__all__ = [
+    "Keeping",
+    "SchemeActProxy",
+    "SchemeActTensorQuant",
+    "SchemeTensorQuant",
+    "SchemeWeightProxy",
+    "static_params",
+]
 
 
 class Keeping(nn.Module):
@@ -27,11 +34,7 @@ class Keeping(nn.Module):
 
 
 class SchemeTensorQuant(Keeping):
-    """x -> (y, scale, zero_point, bit_width), the zero point as counted from the lowest level.
-
-    Brevitas' calibration_mode finds what it looks for: `observer_only` makes the quantizer observe, and `init_scale`
-    sets its parameters from what it saw.
-    """
+    """x -> (y, scale, zero_point, bit_width), the zero point as counted from the lowest level."""
 
     def __init__(self, quantizer: nn.Module) -> None:
         super().__init__()
@@ -42,6 +45,12 @@ class SchemeTensorQuant(Keeping):
         p = self.quantizer.qparams(x)
         zero_point = -p.low if p.offset is None else -p.offset / p.scale
         return self.quantizer(x), p.scale, zero_point, p.bit_width
+
+
+class SchemeActTensorQuant(SchemeTensorQuant):
+    """Of an activation. Brevitas' calibration_mode finds what it looks for: `observer_only` makes the quantizer observe,
+    and `init_scale` sets its parameters from what it saw.
+    """
 
     @property
     def observer_only(self) -> bool:
@@ -124,7 +133,10 @@ class SchemeActProxy(_PlainTensors, ActQuantProxyFromInjector):
 
 
 class SchemeWeightProxy(_PlainTensors, WeightQuantProxyFromInjector):
-    """Runs a weight quantizer, which is fitted anew, in place, whenever Brevitas hands it another weight."""
+    """Runs a weight quantizer, which is fitted anew, in place, whenever Brevitas hands it another weight.
+
+    calibration_mode switches weight quantizers off; one that takes statistics is shown its weight at the end of it.
+    """
 
     def init_tensor_quant(self, preserve_state_dict: bool = False) -> None:
         current = self.tensor_quant
@@ -143,6 +155,13 @@ class SchemeWeightProxy(_PlainTensors, WeightQuantProxyFromInjector):
     def quantizer(self) -> Quantizer:
         assert isinstance(self.tensor_quant, SchemeTensorQuant)
         return self.tensor_quant.quantizer
+
+    @torch.no_grad()
+    def init_scale(self) -> None:
+        if self.tensor_quant is not None:
+            quantizer = self.quantizer
+            quantizer.update(quantizer.reduce(self.tracked_parameter_list[0]))
+            quantizer.initialise()
 
     def params(self) -> QParams | None:
         return static_params(self.quantizer, self.tracked_parameter_list[0]) if self.is_quant_enabled else None

@@ -37,7 +37,10 @@ def scheme_class(name: str) -> type[Scheme]:
     if name not in points:
         near = difflib.get_close_matches(name, scheme_names(), 1, 0.0)
         raise UserError(f"scheme.name: no scheme is called {name!r}; did you mean {near[0]!r}?")
-    loaded = points[name].load()
+    try:
+        loaded = points[name].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"scheme {name!r}: its entry point {points[name].value} cannot be imported: {error}") from error
     if not (isinstance(loaded, type) and issubclass(loaded, Scheme)):
         raise UserError(f"scheme {name!r}: its entry point {points[name].value} is not a qsci_plugins Scheme class")
     return loaded
