@@ -196,7 +196,6 @@ def test_a_deployed_machine_needs_no_torch(routed: Path, tmp_path: Path) -> None
     program = f"""
 import sys
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.schemes.scheme import calibrate
 import numpy as np
 print(Upscaler({str(routed)!r}, threads=1).upscale(np.zeros((5, 6, 3), np.uint8)).shape)
 needless = [name for name in ("torch", "nncf", "brevitas", "pydantic", "qsci_plugins.schemes") if name in sys.modules]
