@@ -142,6 +142,8 @@ def test_bad_use_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not written by"):
         load(small_edsr(), tmp_path / "other.pt")
     calibrate(applied, batches())
+    with pytest.raises(UserError, match="cannot write"):
+        save(applied, tmp_path / "nowhere" / "network.pt")
     save(applied, tmp_path / "network.pt")
     with pytest.raises(UserError, match="another network"):
         load(small_edsr(width=12), tmp_path / "network.pt")
