@@ -15,7 +15,7 @@ from PIL import Image
 
 import qsci_plugins
 from qsci_plugins.cli import main
-from qsci_plugins.recipes.progress import Advance, Progress
+from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes.reading import make_recipe, read_recipe
 
 TINY = """# a network so small that a run takes seconds

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.train import train
     from qsci_plugins.commands.upscale import upscale
     from qsci_plugins.openvino.runtime import Upscaler
+    from qsci_plugins.progress import Progress
     from qsci_plugins.recipes.library import find_recipe, shipped_recipes
-    from qsci_plugins.recipes.progress import Progress
     from qsci_plugins.recipes.reading import make_recipe, read_recipe, write_recipe
     from qsci_plugins.recipes.schema import FloatRecipe, Recipe
     from qsci_plugins.schemes.placement import Placement
@@ -59,7 +59,7 @@ _HOMES = {
     "FloatRecipe": "recipes.schema",
     "Network": "architectures.network",
     "Placement": "schemes.placement",
-    "Progress": "recipes.progress",
+    "Progress": "progress",
     "QuantizedNetwork": "schemes.scheme",
     "Recipe": "recipes.schema",
     "Upscaler": "openvino.runtime",

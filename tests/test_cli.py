@@ -179,3 +179,11 @@ def test_bars_on_a_terminal() -> None:
     assert done.stdout == ""
     assert re.search(r"training: \d+\.\d s", done.stderr)
     assert "done [1]" in done.stderr
+
+
+def test_enlarging_needs_openvino_numpy_and_pillow_alone() -> None:
+    code = (
+        "import qsci_plugins; qsci_plugins.upscale; import qsci_plugins.openvino.runtime, qsci_plugins.commands.console"
+    )
+    heavy = ("torch", "nncf", "brevitas", "pydantic", "yaml", "skimage", "sklearn", "spandrel", "onnx")
+    assert modules_after(code, "openvino", "numpy", "PIL", *heavy) == {"openvino", "numpy", "PIL"}

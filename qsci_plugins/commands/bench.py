@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qsci_plugins.commands.options import add_data, positive
 
 if TYPE_CHECKING:
-    from qsci_plugins.recipes.progress import Progress
+    from qsci_plugins.progress import Progress
 
 __all__ = ["add", "bench"]
 

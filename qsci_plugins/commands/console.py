@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from qsci_plugins.recipes.progress import Advance, Progress
+from qsci_plugins.progress import Advance, Progress
 
 __all__ = ["PlainProgress", "console_progress"]
 

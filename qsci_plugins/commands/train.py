@@ -11,7 +11,7 @@ from qsci_plugins.commands.options import add_data, add_output, add_overrides
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
-    from qsci_plugins.recipes.progress import Progress
+    from qsci_plugins.progress import Progress
     from qsci_plugins.recipes.schema import FloatRecipe
 
 __all__ = ["add", "train"]

@@ -15,7 +15,7 @@ from qsci_plugins.commands.options import positive
 from qsci_plugins.data.folders import IMAGE_FORMATS, list_images
 from qsci_plugins.data.images import read_photo, write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.recipes.progress import Progress
+from qsci_plugins.progress import Progress
 
 __all__ = ["add", "model_folder", "upscale"]
 

@@ -10,11 +10,11 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, evaluate
 from qsci_plugins.openvino.manifest import MANIFEST, load_manifest
 from qsci_plugins.openvino.runtime import Upscaler
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.latency import compile_ours, measured_latency, usable_threads
 from qsci_plugins.recipes.measure import Form
 from qsci_plugins.recipes.outputs import RECIPE_FILE
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
 

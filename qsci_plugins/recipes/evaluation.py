@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.exported import model_scale, openvino_form
 from qsci_plugins.recipes.measure import Form, measure
 from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
 

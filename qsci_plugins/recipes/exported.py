@@ -7,9 +7,9 @@ from typing import Any
 
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.runtime import Upscaler
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.measure import Form
 from qsci_plugins.recipes.prepare import Prepared
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["export_network", "measure_latency", "model_scale", "openvino_form"]

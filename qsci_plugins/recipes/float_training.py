@@ -17,10 +17,10 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import find_sets, torch_upscaler
 from qsci_plugins.recipes.machine import describe_machine
 from qsci_plugins.recipes.outputs import check_output, work_folder, write_bytes, write_text
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.recipes.reading import expand, recipe_text
 from qsci_plugins.recipes.schema import FloatRecipe, Model
 from qsci_plugins.training.loop import LoopSettings, TrainResult, train

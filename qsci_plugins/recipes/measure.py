@@ -14,8 +14,8 @@ from torch import Tensor
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
 from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_macs, ops
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import torch_upscaler
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.schemes.ledger import BitLedger, record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 

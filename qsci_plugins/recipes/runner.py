@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.exported import export_network, measure_latency, openvino_form
 from qsci_plugins.recipes.machine import describe_machine
 from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
 from qsci_plugins.recipes.outputs import check_output, work_folder, write_text
 from qsci_plugins.recipes.prepare import Prepared, prepare, resolved
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.recipes.steps import MODEL, Journal, calibrated, fine_tuned

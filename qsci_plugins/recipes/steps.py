@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.baselines import quiet
 from qsci_plugins.recipes.outputs import CHECKPOINT, JOURNAL, write_text
 from qsci_plugins.recipes.prepare import Prepared
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["MODEL", "Journal", "backend", "calibrated", "fine_tuned"]

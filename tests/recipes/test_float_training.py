@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
+from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes import FloatRecipe, make_recipe
 from qsci_plugins.recipes.float_training import train_recipe
-from qsci_plugins.recipes.progress import Advance, Progress
 
 
 @pytest.fixture

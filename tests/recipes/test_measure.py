@@ -11,10 +11,10 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.nncf.backend import quantize
 from qsci_plugins.openvino.latency import open_graph
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, float_graph
 from qsci_plugins.recipes.benchmarks import find_sets, torch_upscaler
 from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
-from qsci_plugins.recipes.progress import Progress
 from qsci_plugins.recipes.schema import Benchmark
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
