@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.memory import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.loop import save_atomically
 from qsci_plugins.training.parameters import Role, parameter_groups
@@ -113,7 +114,11 @@ def finetune(
                 continue
             indices = _draw(len(patches), settings.batch, settings.seed, step)
             expected, expected_features = guide(indices)
-            with record_bits() as ledger, torch.autocast(patches.device.type, torch.bfloat16, enabled=bf16):
+            with (
+                record_bits() as ledger,
+                quantize_again_in_backward(),
+                torch.autocast(patches.device.type, torch.bfloat16, enabled=bf16),
+            ):
                 output = network.model(patches[indices].contiguous(memory_format=layout))
             loss = (output.float() - expected).abs().mean()
             if features is not None:
