@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from qsci_plugins.openvino.export import export_float, export_routed
 from qsci_plugins.openvino.gradient import tile_gradient
 from qsci_plugins.openvino.latency import has_bf16, measure, open_graph
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import integer_layers
-from qsci_plugins.openvino.runtime import Precision, Upscaler
+from qsci_plugins.openvino.precisions import Precision, integer_layers
+from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -61,7 +62,7 @@ class Exported:
             output = self.network.model(torch.from_numpy(image).permute(2, 0, 1)[None].float())
         return output[0].permute(1, 2, 0).clamp(0, 255).round().to(torch.uint8).numpy()
 
-    def compiled(self, factor: int = 0, precision: str = "f32") -> object:
+    def compiled(self, factor: int = 0, precision: Precision = "f32") -> Any:
         graph, weights = self.manifest.route(factor).graph.name, self.manifest.weights.name
         return open_graph(self.folder / graph, self.folder / weights, precision=precision, threads=2)
 
@@ -72,7 +73,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def psnr(upscale: Callable[[np.ndarray], np.ndarray]) -> float:
-    return evaluate(find_set(data_folder(), "Set5", 2), upscale).psnr_y
+    return evaluate(upscale, find_set(data_folder(), "Set5", 2)).psnr_y
 
 
 def test_psnr_on_set5_is_that_of_torch(exported: Exported) -> None:

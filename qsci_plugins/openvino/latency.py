@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import openvino
 
+from qsci_plugins.openvino.precisions import Precision, has_bf16, precision_hint
+
 __all__ = ["Latency", "has_bf16", "measure", "open_graph"]
 
 
@@ -49,22 +51,20 @@ def open_graph(
     graph: openvino.Model | Path | str,
     weights: Path | str | None = None,
     *,
-    precision: str = "f32",
+    precision: Precision = "f32",
     threads: int | None = None,
 ) -> openvino.CompiledModel:
     """A model or IR file compiled for lowest latency on the CPU; `precision` is that of what is not quantized."""
     core = openvino.Core()
     if not isinstance(graph, openvino.Model):
         graph = core.read_model(graph) if weights is None else core.read_model(graph, weights)
-    config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
+    config: dict[str, str | int] = {
+        "INFERENCE_PRECISION_HINT": precision_hint(precision),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return core.compile_model(graph, "CPU", config)
-
-
-def has_bf16() -> bool:
-    """Whether this CPU computes in bf16."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _request(model: openvino.CompiledModel, shape: tuple[int, int]) -> openvino.InferRequest:

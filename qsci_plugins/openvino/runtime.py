@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
+from qsci_plugins.openvino.precisions import Precision, precision_hint
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
 
 __all__ = ["Precision", "TileRoute", "Upscaler"]
 
 Image = NDArray[np.uint8]
-#: of what does not run in integers; "auto" is bf16 where the CPU has it: faster, a hundredth of a dB from f32
-Precision = Literal["f32", "bf16", "auto"]
 Progress = Callable[[int, int], None]
 
 #: tiles measured and bucketed by route together, at least a row: more fill the threads better and hold more memory
@@ -44,9 +43,10 @@ class TileRoute:
 class Upscaler:
     """A model folder, ready to run.
 
-    `threads`: of the CPU, default all. `precision`: see `Precision`. `cache_dir` keeps compiled graphs between
-    processes. `overlap`: context around a tile in input pixels, default the manifest's (the receptive radius, which
-    makes tiled and untiled results equal). `tile`: another tile size, or "image" for one tile per image, the whole.
+    `threads`: of the CPU, default all. `precision`: of what does not run in integers, default f32. `cache_dir` keeps
+    compiled graphs between processes. `overlap`: context around a tile in input pixels, default the manifest's (the
+    receptive radius, which makes tiled and untiled results equal). `tile`: another tile size, or "image" for one tile
+    per image, the whole.
     Networks that cannot run at another size keep the one they were exported at.
     Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
     """
@@ -71,7 +71,7 @@ class Upscaler:
         self._core = openvino.Core()
         self._config: dict[str, str | int] = {}
         if device == "CPU":
-            self._config["INFERENCE_PRECISION_HINT"] = self._precision(precision or "f32")
+            self._config["INFERENCE_PRECISION_HINT"] = precision_hint(precision or "f32")
             if threads is not None:
                 self._config["INFERENCE_NUM_THREADS"] = threads
         if cache_dir is not None:
@@ -197,11 +197,6 @@ class Upscaler:
         if size != self.manifest.tile:
             model.reshape([1, *size, 3])
         return model
-
-    def _precision(self, wanted: Precision) -> str:
-        if wanted != "auto":
-            return wanted
-        return "bf16" if "BF16" in self._core.get_property(self._device, "OPTIMIZATION_CAPABILITIES") else "f32"
 
 
 def _ignore(done: int, total: int) -> None:
