@@ -1,57 +1,19 @@
-"""Whatever a user may give by mistake: one clear line and exit code 2, or a correct result; never half an output."""
+"""Whatever a user may give by mistake: one clear line and exit code 2, and never half an output."""
 
 from __future__ import annotations
 
 import os
 import re
-import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from qsci_plugins.cli import main
-
-TINY = """version: 1
-model: {architecture: edsr, scale: 2, settings: {blocks: 1, width: 8}}
-scheme: {name: adabm, weight_bits: 4, activation_bits: 4}
-place: {targets: ["body.*"], eight_bit: ["head.*", "tail.*"]}
-calibrate: {count: 4, patch: 16, batch: 4}
-evaluate: []
-export: {openvino: {mode: none}}
-"""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small exported network, x2."""
-    folder = tmp_path_factory.mktemp("model")
-    (folder / "tiny.yaml").write_text(TINY)
-    command = ["run", str(folder / "tiny.yaml"), "-o", str(folder / "run")]
-    assert main([*command, "--set", "export.openvino={mode: routed, tile: [64, 96]}"]) == 0
-    return folder / "run"
-
-
-@pytest.fixture
-def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    return tmp_path / "tiny.yaml"
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path, lines: int = 1) -> str:
-    """Runs a command that must fail with `lines` errors, and nothing else, and returns them."""
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("qsci: ")]
-    assert code == 2
-    assert len(errors) == lines
-    assert all(error.startswith("qsci: error: ") for error in errors)
-    return "\n".join(errors)
+Refused = Callable[..., str]
+Limit = Callable[[int], Callable[[], None]]
 
 
 @pytest.mark.parametrize(
@@ -76,10 +38,8 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path, lines: i
         ("backend=tensorrt", "backend: should be 'nncf' or 'brevitas', not 'tensorrt'"),
     ],
 )
-def test_a_wrong_recipe_is_refused_before_any_work(
-    tiny: Path, capsys: pytest.CaptureFixture[str], wrong: str, message: str
-) -> None:
-    error = refused(capsys, "run", tiny, "-o", "out", "--set", wrong)
+def test_a_wrong_recipe_is_refused_before_any_work(tiny: Path, refused: Refused, wrong: str, message: str) -> None:
+    error = refused("run", tiny, "-o", "out", "--set", wrong)
     assert re.search(message, error), error
     assert os.listdir() == ["tiny.yaml"]
 
@@ -135,195 +95,28 @@ def write_weights(kind: str) -> None:
         ("folder", "is a folder"),
     ],
 )
-def test_wrong_weights_are_refused_before_any_work(
-    tiny: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
-) -> None:
+def test_wrong_weights_are_refused_before_any_work(tiny: Path, refused: Refused, kind: str, message: str) -> None:
     write_weights(kind)
     scale = 4 if kind == "other scale" else 2
     changes = ["--set", "model.weights=w.pth", "--set", "model.settings={}", "--set", f"model.scale={scale}"]
-    error = refused(capsys, "run", tiny, "-o", "out", *changes)
+    error = refused("run", tiny, "-o", "out", *changes)
     assert re.search(message, error), error
     assert sorted(os.listdir()) == ["tiny.yaml", "w.pth"]
 
 
-def write_image(name: str, pixels: np.ndarray) -> Path:
-    Image.fromarray(pixels).save(name)
-    return Path(name)
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("name", "pixels", "mode"),
-    [
-        ("one.png", noise(1, 1, 3), "RGB"),
-        ("line.png", noise(1, 300, 3), "RGB"),
-        ("grey.png", noise(20, 30), "RGB"),
-        ("rgba.png", noise(20, 30, 4), "RGBA"),
-        ("deep.png", noise(20, 30).astype(np.uint16) * 257, "RGB"),
-        ("wide.png", noise(3, 20_000, 3), "RGB"),
-    ],
-)
-def test_unusual_images_are_enlarged(model: Path, tiny: Path, name: str, pixels: np.ndarray, mode: str) -> None:
-    file = write_image(name, pixels)
-    assert main(["upscale", str(model), str(file), "-o", "big.png"]) == 0
-    with Image.open("big.png") as big:
-        assert big.size == (2 * pixels.shape[1], 2 * pixels.shape[0])
-        assert big.mode == mode
-
-
-def test_deep_grey_and_coloured_forms_of_one_picture_give_one_result(model: Path, tiny: Path) -> None:
-    grey = noise(20, 30)
-    files = [
-        write_image("a.png", np.stack([grey] * 3, 2)),
-        write_image("b.png", grey),
-        write_image("c.png", grey.astype(np.uint16) * 257),
-        write_image("d.png", np.stack([grey] * 3 + [np.full_like(grey, 7)], 2)),
-    ]
-    assert main(["upscale", str(model), *map(str, files), "-o", "big"]) == 0
-    results = [np.asarray(Image.open(f"big/{file.name}")) for file in files]
-    for result in results[1:]:
-        assert (result[..., :3] == results[0]).all()
-    assert (results[3][..., 3] == 7).all()
-
-
-def broken_image(kind: str) -> Path:
-    file = Path("broken.png")
-    if kind == "empty":
-        file.touch()
-    elif kind == "text":
-        file.write_text("not an image")
-    elif kind == "truncated":
-        write_image("broken.png", noise(40, 40, 3))
-        file.write_bytes(file.read_bytes()[:2000])
-    elif kind == "folder":
-        file.mkdir()
-    elif kind == "float":
-        file = Path("broken.tiff")
-        Image.fromarray(np.zeros((4, 4), np.float32)).save(file)
-    elif kind == "huge":  # a header that claims 100,000 x 100,000 pixels
-        write_image("broken.png", noise(4, 4, 3))
-        content = bytearray(file.read_bytes())
-        content[16:24] = (100_000).to_bytes(4, "big") * 2
-        import zlib
-
-        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
-        file.write_bytes(content)
-    return file
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("empty", "is an empty file"),
-        ("text", "is not an image that can be read"),
-        ("truncated", "is damaged or cut off"),
-        ("missing", "does not exist"),
-        ("folder", "no image in broken.png"),
-        ("float", "floating-point numbers"),
-        ("huge", "100000x100000 pixels, more than the limit"),
-    ],
-)
-def test_an_image_that_cannot_be_used_is_one_error(
-    model: Path, tiny: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
-) -> None:
-    file = broken_image(kind)
-    before = sorted(os.listdir())
-    assert re.search(message, refused(capsys, "upscale", model, file, "-o", "big.png"))
-    assert sorted(os.listdir()) == before
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_image_without_permission(model: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_image("secret.png", noise(4, 4, 3)).chmod(0)
-    assert "Permission denied" in refused(capsys, "upscale", model, "secret.png", "-o", "big.png")
-
-
-def test_a_folder_with_a_text_file_and_a_broken_image(
-    model: Path, tiny: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("in").mkdir()
-    write_image("in/a.png", noise(4, 4, 3))
-    Path("in/b.png").touch()
-    write_image("in/c.jpg", noise(4, 4, 3))
-    Path("in/notes.txt").write_text("holiday")
-    assert "in/b.png is an empty file" in refused(capsys, "upscale", model, "in", "-o", "out")
-    assert sorted(os.listdir("out")) == ["a.png", "c.jpg"]
-    Path("in/b.png").unlink()
-    assert main(["upscale", str(model), "in", "-o", "out", "--force"]) == 0
-    assert "skipped in/notes.txt: not an image" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("inputs", "output", "message"),
-    [
-        (["a.png"], "there.png", "there.png exists"),
-        (["a.png"], "a.png", "one of the images to enlarge"),
-        (["a.png", "b.png"], "there.png", "is a file; name a folder for 2 images"),
-        (["a.png"], "big.docx", "no image format has the suffix '.docx'"),
-        (["a.png", "sub/a.png"], "out", "would both become"),
-        (["a.png"], "there.png/out.png", "there.png"),
-        (["rgba.png"], "big.jpg", "transparent"),
-    ],
-)
-def test_outputs_that_cannot_be_written(
-    model: Path, tiny: Path, capsys: pytest.CaptureFixture[str], inputs: list[str], output: str, message: str
-) -> None:
-    Path("sub").mkdir()
-    for name in ("a.png", "b.png", "sub/a.png", "there.png"):
-        write_image(name, noise(4, 4, 3))
-    write_image("rgba.png", noise(4, 4, 4))
-    before = {file: file.stat().st_mtime_ns for file in Path().rglob("*") if file.is_file()}
-    assert message in refused(capsys, "upscale", model, *inputs, "-o", output)
-    assert {file: file.stat().st_mtime_ns for file in Path().rglob("*") if file.is_file()} == before
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "*.bin", "*.xml"])
-def test_a_damaged_model_folder_is_refused(
-    model: Path, tiny: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    import shutil
-
-    shutil.copytree(model / "model", "model")
-    file = next(Path("model").glob(name))
-    file.write_bytes(file.read_bytes()[:-3])
-    write_image("a.png", noise(4, 4, 3))
-    refused(capsys, "upscale", "model", "a.png", "-o", "big.png")
-    assert not Path("big.png").exists()
-
-
-def test_a_folder_that_is_no_model_or_run(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_image("a.png", noise(4, 4, 3))
-    Path("empty").mkdir()
-    for command in (["upscale", "empty", "a.png", "-o", "b.png"], ["evaluate", "empty"], ["bench", "empty"]):
-        assert "empty" in refused(capsys, *command)
-
-
-def test_sets_that_are_not_there(model: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sets_that_are_not_there(tiny_run: Path, tiny: Path, refused: Refused) -> None:
     Path("data/Set5/HR").mkdir(parents=True)
-    assert "no image in" in refused(capsys, "evaluate", model, "--data", "data", "--sets", "Set5")
-    assert "nearest is 'Set5'" in refused(capsys, "evaluate", model, "--data", "data", "--sets", "Set55")
-    assert "no/such does not exist" in refused(capsys, "evaluate", model, "--data", "no/such")
-    assert "no/such does not exist" in refused(capsys, "run", tiny, "-o", "out", "--data", "no/such")
-
-
-def limit_file_size(size: int) -> None:
-    """A disk that takes no file larger than this (the kernel would kill the process, were the signal not ignored)."""
-    import signal
-
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    assert "no image in" in refused("evaluate", tiny_run, "--data", "data", "--sets", "Set5")
+    assert "nearest is 'Set5'" in refused("evaluate", tiny_run, "--data", "data", "--sets", "Set55")
+    assert "no/such does not exist" in refused("evaluate", tiny_run, "--data", "no/such")
+    assert "no/such does not exist" in refused("run", tiny, "-o", "out", "--data", "no/such")
 
 
 @pytest.mark.parametrize("size", [100, 10_000, 60_000])
-def test_a_disk_that_takes_no_more(tiny: Path, size: int) -> None:
-    tiny.write_text(TINY.replace("width: 8", "width: 24") + "train: {steps: 2, precision: float32}\n")
+def test_a_disk_that_takes_no_more(tiny: Path, file_size_limit: Limit, size: int) -> None:
+    tiny.write_text(tiny.read_text().replace("width: 8", "width: 24") + "train: {steps: 2, precision: float32}\n")
     command = [sys.executable, "-m", "qsci_plugins", "run", "tiny.yaml", "-o", "out"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=lambda: limit_file_size(size)
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=file_size_limit(size))
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("qsci: error: ")
     assert "Traceback" not in done.stderr
@@ -332,21 +125,10 @@ def test_a_disk_that_takes_no_more(tiny: Path, size: int) -> None:
         assert file.suffix in (".yaml", ".state", ".partial"), f"{file} was left behind"
 
 
-def test_a_full_disk_while_enlarging(model: Path, tiny: Path) -> None:
-    write_image("a.png", noise(100, 100, 3))
-    command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), "a.png", "-o", "big.png"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=lambda: limit_file_size(5000)
-    )
-    assert done.returncode == 2
-    assert "qsci: error: cannot write big.png" in done.stderr.splitlines()[-1]
-    assert sorted(os.listdir()) == ["a.png", "tiny.yaml"]
-
-
-def test_an_existing_output_and_a_folder_that_is_no_output(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_output_and_a_folder_that_is_no_output(tiny: Path, refused: Refused) -> None:
     Path("letters").mkdir()
     Path("letters/dear.txt").write_text("x")
-    assert "exists; name another, or replace it with --force" in refused(capsys, "run", tiny, "-o", "letters")
-    assert "not the output of a run" in refused(capsys, "run", tiny, "-o", "letters", "--force")
-    assert "is a file" in refused(capsys, "run", tiny, "-o", "letters/dear.txt", "--force")
+    assert "exists; name another, or replace it with --force" in refused("run", tiny, "-o", "letters")
+    assert "not the output of a run" in refused("run", tiny, "-o", "letters", "--force")
+    assert "is a file" in refused("run", tiny, "-o", "letters/dear.txt", "--force")
     assert sorted(os.listdir()) == ["letters", "tiny.yaml"]
