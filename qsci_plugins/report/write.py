@@ -29,7 +29,10 @@ _WIDTH = 1200
 
 
 def write_report(result: RunResult, folder: Path) -> None:
-    """Adds summary.md and before_after_*.png, bits_*.png of the first set's first images to a run's folder."""
+    """Adds summary.md and before_after_*.png, bits_*.png of the first set's first images to a run's folder.
+
+    Where every tile takes the same route, there are no bits to draw.
+    """
     names = []
     for benchmark in result.prepared.sets[:1]:
         upscaler = Upscaler(folder / MODEL) if (folder / MODEL).is_dir() else None
@@ -37,7 +40,7 @@ def write_report(result: RunResult, folder: Path) -> None:
             name = f"before_after_{image.name}.png"
             write_image(folder / name, _before_after(result, benchmark, image))
             names.append(name)
-            if upscaler is not None:
+            if upscaler is not None and len(upscaler.manifest.routes) > 1:
                 name = f"bits_{image.name}.png"
                 write_image(folder / name, _bits(upscaler, image))
                 names.append(name)
