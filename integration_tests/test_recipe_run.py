@@ -170,7 +170,7 @@ def test_ctrl_c_in_the_terminal(recipe: Path, tmp_path: Path) -> None:
     while not state.is_file() and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("qsci: stopped after step ")

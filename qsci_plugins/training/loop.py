@@ -70,10 +70,11 @@ def save_atomically(content: Any, file: Path) -> None:
     try:
         torch.save(content, temporary)
         os.replace(temporary, file)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
         with suppress(OSError):
             temporary.unlink()
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"cannot write {file}: {reason}") from error
 
 
 def train(

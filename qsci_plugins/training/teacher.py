@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,8 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from qsci_plugins.errors import UserError
 
 __all__ = ["BlockOutputs", "Teacher"]
 
@@ -76,6 +79,13 @@ class Teacher:
         assert self._folder is not None
         count = len(self._patches)
         path = str(Path(self._folder.name) / f"{number}.f16")
+        if hasattr(os, "posix_fallocate"):
+            # a hole in a mapped file that finds no room on disk would end the process
+            with open(path, "wb") as file:
+                try:
+                    os.posix_fallocate(file.fileno(), 0, 2 * count * size)
+                except OSError as error:
+                    raise UserError(f"no room for the float network's outputs in {path}: {error.strerror}") from error
         return torch.from_file(path, shared=True, size=count * size, dtype=torch.float16).view(count, size)
 
     def close(self) -> None:
