@@ -15,7 +15,7 @@ from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.folder import write_folder
 from qsci_plugins.openvino.grids import FACTORS
 from qsci_plugins.openvino.ir import pack, with_image_ports
-from qsci_plugins.openvino.layers import StaticLayer
+from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import check_exportable, layer_bits, lower
 from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile, stored
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, plan_axis
@@ -41,6 +41,8 @@ def export_routed(
 ) -> Manifest:
     """Writes one INT8 graph per image factor -1, 0, 1; where all agree, one graph serves all.
 
+    A scheme without image thresholds is exported as `export_static` does.
+
     `stock` is the float network that was quantized, (N,3,H,W) in 0..`network.value_range` to scale times the size;
     `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16). The runtime
     measures each tile and takes the route. Raises UserError before calibration, for a tile that is too small, for what
@@ -63,7 +65,11 @@ def export_static(
     overlap: int | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Writes one INT8 graph, the bits those of an average image. Arguments and errors are `export_routed`'s."""
+    """Writes one INT8 graph, the bits those of an average image. Arguments and errors are `export_routed`'s.
+
+    Bits that depend on a layer's input (CADyQ's) are chosen inside the graph, for each tile; the manifest then states the
+    layer's widest candidate, an upper bound, and its average bit-width follows from that.
+    """
     check_exportable(network)
     return _export(network, stock, folder, (0,), None, tile, scale, overlap, about)
 
@@ -127,8 +133,9 @@ def _thresholds(network: QuantizedNetwork) -> tuple[float, float] | None:
 
 def _constants(lowered: nn.Module) -> tuple[Any, ...]:
     """What tells two lowered copies of one network apart."""
-    grids = [module.grid for module in lowered.modules() if isinstance(module, StaticLayer) and module.grid is not None]
-    return tuple((grid.step, grid.low, grid.high) for grid in grids)
+    layers = [module for module in lowered.modules() if isinstance(module, StaticLayer | DynamicLayer)]
+    grids = [grid for layer in layers for grid in (getattr(layer, "grid", None), layer.output)]
+    return tuple(None if grid is None else (grid.step, grid.low, grid.high) for grid in grids)
 
 
 def _check_shape(model: openvino.Model, tile: tuple[int, int], scale: int) -> None:

@@ -14,7 +14,7 @@ from qsci_plugins.openvino.offsets import pads_with_zeros
 from qsci_plugins.schemes.content import Content, current_content, set_content
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
 
-__all__ = ["FACTORS", "Grid", "image_factor", "layer_input", "read_grid", "read_qparams", "read_weight"]
+__all__ = ["FACTORS", "Grid", "image_factor", "layer_input", "read_choices", "read_grid", "read_qparams", "read_weight"]
 
 #: the image factors of a routed export
 FACTORS = (-1, 0, 1)
@@ -68,13 +68,14 @@ def layer_input(layer: nn.Module) -> Tensor:
 def read_qparams(quantizer: Quantizer, x: Tensor, factor: int) -> QParams:
     """The qparams for an input like x, given the image factor, on the CPU."""
     with image_factor(factor):
-        p = quantizer.qparams(x.to(_device(quantizer)))
-    scale, offset, low, high, bits = (None if value is None else value.detach().cpu() for value in p)
-    assert scale is not None
-    assert low is not None
-    assert high is not None
-    assert bits is not None
-    return QParams(scale, offset, low, high, bits)
+        return _on_cpu(quantizer.qparams(x.to(_device(quantizer))))
+
+
+@torch.no_grad()
+def read_choices(quantizer: Quantizer, x: Tensor) -> QParams:
+    """Everything an input-dependent quantizer may answer for an input like x, on the CPU."""
+    with image_factor(0):
+        return _on_cpu(quantizer.choices(x.to(_device(quantizer))))
 
 
 def read_grid(quantizer: Quantizer, layer: nn.Module, factor: int, name: str) -> Grid:
@@ -120,6 +121,13 @@ def read_weight(quantizer: Quantizer, weight: Tensor, name: str) -> tuple[Tensor
         raise UserError(f"{name}: weights of {p.bit_width.max().item():.0f} bits do not fit INT8; use 8 bits or less")
     step = p.scale.detach().reshape(-1, *[1] * (weight.dim() - 1))
     return integers.to(torch.int8).cpu(), step.cpu().clone()
+
+
+def _on_cpu(p: QParams) -> QParams:
+    offset = None if p.offset is None else p.offset.detach().cpu()
+    return QParams(
+        p.scale.detach().cpu(), offset, p.low.detach().cpu(), p.high.detach().cpu(), p.bit_width.detach().cpu()
+    )
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -50,11 +50,20 @@ class StaticLayer(nn.Module):
     b-bit rounding, and the only number of levels that becomes integer arithmetic. A grid beyond INT8 is split into
     parts that add up to it, side by side in the channels, each with a copy of the weights; this is exact. A real offset
     per channel goes into the bias, and where zeros pad the input, into channels of ones (see `border_weights`).
+    `output`, of one part and without an offset, is the grid that y is rounded to in turn.
     """
 
-    def __init__(self, layer: nn.Module, weight: nn.Module, bias: Tensor | None, grid: Grid | None) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        weight: nn.Module,
+        bias: Tensor | None,
+        grid: Grid | None,
+        output: Grid | None = None,
+    ) -> None:
         super().__init__()
         self.grid = grid
+        self.output = output
         self.ones = 0
         offset = None if grid is None else grid.offset
         border = None
@@ -78,7 +87,7 @@ class StaticLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.grid is not None:
             x = self.quantize(x, self.grid)
-        return _run(self.layer, x, self.weight(), self.bias)  # type: ignore[arg-type]
+        return _rounded(_run(self.layer, x, self.weight(), self.bias), self.output)  # type: ignore[arg-type]
 
     def quantize(self, x: Tensor, grid: Grid) -> Tensor:
         """The parts of x on the grid, without its offset."""
@@ -103,13 +112,21 @@ class StaticLayer(nn.Module):
 class DynamicLayer(nn.Module):
     """y = layer(z) * step + bias with z = round(clamp(x / step, low, high)), the step chosen in the graph per sample.
 
-    The FakeQuantize keeps constant ranges, because a step per sample commutes with the layer.
+    The FakeQuantize keeps constant ranges, because a step per sample commutes with the layer. `output`, of one part and
+    without an offset, is the constant grid that y is rounded to in turn.
     """
 
     def __init__(
-        self, layer: nn.Module, weight: nn.Module, bias: Tensor | None, quantizer: Quantizer, unsigned: bool
+        self,
+        layer: nn.Module,
+        weight: nn.Module,
+        bias: Tensor | None,
+        quantizer: Quantizer,
+        unsigned: bool,
+        output: Grid | None = None,
     ) -> None:
         super().__init__()
+        self.output = output
         self.quantizer = quantizer
         self.bounds = _U8 if unsigned else _I8
         self.layer = _without_tensors(layer)
@@ -123,7 +140,17 @@ class DynamicLayer(nn.Module):
         z = torch.minimum(torch.maximum(x / p.scale, p.low), p.high)
         z = torch.fake_quantize_per_tensor_affine(z, 1.0, 0, *self.bounds)
         y = _run(self.layer, z, self.weight(), None) * p.scale
-        return y if self.bias is None else y + self.bias  # type: ignore[operator]
+        return _rounded(y if self.bias is None else y + self.bias, self.output)  # type: ignore[operator]
+
+
+def _rounded(y: Tensor, grid: Grid | None) -> Tensor:
+    """y on a grid of one part without an offset: a clamp to its range, then 256 levels."""
+    if grid is None:
+        return y
+    bounds = _U8 if grid.unsigned else _I8
+    if (grid.low, grid.high) != bounds:
+        y = y.clamp(grid.low * grid.step, grid.high * grid.step)
+    return torch.fake_quantize_per_tensor_affine(y, grid.step, 0, *bounds)
 
 
 def _run(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.grids import FACTORS, layer_input, read_grid, read_qparams, read_weight
+from qsci_plugins.openvino.grids import FACTORS, Grid, layer_input, read_choices, read_grid, read_qparams, read_weight
 from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer
+from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
 __all__ = ["check_exportable", "layer_bits", "lower"]
@@ -19,7 +20,8 @@ def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None 
     """A copy of the float network `stock` with the quantized network's tensors and its layers in integers.
 
     With an image factor -1, 0 or 1 everything is a constant: the network for images of that factor (any factor, where
-    bits do not depend on the image). With None the bits are chosen inside the network, for every sample of a batch.
+    bits do not depend on the image). With None the bits are chosen inside the network, for every sample of a batch;
+    so are, with any factor, those that depend on a layer's input itself (CADyQ's).
     Maps what `stock` maps, and agrees with the quantized network up to rounding flips. Raises UserError before
     calibration, and for what cannot run in integers.
     """
@@ -29,10 +31,14 @@ def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None 
     adaptive = False
     for name, quantizers in network.layers.items():
         layer = lowered.get_submodule(name)
-        dynamic = image_factor is None and varies(quantizers, layer)
+        dynamic = _input_dependent(quantizers) or (image_factor is None and varies(quantizers.activation, layer))
         adaptive |= dynamic
         parent, _, leaf = name.rpartition(".")
-        new = _dynamic(layer, quantizers, name) if dynamic else _static(layer, quantizers, image_factor or 0, name)
+        output = _output(layer, quantizers, image_factor, name)
+        if dynamic:
+            new = _dynamic(layer, quantizers, name, output)
+        else:
+            new = _static(layer, quantizers, image_factor or 0, name, output)
         setattr(lowered.get_submodule(parent), leaf, new)
     if adaptive and network.input_module is not None:
         return _Measured(copy.deepcopy(network.input_module).cpu(), lowered).eval().requires_grad_(False)
@@ -40,7 +46,7 @@ def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None 
 
 
 def check_exportable(network: QuantizedNetwork) -> None:
-    """Raises UserError where calibration has not happened or the scheme quantizes more than layer inputs."""
+    """Raises UserError where calibration has not happened or the scheme quantizes more than layers."""
     missing = [name for name, layer in network.layers.items() if not all(bool(q.calibrated) for q in layer)]
     if missing:
         raise UserError(f"{missing[0]} is not calibrated; calibrate the network before exporting it")
@@ -48,46 +54,95 @@ def check_exportable(network: QuantizedNetwork) -> None:
     if isinstance(calibrated, Tensor) and not bool(calibrated):
         raise UserError("the image thresholds are not calibrated; calibrate the network before exporting it")
     others = [*network.blocks, *network.attentions]
-    others += [name for name, layer in network.layers.items() if layer.output is not None]
     if others:
         raise UserError(f"{others[0]}: only inputs and weights of layers can be exported; this scheme quantizes more")
+    for name, layer in network.layers.items():
+        if layer.output is not None and layer.output.input_dependent:
+            raise UserError(f"{name}: bits of a layer's output that depend on the output itself cannot be exported")
 
 
 def layer_bits(network: QuantizedNetwork, factor: int) -> dict[str, float]:
-    """Activation bits of every layer that has an activation quantizer, for images of one factor."""
+    """Activation bits of every layer that has an activation quantizer, for images of one factor.
+
+    Where the bits depend on the layer's input, nobody knows them before an image is seen: it is the widest candidate
+    then, an upper bound of what any image takes.
+    """
     bits = {}
     for name, quantizers in network.layers.items():
         if quantizers.activation is not None:
             x = layer_input(network.model.get_submodule(name))
-            bits[name] = read_qparams(quantizers.activation, x, factor).bit_width.float().mean().item()
+            if quantizers.activation.input_dependent:
+                bits[name] = read_choices(quantizers.activation, x).bit_width.max().item()
+            else:
+                bits[name] = read_qparams(quantizers.activation, x, factor).bit_width.float().mean().item()
     return bits
 
 
-def varies(quantizers: LayerQuantizers, layer: nn.Module) -> bool:
-    """Whether a layer's activation grid depends on the image factor."""
-    if quantizers.activation is None:
+def varies(quantizer: Quantizer | None, layer: nn.Module) -> bool:
+    """Whether the grid of a layer's input or output depends on the image factor."""
+    if quantizer is None:
         return False
-    answers = [read_qparams(quantizers.activation, layer_input(layer), factor) for factor in FACTORS]
+    answers = [read_qparams(quantizer, layer_input(layer), factor) for factor in FACTORS]
     first = answers[0]
     return any(not torch.equal(a.scale, first.scale) or not torch.equal(a.high, first.high) for a in answers[1:])
 
 
-def _static(layer: nn.Module, quantizers: LayerQuantizers, factor: int, name: str) -> nn.Module:
+def _input_dependent(quantizers: LayerQuantizers) -> bool:
+    return quantizers.activation is not None and quantizers.activation.input_dependent
+
+
+def _output(layer: nn.Module, quantizers: LayerQuantizers, factor: int | None, name: str) -> Grid | None:
+    """The constant grid of what a layer returns."""
+    if quantizers.output is None:
+        return None
+    if factor is None and varies(quantizers.output, layer):
+        raise UserError(f"{name}: the bits of its output depend on the image; export it routed")
+    grid = read_grid(quantizers.output, layer, factor or 0, name)
+    if grid.parts > 1 or grid.offset is not None:
+        raise UserError(
+            f"{name}: the levels of its output do not fit INT8; use 8 bits or less and scheme.form: integer"
+        )
+    return grid
+
+
+def _static(layer: nn.Module, quantizers: LayerQuantizers, factor: int, name: str, output: Grid | None) -> nn.Module:
     grid = None if quantizers.activation is None else read_grid(quantizers.activation, layer, factor, name)
-    return StaticLayer(layer, _weight(layer, quantizers, name), layer.bias, grid)  # type: ignore[arg-type]
+    return StaticLayer(layer, _weight(layer, quantizers, name), layer.bias, grid, output)  # type: ignore[arg-type]
 
 
-def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str) -> nn.Module:
+def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str, output: Grid | None) -> nn.Module:
     assert quantizers.activation is not None
-    grids = [read_grid(quantizers.activation, layer, factor, name) for factor in FACTORS]
+    if quantizers.activation.input_dependent:
+        unsigned = _unsigned_choices(quantizers.activation, layer, name)
+    else:
+        unsigned = _unsigned_factors(quantizers.activation, layer, name)
+    quantizer = copy.deepcopy(quantizers.activation).cpu()
+    weight = _weight(layer, quantizers, name)
+    return DynamicLayer(layer, weight, layer.bias, quantizer, unsigned, output)  # type: ignore[arg-type]
+
+
+def _unsigned_factors(quantizer: Quantizer, layer: nn.Module, name: str) -> bool:
+    """Whether the levels of every image factor are u8; i8 fits them else."""
+    grids = [read_grid(quantizer, layer, factor, name) for factor in FACTORS]
     if any(grid.parts > 1 or grid.offset is not None for grid in grids):
         raise UserError(f"{name}: its levels do not fit INT8 at every bit-width; export it routed")
     unsigned = all(grid.unsigned for grid in grids)
     if not unsigned and any(grid.high > 127 for grid in grids):
         raise UserError(f"{name}: its levels fit neither u8 nor i8 at every bit-width; export it routed")
-    quantizer = copy.deepcopy(quantizers.activation).cpu()
-    weight = _weight(layer, quantizers, name)
-    return DynamicLayer(layer, weight, layer.bias, quantizer, unsigned)  # type: ignore[arg-type]
+    return unsigned
+
+
+def _unsigned_choices(quantizer: Quantizer, layer: nn.Module, name: str) -> bool:
+    """Whether the levels of every candidate are u8; i8 fits them else."""
+    p = read_choices(quantizer, layer_input(layer))
+    if p.offset is not None or not torch.equal(p.low, p.low.round()) or not torch.equal(p.high, p.high.round()):
+        raise UserError(f"{name}: a real zero point cannot run in integers; set scheme.form: integer")
+    low, high = p.low.min().item(), p.high.max().item()
+    if low >= 0 and high <= 255:
+        return True
+    if low < -128 or high > 127:
+        raise UserError(f"{name}: levels {low:.0f}..{high:.0f} fit neither u8 nor i8; use 8 bits or less")
+    return False
 
 
 def _weight(layer: nn.Module, quantizers: LayerQuantizers, name: str) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class BitSelector(SymmetricActivation):
     what x has along `channel_axis`. W starts at 1 and b at 0 but 1 for the widest candidate, which is therefore
     chosen at first.
     """
+
+    input_dependent: ClassVar[bool] = True
 
     def __init__(
         self, channels: int, candidates: tuple[int, ...] = (4, 6, 8), *, integer: bool = False, channel_axis: int = 1
@@ -56,11 +59,20 @@ class BitSelector(SymmetricActivation):
         channel = self.channel_axis + 1 if self.channel_axis >= 0 else features.dim() + self.channel_axis
         sensitivity = torch.cat([gradients, _deviations(features, channel)], dim=1)
         # no matrix product: its rounding may depend on the number of rows, and a sample's bits must not
+        if torch.jit.is_tracing():
+            # the bias as one more term: where N = K, OpenVINO 2026.4's CPU plugin adds a bias behind a sum along N
+            ones = torch.ones_like(sensitivity[:, :1])
+            weight = torch.cat([self.weight, self.bias.unsqueeze(1)], 1)
+            return (torch.cat([sensitivity, ones], 1).unsqueeze(1) * weight).sum(-1)
         return (sensitivity.unsqueeze(1) * self.weight).sum(-1) + self.bias
 
     def expected_bits(self, scores: Tensor) -> Tensor:
         """The mean bit-width under softmax(scores), (N,)."""
         return (scores.softmax(1) * self.bits).sum(1)
+
+    def choices(self, x: Tensor) -> QParams:
+        """Scale, levels and bits of each candidate, (K,)."""
+        return super().qparams(x)
 
     def qparams(self, x: Tensor) -> QParams:
         choice = self.scores(x).argmax(1)

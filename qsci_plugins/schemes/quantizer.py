@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,9 @@ class Quantizer(nn.Module, ABC):
 
     calibrated: Tensor
 
+    #: whether qparams depend on x itself, so that no constants can stand for them, whatever image is given
+    input_dependent: ClassVar[bool] = False
+
     def __init__(self) -> None:
         super().__init__()
         self.mode = Mode.ON
@@ -55,6 +58,10 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def qparams(self, x: Tensor) -> QParams:
         """The parameters that quantize x."""
+
+    def choices(self, x: Tensor) -> QParams:
+        """Everything that `qparams(x)` may answer, one entry for each; only an input-dependent one has several."""
+        return self.qparams(x)
 
     def integers(self, x: Tensor) -> Tensor:
         """The integers z of x, as floats, the same shape."""
