@@ -58,7 +58,7 @@ def upscale(
     _check(files, targets, force)
     from qsci_plugins.openvino.runtime import Upscaler
 
-    upscaler = Upscaler(folder, threads=threads)
+    upscaler = Upscaler(folder, threads=threads, precision="auto")
     written = []
     with progress.stage("upscaling", len(files)) as advance:
         for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):

@@ -46,7 +46,7 @@ def bench_model(
     manifest = load_manifest(folder)
     names = sets or (["builtin"] if data is None else None)
     images = find_sets([], data, manifest.scale, names)
-    upscaler = Upscaler(folder, threads=threads)
+    upscaler = Upscaler(folder, threads=threads, precision="auto")
     forms = {"ours": Form(upscaler.upscale)}
     compiled = {"ours": compile_ours(folder, threads)}
     if (model / RECIPE_FILE).is_file():

@@ -41,7 +41,7 @@ def export_network(prepared: Prepared, quantized: QuantizedNetwork, folder: Path
 
 def openvino_form(folder: Path) -> Form:
     """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area."""
-    upscaler = Upscaler(folder)
+    upscaler = Upscaler(folder, precision="auto")
 
     def fab() -> dict[str, float]:
         areas = [tile.height * tile.width for tile in upscaler.last_routes]

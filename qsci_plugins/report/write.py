@@ -35,7 +35,7 @@ def write_report(result: RunResult, folder: Path) -> None:
     """
     names = []
     for benchmark in result.prepared.sets[:1]:
-        upscaler = Upscaler(folder / MODEL) if (folder / MODEL).is_dir() else None
+        upscaler = Upscaler(folder / MODEL, precision="auto") if (folder / MODEL).is_dir() else None
         for image in benchmark.images[:_IMAGES]:
             name = f"before_after_{image.name}.png"
             write_image(folder / name, _before_after(result, benchmark, image))
