@@ -46,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel; what it depends on is that of the running interpreter."""
     folder = tmp_path_factory.mktemp("environment")
-    venv.create(folder, with_pip=False)
+    venv.create(folder, symlinks=os.name != "nt", with_pip=False)
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
     subprocess.run([*pip, "install", "--quiet", "--no-index", "--no-deps", str(wheel)], check=True)
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("empty")
 
 
-def command(installed: Path, folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def execute(installed: Path, folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A command of the environment, run in `folder` with nothing of the working tree in reach."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "QSCI_"))}
     return subprocess.run(
@@ -86,7 +86,7 @@ def run(installed: Path, folder: Path) -> Path:
     (folder / "sets" / "Small").mkdir(parents=True)
     Image.fromarray(_photo()).save(folder / "sets" / "Small" / "chelsea.png")
     overrides = [word for override in QUICK for word in ("--set", override)]
-    done = command(installed, folder, "qsci", "run", MAIN, "--output", "runs/demo", *overrides)
+    done = execute(installed, folder, "qsci", "run", MAIN, "--output", "runs/demo", *overrides)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(Path("runs") / "demo")
     return folder / "runs" / "demo"
@@ -111,16 +111,16 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_python_takes_the_installed_package(installed: Path, folder: Path) -> None:
-    done = command(installed, folder, "python", "-c", "import qsci_plugins; print(qsci_plugins.__file__)")
+    done = execute(installed, folder, "python", "-c", "import qsci_plugins; print(qsci_plugins.__file__)")
     assert Path(done.stdout.strip()).is_relative_to(installed), done.stderr
 
 
 def test_recipes_are_listed_and_valid_without_the_source_tree(installed: Path, folder: Path) -> None:
-    listed = command(installed, folder, "qsci", "recipes")
+    listed = execute(installed, folder, "qsci", "recipes")
     assert listed.returncode == 0, listed.stderr
     names = [line.split()[0] for line in listed.stdout.splitlines()]
     assert MAIN in names
-    done = command(installed, folder, "qsci", "validate", *names)
+    done = execute(installed, folder, "qsci", "validate", *names)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(": valid") == len(names)
 
@@ -153,7 +153,7 @@ def test_the_main_job_leaves_everything(run: Path) -> None:
 
 def test_its_model_enlarges_a_photo(installed: Path, folder: Path, run: Path) -> None:
     Image.fromarray(_photo()[:50, :90]).save(folder / "photo.png")
-    done = command(installed, folder, "qsci", "upscale", "runs/demo/model", "photo.png", "-o", "big.png")
+    done = execute(installed, folder, "qsci", "upscale", "runs/demo/model", "photo.png", "-o", "big.png")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["big.png"]
     with Image.open(folder / "photo.png") as small, Image.open(folder / "big.png") as big:

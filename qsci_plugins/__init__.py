@@ -1,7 +1,7 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
-Every command of `qsci` is a function here: `run`, `train`, `upscale`, `evaluate`, `bench`, `shipped_recipes` and
-`read_recipe` (which validates). Importing the package is light; each name brings in what it needs when it is first used.
+Every command of `qsci` is a function here: `run`, `train`, `upscale`, `evaluate`, `bench`, `cost`, `shipped_recipes`
+and `read_recipe` (which validates). Importing the package is light; each name brings in what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.architectures.registry import load_network
     from qsci_plugins.commands.bench import bench
+    from qsci_plugins.commands.cost import cost
     from qsci_plugins.commands.evaluate import evaluate
     from qsci_plugins.commands.run import run
     from qsci_plugins.commands.train import train
@@ -41,6 +42,7 @@ __all__ = [
     "UserError",
     "__version__",
     "bench",
+    "cost",
     "evaluate",
     "find_recipe",
     "load_network",
@@ -64,6 +66,7 @@ _HOMES = {
     "Recipe": "recipes.schema",
     "Upscaler": "openvino.runtime",
     "bench": "commands.bench",
+    "cost": "commands.cost",
     "evaluate": "commands.evaluate",
     "find_recipe": "recipes.library",
     "load_network": "architectures.registry",

@@ -65,7 +65,11 @@ class ImageGridActivation(RangeActivation):
         steps, (offsets, minima, maxima) = grids[:, 0], grids[:, 1:].split(self.channels, 1)
         step = steps[0].clamp_min(1e-12)
         apart = (offsets - offsets[0]) / step
-        on_grid = (steps > 0).all() and ((steps / step - 1).abs() < 0.01).all() and ((apart - apart.round()).abs() < 0.02).all()
+        on_grid = (
+            (steps > 0).all()
+            and ((steps / step - 1).abs() < 0.01).all()
+            and ((apart - apart.round()).abs() < 0.02).all()
+        )
         self.on_grid.copy_(on_grid)
         if on_grid:
             self.step.copy_(step)
