@@ -7,7 +7,6 @@ import pytest
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes.costing import measure_cost
 
-
 pytestmark = pytest.mark.slow
 
 
