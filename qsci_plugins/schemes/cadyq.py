@@ -24,7 +24,7 @@ class CADyQConfig(SchemeConfig):
     """Each layer's activation gets one of the candidate bit-widths, for every sample anew."""
 
     name: Literal["cadyq"] = "cadyq"
-    candidates: tuple[int, ...] = (4, 6, 8)
+    candidates: tuple[int, ...] = Field((4, 6, 8), strict=False)
     weight_bits: int = Field(8, ge=2, le=8)
     #: "integer" runs in INT8 hardware; "faithful" is what the published code computes
     form: Literal["integer", "faithful"] = "integer"

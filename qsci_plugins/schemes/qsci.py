@@ -31,7 +31,7 @@ class QSCIConfig(SchemeConfig):
     #: "integer" runs in INT8 hardware; "faithful" is what the published code computes
     form: Literal["integer", "faithful"] = "integer"
     #: patterns of the attention modules whose products are quantized; [] for a network without attention
-    attention: tuple[str, ...] = ("*",)
+    attention: tuple[str, ...] = Field(("*",), strict=False)
     #: learn a shift of queries and keys ahead of their quantizers
     shift: bool = True
     #: "learned" asks for an integer zero point; "auto" has one below 8 bits, where it fits INT8

@@ -31,9 +31,9 @@ __all__ = [
 
 
 class SchemeConfig(BaseModel):
-    """The settings of a scheme as a recipe gives them; unknown keys are errors."""
+    """The settings of a scheme as a recipe gives them; unknown keys and wrong types ("4" for 4, 1 for true) are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     name: str
 

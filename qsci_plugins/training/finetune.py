@@ -214,7 +214,7 @@ def _base_bits(network: QuantizedNetwork) -> float:
 
 def _use_bf16(precision: str) -> bool:
     if precision == "auto":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "amx" in _cpu_flags()
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
     return precision == "bf16"
 
 
