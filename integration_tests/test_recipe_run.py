@@ -103,8 +103,15 @@ def test_commands_that_take_a_run_take_its_model_folder_too(
         assert set(json.loads(out[out.index("{") :])["builtin"]) >= {"openvino"}
     assert main(["bench", str(finished), str(finished / "model"), "--repeats", "2"]) == 0
     table = capsys.readouterr().out
-    assert table.count("ours") == 2
-    assert "NNCF default INT8" in table
+    assert table.count("| ours  ") == 2
+    for row in (
+        "OpenVINO fp32",
+        "NNCF default INT8",
+        "static INT8, same placement",
+        "torch eager",
+        "ours, with routing",
+    ):
+        assert row in table
 
 
 def test_an_output_that_exists_is_replaced_only_with_force(recipe: Path, tmp_path: Path) -> None:

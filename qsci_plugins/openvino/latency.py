@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import openvino
 
 from qsci_plugins.openvino.precisions import Precision, has_bf16, precision_hint
 
-__all__ = ["Latency", "has_bf16", "measure", "open_graph"]
+__all__ = ["Latency", "has_bf16", "measure", "measure_throughput", "open_graph", "runner"]
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,25 @@ class Latency:
 
 
 def measure(
-    models: Mapping[str, openvino.CompiledModel], shape: tuple[int, int], repeats: int = 30, warm_up: int = 3
+    models: Mapping[str, openvino.CompiledModel | Callable[[], object]],
+    shape: tuple[int, int],
+    repeats: int = 30,
+    warm_up: int = 3,
 ) -> dict[str, Latency]:
-    """Runs every model once per round, for `repeats` rounds, so that whatever disturbs one disturbs all.
+    """Runs every model, or function, once per round, for `repeats` rounds, so that whatever disturbs one disturbs all.
 
     `shape` is the height and width of the input, for models that leave theirs open. Inputs are random images, float
     NCHW or uint8 NHWC as the model takes them.
     """
-    requests = {name: _request(model, shape) for name, model in models.items()}
+    runs = {
+        name: runner(model, shape) if isinstance(model, openvino.CompiledModel) else model
+        for name, model in models.items()
+    }
     times: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(warm_up + repeats):
-        for name, request in requests.items():
+        for name, run in runs.items():
             start = time.perf_counter()
-            request.infer()
+            run()
             if turn >= warm_up:
                 times[name].append(1000 * (time.perf_counter() - start))
     return {
@@ -47,36 +54,60 @@ def measure(
     }
 
 
+def measure_throughput(
+    models: Mapping[str, openvino.CompiledModel], shape: tuple[int, int], rounds: int = 3, bursts: int = 4
+) -> dict[str, float]:
+    """Images per second of models compiled for throughput, as many at a time as they ask for; the median of the rounds.
+
+    Every round runs each model in turn, `bursts` times as many images as it takes at a time.
+    """
+    queues = {name: openvino.AsyncInferQueue(model) for name, model in models.items()}
+    images = {name: _random_input(model.input(0), shape) for name, model in models.items()}
+    rates: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(rounds + 1):
+        for name, queue in queues.items():
+            count = len(queue) * bursts
+            start = time.perf_counter()
+            for _ in range(count):
+                queue.start_async({0: images[name]})
+            queue.wait_all()
+            if turn:  # the first round warms up
+                rates[name].append(count / (time.perf_counter() - start))
+    return {name: statistics.median(found) for name, found in rates.items()}
+
+
 def open_graph(
     graph: openvino.Model | Path | str,
     weights: Path | str | None = None,
     *,
     precision: Precision = "f32",
     threads: int | None = None,
+    hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY",
 ) -> openvino.CompiledModel:
-    """A model or IR file compiled for lowest latency on the CPU; `precision` is that of what is not quantized."""
+    """A model or IR file compiled for the CPU, lowest latency by default; `precision` is that of what is not quantized."""
     core = openvino.Core()
     if not isinstance(graph, openvino.Model):
         graph = core.read_model(graph) if weights is None else core.read_model(graph, weights)
-    config: dict[str, str | int] = {
-        "INFERENCE_PRECISION_HINT": precision_hint(precision),
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision_hint(precision), "PERFORMANCE_HINT": hint}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     return core.compile_model(graph, "CPU", config)
 
 
-def _request(model: openvino.CompiledModel, shape: tuple[int, int]) -> openvino.InferRequest:
-    port = model.input(0)
+def runner(model: openvino.CompiledModel, shape: tuple[int, int]) -> Callable[[], object]:
+    """Runs a compiled model once, on a random image of its size (`shape` where it leaves that open)."""
+    request = model.create_infer_request()
+    request.set_input_tensor(openvino.Tensor(_random_input(model.input(0), shape)))
+    return request.infer
+
+
+def _random_input(port: openvino.ConstOutput, shape: tuple[int, int]) -> np.ndarray:
     is_image = port.get_element_type() == openvino.Type.u8
     declared = port.get_partial_shape()
     size = tuple(shape)
     if declared.is_static:
         size = tuple(declared.to_shape()[1:3] if is_image else declared.to_shape()[2:4])
     image = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
-    if not is_image:
-        image = np.ascontiguousarray(image.transpose(0, 3, 1, 2)).astype(port.get_element_type().to_dtype())
-    request = model.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(image))
-    return request
+    if is_image:
+        return image
+    return np.ascontiguousarray(image.transpose(0, 3, 1, 2)).astype(port.get_element_type().to_dtype())

@@ -64,7 +64,7 @@ def quality_table(sets: Mapping[str, Any]) -> str:
 
 
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds of one tile, the share of OpenVINO's fp32 and, where it was measured, the PSNR-Y on each set."""
+    """Milliseconds of one tile and the share of OpenVINO's fp32; where measured, tiles per second, memory, size, PSNR-Y."""
     reference = next((row["median_ms"] for row in rows if row["name"] == "fp32"), None)
     sets = list(rows[0].get("psnr_y", {})) if rows else []
     lines = []
@@ -72,9 +72,19 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
         share = "" if not reference else f"{row['median_ms'] / reference:.2f}"
         quality = [f"{row['psnr_y'][name]:.2f}" for name in sets]
         milliseconds = [f"{row[key]:.1f}" for key in ("median_ms", "fast_ms", "slowest_ms")]
-        lines.append([row["title"], *milliseconds, share, *quality])
-    header = ["form", "median ms", "fastest fifth", "slowest", "of fp32", *(f"{name} dB" for name in sets)]
+        more = [_measured(row[key], divisor) for key, divisor, _ in _MORE if key in row]
+        lines.append([row["title"], *milliseconds, share, *more, *quality])
+    more = [title for key, _, title in _MORE if rows and key in rows[0]]
+    header = ["form", "median ms", "fastest fifth", "slowest", "of fp32", *more, *(f"{name} dB" for name in sets)]
     return table(header, lines)
+
+
+#: what `qsci bench` measures besides: the key, its unit, its title
+_MORE = (("tiles_per_second", 1, "tiles/s"), ("peak_mib", 1, "peak MiB"), ("file_bytes", 2**20, "file MiB"))
+
+
+def _measured(value: float | None, unit: float) -> str:
+    return "" if value is None else f"{value / unit:.1f}"
 
 
 def _signed(decibels: float) -> str:

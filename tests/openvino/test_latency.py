@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import openvino
+import pytest
 from openvino_networks import calibrated_edsr
 
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_static
-from qsci_plugins.openvino.latency import has_bf16, measure, open_graph
+from qsci_plugins.openvino.footprint import peak_memory
+from qsci_plugins.openvino.latency import has_bf16, measure, measure_throughput, open_graph
 from qsci_plugins.openvino.precisions import runtime_precisions
 
 
@@ -38,3 +41,30 @@ def test_float_layers_take_the_precision_asked_for() -> None:
         layers = [layer for layer in runtime_precisions(compiled) if layer.type == "Convolution"]
         assert layers
         assert {layer.precision for layer in layers[1:-1]} == {precision}
+
+
+def test_functions_take_turns_with_models() -> None:
+    calls: list[str] = []
+    told = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, (1, 1), repeats=3, warm_up=1)
+    assert calls == ["a", "b"] * 4
+    assert set(told) == {"a", "b"}
+
+
+def test_throughput_counts_every_image() -> None:
+    stock, _ = calibrated_edsr(blocks=1)
+    models = {
+        name: open_graph(convert(stock, (1, 3, side, side)), threads=1, hint="THROUGHPUT")
+        for name, side in (("small", 8), ("large", 128))
+    }
+    rates = measure_throughput(models, (8, 8), rounds=3, bursts=2)
+    assert rates["small"] > rates["large"] > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's peak memory")
+def test_a_larger_tile_takes_more_memory(tmp_path: Path) -> None:
+    stock, _ = calibrated_edsr(blocks=1)
+    peaks = []
+    for side in (16, 768):
+        openvino.save_model(convert(stock, (1, 3, side, side)), tmp_path / f"{side}.xml")
+        peaks.append(peak_memory(tmp_path / f"{side}.xml", None, (side, side), precision="f32", threads=1))
+    assert peaks[1] > peaks[0] + 20

@@ -192,6 +192,31 @@ def test_a_cache_folder_keeps_compiled_graphs(static: Path, tmp_path: Path) -> N
     assert np.array_equal(first, second)
 
 
+def test_two_processes_share_a_model_folder_and_a_cache(routed: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "photo.npy", photo(48, 64))
+    program = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from qsci_plugins.openvino.runtime import Upscaler
+model, out, other = map(Path, sys.argv[1:])
+out.with_suffix(".ready").touch()
+while not other.with_suffix(".ready").exists():
+    time.sleep(0.01)
+for _ in range(3):
+    enlarged = Upscaler(model, threads=1, cache_dir="cache").upscale(np.load("photo.npy"))
+np.save(out, enlarged)
+"""
+    names = ["a.npy", "b.npy"]
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(routed), one, other], cwd=tmp_path)
+        for one, other in (names, names[::-1])
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
+    expected = Upscaler(routed, threads=1).upscale(photo(48, 64))
+    assert all(np.array_equal(np.load(tmp_path / name), expected) for name in names)
+
+
 def test_a_deployed_machine_needs_no_torch(routed: Path, tmp_path: Path) -> None:
     program = f"""
 import sys

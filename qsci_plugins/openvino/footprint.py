@@ -1,0 +1,52 @@
+"""What running a network takes beside time: the peak memory of a process that does nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+__all__ = ["peak_memory"]
+
+_STATUS = Path("/proc/self/status")
+
+
+def peak_memory(
+    graph: Path, weights: Path | None, tile: tuple[int, int], *, precision: str, threads: int
+) -> float | None:
+    """MiB that a new process held at most while it compiled an IR file and ran one tile, Python and OpenVINO included.
+
+    None where the system does not tell (it needs Linux' /proc).
+    """
+    if not _STATUS.is_file():
+        return None
+    case = {
+        "graph": str(graph),
+        "weights": None if weights is None else str(weights),
+        "tile": tile,
+        "precision": precision,
+        "threads": threads,
+    }
+    command = [sys.executable, "-m", "qsci_plugins.openvino.footprint", json.dumps(case)]
+    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {graph} failed:\n{done.stderr}")
+    return float(done.stdout.splitlines()[-1])
+
+
+def _run(case: dict[str, Any]) -> float:
+    from qsci_plugins.openvino.latency import open_graph, runner
+
+    compiled = open_graph(case["graph"], case["weights"], precision=case["precision"], threads=case["threads"])
+    run = runner(compiled, tuple(case["tile"]))
+    for _ in range(2):
+        run()
+    peak = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(peak.split()[1]) / 1024
+
+
+if __name__ == "__main__":
+    print(_run(json.loads(sys.argv[1])))
