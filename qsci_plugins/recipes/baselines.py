@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import openvino
@@ -16,7 +16,7 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Image, cut_tile, join, plan_axis
 
-__all__ = ["TiledGraph", "default_int8_graph", "float_graph", "quiet"]
+__all__ = ["TiledGraph", "default_int8_graph", "float_graph", "inference", "quiet"]
 
 
 def float_graph(network: Network, tile: tuple[int, int]) -> openvino.Model:
@@ -38,11 +38,27 @@ def default_int8_graph(network: Network, tile: tuple[int, int], patches: Tensor)
         return nncf.quantize(float_graph(network, tile), nncf.Dataset(samples), subset_size=len(samples))
 
 
-class TiledGraph:
-    """A compiled float-image graph (1,3,*tile) on images of any size, tiled and joined as our own runtime does."""
+def inference(compiled: openvino.CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
+    """A compiled model of one input and one output as a function."""
+    request = compiled.create_infer_request()
 
-    def __init__(self, compiled: openvino.CompiledModel, network: Network, tile: tuple[int, int], overlap: int) -> None:
-        self._request = compiled.create_infer_request()
+    def infer(image: np.ndarray) -> np.ndarray:
+        output: np.ndarray = next(iter(request.infer([image]).values()))
+        return output
+
+    return infer
+
+
+class TiledGraph:
+    """A graph of float images (1,3,*tile) on images of any size, tiled and joined as our own runtime does.
+
+    `infer` maps (1,3,*tile) in 0..value_range to (1,3,scale*tile).
+    """
+
+    def __init__(
+        self, infer: Callable[[np.ndarray], np.ndarray], network: Network, tile: tuple[int, int], overlap: int
+    ) -> None:
+        self._infer = infer
         self._gain = network.value_range / 255
         self._scale = network.scale
         self._tile = tile
@@ -64,7 +80,7 @@ class TiledGraph:
 
     def _run(self, image: Image, y: int, x: int) -> Image:
         tile = cut_tile(image, y, x, *self._tile).transpose(2, 0, 1)[None].astype(np.float32) * self._gain
-        output = next(iter(self._request.infer([np.ascontiguousarray(tile)]).values()))[0] / self._gain
+        output = self._infer(np.ascontiguousarray(tile))[0] / self._gain
         return np.rint(output.clip(0, 255)).astype(np.uint8).transpose(1, 2, 0)
 
 

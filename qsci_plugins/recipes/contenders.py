@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.openvino.tiling import Image
-from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, float_graph, quiet
+from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, float_graph, inference, quiet
 from qsci_plugins.recipes.benchmarks import torch_upscaler
 from qsci_plugins.recipes.prepare import Prepared
 from qsci_plugins.recipes.steps import backend
 from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["Contender", "exported_contenders", "plain_contenders"]
 
@@ -76,7 +78,7 @@ def exported_contenders(folder: Path, threads: int) -> list[Contender]:
 
 def plain_contenders(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> list[Contender]:
     """What there is without us, written to `folder`: OpenVINO fp32 and bf16, NNCF's default INT8, torch; and static INT8
-    at the recipe's placement, which is ours without anything that adapts.
+    at the recipe's placement, which is ours without anything that adapts, in OpenVINO and (if installed) onnxruntime.
     """
     network, tile = prepared.network, manifest.tile
     plain = _saved(float_graph(network, tile), folder / "fp32.xml")
@@ -86,6 +88,8 @@ def plain_contenders(prepared: Prepared, manifest: Manifest, folder: Path, threa
     nncf = _saved(default_int8_graph(network, tile, prepared.patches), folder / "nncf.xml")
     rows.append(_graph("nncf_int8", "NNCF default INT8", nncf, network, manifest, threads, "f32"))
     rows.append(_static(prepared, manifest, folder / "static", threads))
+    if all(find_spec(name) for name in ("onnxruntime", "onnxscript", "onnxoptimizer")):
+        rows.append(_onnxruntime(prepared, manifest, folder / "static.onnx", threads))
     rows.append(_torch(network, tile))
     return rows
 
@@ -94,42 +98,61 @@ def _graph(
     name: str, title: str, file: Path, network: Network, manifest: Manifest, threads: int, precision: Precision
 ) -> Contender:
     compiled = open_graph(file, precision=precision, threads=threads)
-    upscale = TiledGraph(compiled, network, manifest.tile, manifest.overlap).upscale
+    upscale = TiledGraph(inference(compiled), network, manifest.tile, manifest.overlap).upscale
     return Contender(name, title, compiled, upscale, file, None, precision, [file, file.with_suffix(".bin")])
 
 
 def _static(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> Contender:
     from qsci_plugins.openvino.export import export_static
 
-    scheme = make_scheme(
-        {
-            "name": "adabm",
-            "weight_bits": 8,
-            "activation_bits": 8,
-            "image_mapping": False,
-            "layer_mapping": False,
-            "reconstruct_weights": False,
-        }
+    network = prepared.network
+    export_static(
+        _static_network(prepared, prepared.recipe.backend),
+        network.module,
+        folder,
+        tile=manifest.tile,
+        scale=network.scale,
+        overlap=manifest.overlap,
     )
+    (ours,) = exported_contenders(folder, threads)
+    return replace(ours, name="static_int8", title="static INT8, same placement")
+
+
+def _static_network(prepared: Prepared, door: str) -> QuantizedNetwork:
+    """W8A8 at the recipe's placement: nothing adapts, and no weight is reconstructed."""
+    static = {"image_mapping": False, "layer_mapping": False, "reconstruct_weights": False}
+    scheme = make_scheme({"name": "adabm", "weight_bits": 8, "activation_bits": 8, **static})
     network = prepared.network
     with quiet():
-        quantized = backend(prepared.recipe.backend).quantize(
+        quantized: QuantizedNetwork = backend(door).quantize(
             network.module, scheme, prepared.placement, prepared.batches, network.value_range
         )
-        export_static(
-            quantized, network.module, folder, tile=manifest.tile, scale=network.scale, overlap=manifest.overlap
-        )
-    (ours,) = exported_contenders(folder, threads)
-    return Contender(
-        "static_int8",
-        "static INT8, same placement",
-        ours.tile,
-        ours.upscale,
-        ours.graph,
-        ours.weights,
-        ours.precision,
-        ours.files,
-    )
+    return quantized
+
+
+def _onnxruntime(prepared: Prepared, manifest: Manifest, file: Path, threads: int) -> Contender:
+    """The static network through Brevitas as QCDQ ONNX, one tile at a time."""
+    import onnxruntime
+
+    from qsci_plugins.brevitas.onnx import export_qcdq
+
+    network, tile = prepared.network, manifest.tile
+    example = torch.zeros(1, network.channels, *tile)
+    with quiet():
+        export_qcdq(_static_network(prepared, "brevitas"), file, example)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def infer(image: np.ndarray) -> np.ndarray:
+        output: np.ndarray = session.run(None, {name: image})[0]
+        return output
+
+    noise = _noise(tile).transpose(2, 0, 1)[None].astype(np.float32) * np.float32(network.value_range / 255)
+    upscale = TiledGraph(infer, network, tile, manifest.overlap).upscale
+    title = "static INT8, QCDQ in onnxruntime"
+    return Contender("onnxruntime", title, lambda: infer(noise), upscale, files=[file])
 
 
 def _torch(network: Network, tile: tuple[int, int]) -> Contender:
