@@ -1,7 +1,8 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
-Every command of `qsci` is a function here: `run`, `train`, `upscale`, `evaluate`, `bench`, `cost`, `shipped_recipes`
-and `read_recipe` (which validates). Importing the package is light; each name brings in what it needs when it is first used.
+Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `evaluate`, `bench`,
+`cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is light; each name brings in what it
+needs when it is first used.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.run import run
     from qsci_plugins.commands.train import train
     from qsci_plugins.commands.upscale import upscale
+    from qsci_plugins.commands.upscale_video import upscale_raw, upscale_video
     from qsci_plugins.openvino.runtime import Upscaler
     from qsci_plugins.progress import Progress
     from qsci_plugins.recipes.library import find_recipe, shipped_recipes
@@ -53,6 +55,8 @@ __all__ = [
     "shipped_recipes",
     "train",
     "upscale",
+    "upscale_raw",
+    "upscale_video",
     "write_recipe",
 ]
 
@@ -77,6 +81,8 @@ _HOMES = {
     "shipped_recipes": "recipes.library",
     "train": "commands.train",
     "upscale": "commands.upscale",
+    "upscale_raw": "commands.upscale_video",
+    "upscale_video": "commands.upscale_video",
     "write_recipe": "recipes.reading",
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
-__all__ = ["add_data", "add_output", "add_overrides", "positive"]
+__all__ = ["add_data", "add_output", "add_overrides", "frame_size", "positive"]
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -38,3 +39,11 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"should be a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def frame_size(text: str) -> tuple[int, int]:
+    """The type of an argument WIDTHxHEIGHT: (width, height)."""
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"should be WIDTHxHEIGHT, such as 640x360, not {text!r}")
+    return int(found[1]), int(found[2])

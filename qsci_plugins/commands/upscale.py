@@ -1,4 +1,4 @@
-"""`qsci upscale`: image files through an exported network; needs OpenVINO and numpy, not torch."""
+"""`qsci upscale`: images and clips through an exported network; needs OpenVINO and numpy, not torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from qsci_plugins.commands.options import positive
-from qsci_plugins.data.folders import IMAGE_FORMATS, list_images
+from qsci_plugins.commands.options import frame_size, positive
+from qsci_plugins.commands.upscale_video import standard_streams, upscale_raw, upscale_video
+from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS, list_images
 from qsci_plugins.data.images import read_photo, write_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
@@ -22,12 +23,20 @@ __all__ = ["add", "model_folder", "upscale"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser("upscale", help="enlarge image files of any size with an exported network")
+    parser = commands.add_parser("upscale", help="enlarge images and clips of any size with an exported network")
     parser.add_argument("model", type=Path, metavar="MODEL", help="a run's output, or the model folder in it")
-    parser.add_argument("inputs", type=Path, nargs="+", metavar="FILE", help="images, or folders of images")
     parser.add_argument(
-        "--output", "-o", type=Path, required=True, metavar="OUT", help="an image file (for one image) or a folder"
+        "inputs", type=Path, nargs="+", metavar="FILE", help="images, folders of images, a video, or - for raw frames"
     )
+    parser.add_argument(
+        "--output",
+        "-o",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="an image file (for one image), a folder, a video file, or - for raw frames",
+    )
+    parser.add_argument("--size", type=frame_size, metavar="WxH", help="width and height of raw rgb24 frames on stdin")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.set_defaults(execute=_execute)
@@ -130,6 +139,32 @@ def _check(files: Sequence[Path], targets: Sequence[Path], force: bool) -> None:
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
 
+    inputs, output = arguments.inputs, arguments.output
+    if Path("-") in (*inputs, output) or arguments.size:
+        if (inputs, output) != ([Path("-")], Path("-")) or not arguments.size:
+            raise UserError(
+                "raw frames go from - to -, and need --size WIDTHxHEIGHT: qsci upscale MODEL - -o - --size 640x360"
+            )
+        with console_progress() as progress:
+            upscale_raw(
+                arguments.model, *standard_streams(), arguments.size, threads=arguments.threads, progress=progress
+            )
+        return 0
+    if any(file.suffix.lower() in VIDEO_FORMATS and file.is_file() for file in inputs):
+        if len(inputs) > 1:
+            raise UserError("a video is enlarged alone; give the images in another command")
+        with console_progress() as progress:
+            print(
+                upscale_video(
+                    arguments.model,
+                    inputs[0],
+                    output / inputs[0].with_suffix(".mp4").name if output.is_dir() else output,
+                    force=arguments.force,
+                    threads=arguments.threads,
+                    progress=progress,
+                )
+            )
+        return 0
     failures: list[UserError] = []
     with console_progress() as progress:
         for file in upscale(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["IMAGE_FORMATS", "find_images", "list_images"]
+__all__ = ["IMAGE_FORMATS", "VIDEO_FORMATS", "find_images", "list_images"]
 
 #: the suffixes that are images in a folder, and Pillow's name of the format that is written for each
 IMAGE_FORMATS = {
@@ -19,6 +19,9 @@ IMAGE_FORMATS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+
+#: the suffixes of files that are read as videos
+VIDEO_FORMATS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".gif")
 
 
 def list_images(paths: Sequence[str | Path], on_skip: Callable[[Path], None] = lambda file: None) -> list[Path]:

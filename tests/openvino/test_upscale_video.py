@@ -1,0 +1,116 @@
+"""Clips and raw frames through a model folder: every frame as an image would come out, in constant memory."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from openvino_networks import ADABM_BODY, calibrated_edsr
+
+from qsci_plugins import Upscaler, UserError, upscale_raw, upscale_video
+from qsci_plugins.cli import main
+from qsci_plugins.data.video import VideoReader, VideoWriter
+from qsci_plugins.openvino.export import export_routed
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    stock, network = calibrated_edsr({}, ADABM_BODY)
+    folder = tmp_path_factory.mktemp("routed") / "model"
+    export_routed(network, stock, folder, tile=(32, 40), scale=2, overlap=8)
+    return folder
+
+
+def frames(count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 24, 32, 3), dtype=np.uint8)
+
+
+def test_raw_frames_are_upscaled_one_by_one(model: Path) -> None:
+    target = io.BytesIO()
+    assert upscale_raw(model, io.BytesIO(frames(3).tobytes()), target, (32, 24), threads=1) == 3
+    upscaler = Upscaler(model, threads=1, precision="auto")
+    assert target.getvalue() == b"".join(upscaler.upscale(frame).tobytes() for frame in frames(3))
+
+
+def test_the_command_reads_standard_input(model: Path) -> None:
+    command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), "-", "-o", "-", "--size", "32x24"]
+    told = subprocess.run(command, input=frames(2).tobytes()[:-1], capture_output=True, check=False)
+    assert told.returncode == 2
+    assert len(told.stdout) == 48 * 64 * 3  # the whole frame before the broken one
+    assert b"inside frame 2: 2303 of 2304 bytes" in told.stderr
+    assert b"Traceback" not in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-", "-o", "-"], "need --size"),
+        (["-", "-o", "a.png", "--size", "3x3"], "from - to -"),
+        (["a.mp4", "b.png", "-o", "out"], "a video is enlarged alone"),
+        (["a.mp4", "-o", "a.mp4", "--force"], "is the clip to enlarge"),
+        (["a.mp4", "-o", "a.avi"], "cannot write a.avi"),
+    ],
+)
+def test_mistakes(
+    model: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with VideoWriter("a.mp4", Fraction(10)) as writer:
+        writer.write(frames(1)[0])
+    Path("b.png").touch()
+    assert main(["upscale", str(model), *arguments]) == 2
+    assert said in capsys.readouterr().err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.png"]
+
+
+def test_a_clip_keeps_its_length_and_rate(model: Path, tmp_path: Path) -> None:
+    smooth = np.linspace(0, 255, 32).astype(np.uint8)[None, :, None].repeat(24, 0).repeat(3, 2)
+    with VideoWriter(tmp_path / "a.mp4", Fraction(12)) as writer:
+        for _ in range(5):
+            writer.write(smooth)
+    assert main(["upscale", str(model), str(tmp_path / "a.mp4"), "-o", str(tmp_path / "big.mp4")]) == 0
+    reader = VideoReader(tmp_path / "big.mp4")
+    enlarged = list(reader)
+    assert reader.rate == 12
+    assert [frame.shape for frame in enlarged] == [(48, 64, 3)] * 5
+    expected = Upscaler(model, precision="auto").upscale(next(iter(VideoReader(tmp_path / "a.mp4"))))
+    grey = np.array([0.299, 0.587, 0.114])  # a random network's colours are noise, which 4:2:0 does not keep
+    assert np.corrcoef((enlarged[0] @ grey).ravel(), (expected @ grey).ravel())[0, 1] > 0.95
+    with pytest.raises(UserError, match="--force"):
+        upscale_video(model, tmp_path / "a.mp4", tmp_path / "big.mp4")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not tell a process's peak memory")
+def test_memory_does_not_grow_with_the_clip(model: Path) -> None:
+    program = """
+import io, resource, sys
+from qsci_plugins import upscale_raw
+
+class Source(io.RawIOBase):
+    left = int(sys.argv[2])
+    def read(self, size):
+        self.left -= 1
+        return bytes(size) if self.left >= 0 else b""
+
+class Sink:
+    def write(self, data): pass
+    def flush(self): pass
+
+upscale_raw(sys.argv[1], Source(), Sink(), (320, 240), threads=1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    peaks = [
+        int(subprocess.check_output([sys.executable, "-c", program, str(model), str(count)], text=True))
+        for count in (4, 40)
+    ]
+    assert peaks[1] < peaks[0] + 20  # 40 enlarged frames are 35 MiB
