@@ -29,7 +29,7 @@ class FinetuneSettings:
 
     `published` is AdaBM's procedure: turns of `turn` steps cycle through weight ranges, activation ranges and mappings
     (absolute rates), each of which multiplies its own rates by `decay` after its turn; its loss adds the distance of block
-    outputs and, in the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU computes in it natively.
+    outputs and, in the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU has it.
     """
 
     steps: int = 200
