@@ -7,14 +7,27 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["MANIFEST", "VERSION", "Manifest", "Route", "StoredFile", "load_manifest", "read_stored", "stored"]
+__all__ = [
+    "MANIFEST",
+    "VERSION",
+    "Manifest",
+    "Route",
+    "StoredFile",
+    "Task",
+    "load_manifest",
+    "read_stored",
+    "stored",
+]
+
+#: "sr" enlarges images, "sci" reconstructs videos from snapshot measurements
+Task = Literal["sr", "sci"]
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 _FORMAT = "qsci-openvino"
 _NO_SUM = "0" * 64
 
@@ -41,7 +54,12 @@ class Route:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A model folder: every graph maps uint8 (1,tile,3) RGB to uint8 (1,scale*tile,3)."""
+    """A model folder. Every graph is of one static shape.
+
+    Task "sr": uint8 (1,tile,3) RGB to uint8 (1,scale*tile,3). Task "sci": float32 inputs `measurement` (1,tile), `mask`
+    (1,frames,tile) and `mask_sum` (1,tile), without zeros, to `video` (1,frames,tile), or (1,3,frames,tile) with
+    `channels` 3 (of a Bayer mosaic), not clamped; a measurement is the masked sum of frames in 0..value_range.
+    """
 
     scale: int
     #: height and width of the input
@@ -57,6 +75,13 @@ class Manifest:
     weight_bits: dict[str, float] = field(default_factory=dict)
     #: the versions that wrote the folder, and whatever else is worth knowing
     about: dict[str, Any] = field(default_factory=dict)
+    task: Task = "sr"
+    #: of a reconstructed video; None for task "sr"
+    frames: int | None = None
+    #: colours of the output
+    channels: int = 3
+    #: "f32" where what does not run in integers decides about bits, and is not to do so in bf16
+    precision: Literal["auto", "f32"] = "auto"
 
     def route(self, factor: int) -> Route:
         """The route of a factor; the only one where there is one."""
@@ -125,7 +150,7 @@ def read_stored(folder: Path | str, entry: StoredFile) -> bytes:
 
 
 def _from_json(content: dict[str, Any]) -> Manifest:
-    thresholds = content["thresholds"]
+    thresholds, version = content["thresholds"], int(content["version"])
     height, width = content["tile"]
     return Manifest(
         scale=int(content["scale"]),
@@ -140,7 +165,25 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         thresholds=None if thresholds is None else (float(thresholds[0]), float(thresholds[1])),
         weight_bits=dict(content["weight_bits"]),
         about=dict(content["about"]),
+        **(_of_version_2(content) if version > 1 else {}),
     )
+
+
+def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that the first version did not have."""
+    task, frames = content["task"], content["frames"]
+    if task not in ("sr", "sci"):
+        raise ValueError(f"the task {task!r}")
+    if (frames is None) != (task == "sr"):
+        raise ValueError("frames")
+    if content["precision"] not in ("auto", "f32"):
+        raise ValueError(f"the precision {content['precision']!r}")
+    return {
+        "task": task,
+        "frames": None if frames is None else int(frames),
+        "channels": int(content["channels"]),
+        "precision": content["precision"],
+    }
 
 
 def _file(entry: dict[str, Any]) -> StoredFile:
