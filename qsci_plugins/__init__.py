@@ -1,8 +1,8 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
 Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
-`evaluate`, `bench`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is light; each
-name brings in what it needs when it is first used.
+`evaluate`, `bench`, `benchmark`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is
+light; each name brings in what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.architectures.registry import load_network
     from qsci_plugins.commands.bench import bench
+    from qsci_plugins.commands.benchmark import benchmark
     from qsci_plugins.commands.cost import cost
     from qsci_plugins.commands.evaluate import evaluate
     from qsci_plugins.commands.reconstruct import reconstruct
@@ -47,6 +48,7 @@ __all__ = [
     "UserError",
     "__version__",
     "bench",
+    "benchmark",
     "cost",
     "evaluate",
     "find_recipe",
@@ -75,6 +77,7 @@ _HOMES = {
     "Reconstructor": "openvino.reconstructor",
     "Upscaler": "openvino.runtime",
     "bench": "commands.bench",
+    "benchmark": "commands.benchmark",
     "cost": "commands.cost",
     "evaluate": "commands.evaluate",
     "find_recipe": "recipes.library",
