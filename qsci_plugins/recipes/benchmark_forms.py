@@ -77,8 +77,9 @@ def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list
     forms = [FormSource("float", subject, fingerprint("float", environment, subject.network))]
     if baselines is not None:
         recipe = subject.recipe
+        export = recipe.export.openvino
         name = fingerprint(
-            "nncf", environment, subject.network, recipe.calibrate.model_dump(), recipe.export.openvino.model_dump()
+            "nncf", environment, subject.network, recipe.calibrate.model_dump(), export.tile, export.overlap
         )
         forms.append(FormSource("nncf", subject, name, baselines / f"{name}.xml"))
     forms.append(FormSource("torch", subject, fingerprint("torch", environment, subject.network, checkpoint)))
@@ -93,7 +94,12 @@ def write_default_graph(source: FormSource) -> None:
     assert source.graph is not None
     recipe = source.subject.recipe
     prepared = prepare(recipe.model_copy(update={"evaluate": []}))
-    graph = default_int8_graph(prepared.network, _tile(recipe), prepared.patches)
+    tile, patch = _tile(recipe), recipe.calibrate.patch
+    graph = default_int8_graph(prepared.network, (patch, patch), prepared.patches)
+    try:
+        graph.reshape([1, prepared.network.channels, *tile])
+    except RuntimeError:  # a network whose course depends on its input's size: patches are mirrored up to the tile
+        graph = default_int8_graph(prepared.network, tile, prepared.patches)
     source.graph.parent.mkdir(parents=True, exist_ok=True)
     unfinished = source.graph.with_name(f"unfinished-{source.graph.name}")
     openvino.save_model(graph, unfinished, compress_to_fp16=False)

@@ -38,7 +38,7 @@ class Subject:
         """Runs the recipe, if its run is not there; Ctrl-C keeps what is done, as in `qsci run`."""
         if not self.run.exists():
             progress.note(f"{self.title}: running its recipe")
-            run_recipe(self.recipe, self.run, progress=progress)
+            run_recipe(self.recipe, self.run, progress=progress, latency=False)
 
     def seconds(self) -> float | None:
         """What calibration and fine-tuning took, where the run tells."""
