@@ -1,7 +1,7 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
 Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
-`evaluate`, `bench`, `benchmark`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is
+`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is
 light; each name brings in what it needs when it is first used.
 """
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.evaluate import evaluate
     from qsci_plugins.commands.reconstruct import reconstruct
     from qsci_plugins.commands.run import run
+    from qsci_plugins.commands.sweep import sweep
     from qsci_plugins.commands.train import train
     from qsci_plugins.commands.upscale import upscale
     from qsci_plugins.commands.upscale_video import upscale_raw, upscale_video
@@ -59,6 +60,7 @@ __all__ = [
     "reconstruct",
     "run",
     "shipped_recipes",
+    "sweep",
     "train",
     "upscale",
     "upscale_raw",
@@ -88,6 +90,7 @@ _HOMES = {
     "reconstruct": "commands.reconstruct",
     "run": "commands.run",
     "shipped_recipes": "recipes.library",
+    "sweep": "commands.sweep",
     "train": "commands.train",
     "upscale": "commands.upscale",
     "upscale_raw": "commands.upscale_video",

@@ -26,6 +26,9 @@ __all__ = ["BENCHMARK_FILE", "measure_subjects", "run_benchmark"]
 #: in the output folder: the result, the measurements so far, the runs of recipes, and NNCF's graphs
 BENCHMARK_FILE, LOG_FILE, RUNS, BASELINES = "benchmark.json", "measurements.jsonl", "runs", "baselines"
 
+#: the forms that are a recipe's own, not its float network's
+_OWN = ("torch", "openvino")
+
 
 def run_benchmark(
     targets: Sequence[str | Path],
@@ -73,10 +76,11 @@ def measure_subjects(
     for subject in subjects:
         subject.finish(progress)
     environment = environment_fingerprint()
-    forms: dict[str, FormSource] = {}  # the float network of several recipes is measured once
+    forms: dict[tuple[str, str], FormSource] = {}
     for subject in subjects:
         for form in forms_of(subject, environment, output / BASELINES if baseline else None):
-            forms.setdefault(form.fingerprint, form)
+            title = subject.title if form.kind in _OWN else ""  # recipes of one network share its other forms
+            forms.setdefault((form.fingerprint, title), form)
     for form in forms.values():
         if form.graph is not None and not form.graph.is_file():
             with progress.stage(f"{form.subject.title}: NNCF's default INT8", 1) as advance:
@@ -104,10 +108,10 @@ def _grouped(forms: Iterable[FormSource]) -> list[FormSource]:
 
 
 def _measure(tasks: Sequence[ImageTask], log: MeasurementLog, jobs: int, progress: Progress) -> None:
-    missing = [task for task in tasks if log.get(task.form.fingerprint, task.image_fingerprint) is None]
-    done = len(tasks) - len(missing)
-    if done:
-        progress.note(f"{done} of {len(tasks)} images were measured before")
+    wanted = {(task.form.fingerprint, task.image_fingerprint): task for task in tasks}
+    missing = [task for key, task in wanted.items() if log.get(*key) is None]
+    if done := len(wanted) - len(missing):
+        progress.note(f"{done} of {len(wanted)} images were measured before")
     if not missing:
         return
     with progress.stage("measuring images", len(missing)) as advance:
@@ -124,7 +128,7 @@ def _row(
     form: FormSource, tasks: Sequence[ImageTask], benchmarks: Sequence[BenchmarkSet], log: MeasurementLog
 ) -> dict[str, Any]:
     subject = form.subject
-    own = form.kind in ("torch", "openvino")
+    own = form.kind in _OWN
     row: dict[str, Any] = {
         "network": f"{subject.architecture} x{subject.scale}",
         "weights": subject.recipe.model.weights,

@@ -18,7 +18,7 @@ from qsci_plugins.recipes.reading import read_recipe, recipe_text
 from qsci_plugins.recipes.runner import METRICS_FILE, run_recipe
 from qsci_plugins.recipes.schema import Recipe
 
-__all__ = ["Subject", "read_subjects"]
+__all__ = ["Subject", "of_recipe", "read_subjects"]
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,10 @@ def of_recipe(target: str | Path, runs: Path, overrides: Sequence[str] = (), tit
     if not isinstance(recipe, Recipe):
         raise UserError(f"{target} trains a float network; compare recipes that quantize one")
     recipe = resolved(recipe.model_copy(update={"evaluate": []}))
-    title = title or file.stem
-    return _subject(title, recipe, lambda network: runs / f"{title}-{fingerprint(recipe_text(recipe), network)[:8]}")
+    short = file.stem
+    return _subject(
+        title or short, recipe, lambda network: runs / f"{short}-{fingerprint(recipe_text(recipe), network)[:8]}"
+    )
 
 
 def _of_run(run: Path) -> Subject:
