@@ -70,7 +70,7 @@ def scatter(
     for point in points:
         x, y = place(point.cost, point.quality)
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=_ON_FRONT if point in best else _BEATEN, outline=_PAPER)
-        draw.text((x + 8, y - 4), point.label, fill=_INK, font=small, anchor="ls")
+        draw.text((x + 6, y + 5), point.label, fill=_INK, font=small, anchor="lt")
     return np.asarray(canvas)
 
 
