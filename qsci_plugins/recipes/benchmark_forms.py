@@ -24,7 +24,7 @@ from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.recipes.steps import MODEL, backend
 from qsci_plugins.recipes.subjects import Subject
 
-__all__ = ["FormSource", "ImageTask", "forms_of", "measure_image", "write_default_graph"]
+__all__ = ["FormSource", "ImageTask", "close_form", "forms_of", "measure_image", "write_default_graph"]
 
 Kind = Literal["float", "nncf", "torch", "openvino"]
 
@@ -119,6 +119,12 @@ def measure_image(task: ImageTask) -> ImageResult:
     form = _opened[1]
     images = BenchmarkSet(task.set_name, task.scale, (task.image,))
     return evaluate_image(form.upscale, task.image, images, form.extras)
+
+
+def close_form() -> None:
+    """Frees what `measure_image` keeps open in this process."""
+    global _opened
+    _opened = None
 
 
 def _torch_form(subject: Subject, network: Network) -> Form:

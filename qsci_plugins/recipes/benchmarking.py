@@ -11,7 +11,14 @@ from typing import Any
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BUILTIN, BenchmarkSet, set_result
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.benchmark_forms import FormSource, ImageTask, forms_of, measure_image, write_default_graph
+from qsci_plugins.recipes.benchmark_forms import (
+    FormSource,
+    ImageTask,
+    close_form,
+    forms_of,
+    measure_image,
+    write_default_graph,
+)
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.fingerprints import environment_fingerprint, image_fingerprint
 from qsci_plugins.recipes.latency import usable_threads
@@ -73,6 +80,9 @@ def measure_subjects(
     benchmarks = {scale: find_sets([], folder, scale, names) for scale in {subject.scale for subject in subjects}}
     if not all(benchmarks.values()):
         raise UserError(f"{data} has none of the standard sets; name folders in it with --sets")
+    for found in benchmarks.values():
+        if len({benchmark.name for benchmark in found}) < len(found):
+            raise UserError("two of the sets have the same name; rename a folder, as tables show names")
     for subject in subjects:
         subject.finish(progress)
     environment = environment_fingerprint()
@@ -122,6 +132,8 @@ def _measure(tasks: Sequence[ImageTask], log: MeasurementLog, jobs: int, progres
                 advance(count, f"{task.form.subject.title}, {task.form.kind}, {result.name}: {result.psnr_y:.2f} dB")
         except KeyboardInterrupt:
             raise KeyboardInterrupt("stopped; what was measured is kept, and the same command goes on") from None
+        finally:
+            close_form()
 
 
 def _row(
@@ -130,8 +142,7 @@ def _row(
     subject = form.subject
     own = form.kind in _OWN
     row: dict[str, Any] = {
-        "network": f"{subject.architecture} x{subject.scale}",
-        "weights": subject.recipe.model.weights,
+        "network": _network_title(subject),
         "title": subject.title if own else None,
         "form": form.kind,
         "scheme": subject.recipe.scheme if own else None,
@@ -151,6 +162,12 @@ def _row(
             "images": {one.name: _plain(one.psnr_y, one.ssim, one.extras) for one in results},
         }
     return row
+
+
+def _network_title(subject: Subject) -> str:
+    weights = subject.recipe.model.weights
+    title = f"{subject.architecture} x{subject.scale}"
+    return title if weights is None else f"{title} {weights if weights.startswith('builtin:') else Path(weights).stem}"
 
 
 def _plain(decibels: float, ssim: float, extras: dict[str, float]) -> dict[str, float | None]:

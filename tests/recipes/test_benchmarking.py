@@ -155,6 +155,7 @@ def test_recipes_of_one_network_share_its_float_rows(tiny: Path, data: Path, tmp
 def test_mistakes_come_before_any_work(tiny: Path, data: Path, tmp_path: Path) -> None:
     for targets, options, message in (
         ([tiny], {"sets": ["Set55"]}, "nearest is 'Set5'"),
+        ([tiny], {"sets": ["Set5", str(data / "Set5")]}, "two of the sets have the same name"),
         ([tiny, tiny], {}, "tiny.yaml comes twice"),
         ([tmp_path], {}, r"is no output of `qsci run`: it has no recipe\.yaml"),
         (["recipes/float/edsr_x4.yaml"], {}, "trains a float network"),
