@@ -40,7 +40,8 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
             # jit's own check traces a second time, and OpenVINO's entry point offers no way to switch it off
             decoder = TorchScriptPythonDecoder(module, example_input=given, trace_kwargs={"check_trace": False})
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            # OpenVINO puts its own advice around what torch says
+            reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
             sizes = " and ".join("x".join(map(str, shape)) for shape in shapes)
             raise UserError(f"the network cannot be exported for inputs of {sizes}: {reason}") from None
         model = openvino.convert_model(decoder, example_input=given, input=shapes)
