@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.shuffles import hoist_quantizers, pixel_shuffles_as_copies
+from qsci_plugins.openvino.videos import split_transposes, video_shuffles_as_copies
 
 __all__ = ["convert", "convert_like"]
 
@@ -22,7 +23,7 @@ def convert(
     """The OpenVINO model of a network that maps one float tensor of this shape, values 0..value_range, to another.
 
     Shapes are static: with dynamic ones the CPU plugin runs INT8 networks two to three times slower. `tuned` applies
-    the exact rewrites of `shuffles`; without them it is what everybody gets from OpenVINO, the baseline to compare with.
+    the exact rewrites of `shuffles` and `videos`; without them it is what everybody gets from OpenVINO, the baseline to compare with.
     Raises UserError where the network cannot be traced at this shape.
     """
     example = torch.linspace(0, value_range, steps=int(torch.Size(shape).numel())).reshape(*shape)
@@ -48,4 +49,6 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
     if tuned:
         hoist_quantizers(model)
         pixel_shuffles_as_copies(model)
+        video_shuffles_as_copies(model)
+        split_transposes(model)
     return model
