@@ -23,7 +23,8 @@ def convert(
     """The OpenVINO model of a network that maps one float tensor of this shape, values 0..value_range, to another.
 
     Shapes are static: with dynamic ones the CPU plugin runs INT8 networks two to three times slower. `tuned` applies
-    the exact rewrites of `shuffles` and `videos`; without them it is what everybody gets from OpenVINO, the baseline to compare with.
+    the exact rewrites of `shuffles` and `videos`; without them it is what everybody gets from OpenVINO, the baseline to
+    compare with.
     Raises UserError where the network cannot be traced at this shape.
     """
     example = torch.linspace(0, value_range, steps=int(torch.Size(shape).numel())).reshape(*shape)

@@ -101,12 +101,12 @@ def _reshaped_from(node: openvino.Node) -> openvino.Node | None:
     return node if only_consumer(node.output(0)) is not None else None
 
 
-def _reshaped_to(node: openvino.Node | None) -> openvino.Node | None:
+def _reshaped_to(node: openvino.Node) -> openvino.Node | None:
     """What alone uses a node's output, reshaped."""
-    assert node is not None
-    while (node := only_consumer(node.output(0))) is not None and node.get_type_name() == "Reshape":
-        pass
-    return node
+    user = only_consumer(node.output(0))
+    while user is not None and user.get_type_name() == "Reshape":
+        user = only_consumer(user.output(0))
+    return user
 
 
 def _order(node: openvino.Node) -> list[int] | None:
