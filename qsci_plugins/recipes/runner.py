@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.progress import Progress
+from qsci_plugins.recipes.cadyq_training import training_log
 from qsci_plugins.recipes.exported import export_network, measure_latency, openvino_form
 from qsci_plugins.recipes.machine import describe_machine
 from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
@@ -100,6 +101,7 @@ def _measured(
         "operations": operations(network, quantized, meter),
         "seconds": {step: round(seconds, 2) for step, seconds in journal.seconds.items()},
         "latency": latency,
+        **({"training": log} if (log := training_log(work)) else {}),
         "bits": {
             name: {"weight": weight, "activation": activation} for name, (weight, activation) in meter.bits().items()
         },

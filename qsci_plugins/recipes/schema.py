@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from qsci_plugins.recipes.training_schema import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training
 
 __all__ = [
     "AnyRecipe",
     "Benchmark",
+    "CADyQTraining",
     "Calibration",
     "Export",
     "FineTuning",
     "FloatRecipe",
     "FloatTraining",
     "Folder",
+    "Inference",
     "Model",
     "OpenVINOExport",
     "Place",
@@ -27,12 +31,6 @@ BUILTIN_PHOTOS = "builtin:photos"
 #: a list that may be written as its only item
 _Listed = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 Strings = Annotated[list[str], _Listed]
-
-
-class Section(BaseModel):
-    """Unknown keys, wrong types ("4" for 4, 1 for true) and NaN are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Model(Section):
@@ -94,25 +92,20 @@ class Calibration(Section):
         return images
 
 
-class FineTuning(Section):
-    """Distillation from the float network; the names, defaults and meanings of `training.finetune.FinetuneSettings`."""
+class Inference(Section):
+    """How the quantized network runs in torch: on square patches, so that each has bits of its own."""
 
-    steps: int = Field(default=200, ge=1, le=1_000_000)
-    batch: int = Field(default=2, ge=1, le=1024)
-    schedule: Literal["joint", "published"] = "joint"
-    weight_rate: float = Field(default=0.01, ge=0)
-    step_rate: float = Field(default=0.002, ge=0)
-    range_rate: float = Field(default=0.003, ge=0)
-    turn: int = Field(default=50, ge=1)
-    decay: float = Field(default=0.9, gt=0, le=1)
-    published_range_rate: float = Field(default=0.01, ge=0)
-    published_image_rate: float = Field(default=0.1, ge=0)
-    published_layer_rate: float = Field(default=0.01, ge=0)
-    feature_weight: float = Field(default=10.0, ge=0)
-    bit_weight: float = Field(default=50.0, ge=0)
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    checkpoint_every: int = Field(default=50, ge=1)
-    seed: int = Field(default=0, ge=0)
+    #: side of a patch in low-resolution pixels
+    patch: int = Field(default=96, ge=16, le=4096)
+    #: from one patch to the next; what overlaps is averaged
+    step: int = Field(default=90, ge=1)
+    batch: int = Field(default=16, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _covering(self) -> Inference:
+        if self.step > self.patch:
+            raise ValueError(f"a step of {self.step} leaves gaps between patches of {self.patch}; make it at most that")
+        return self
 
 
 class Benchmark(Section):
@@ -147,33 +140,6 @@ class Export(Section):
     openvino: OpenVINOExport = OpenVINOExport()
 
 
-class Folder(Section):
-    """Every `stride`-th image below `path` ($VARIABLES are expanded)."""
-
-    path: str
-    stride: int = Field(default=1, ge=1)
-
-
-class FloatTraining(Section):
-    """The L1 training of a float network; `training.loop.LoopSettings` has the same names."""
-
-    steps: int = Field(ge=1)
-    batch: int = Field(default=16, ge=1)
-    #: side of the low-resolution patches, in pixels
-    patch: int = Field(default=48, ge=8, le=2048)
-    learning_rate: float = Field(default=4e-4, gt=0)
-    warmup: int = Field(default=100, ge=0)
-    final_fraction: float = Field(default=0.02, ge=0, le=1)
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    #: largest norm of the gradient; 0: any
-    clip: float = Field(default=0.0, ge=0)
-    checkpoint_every: int = Field(default=200, ge=1)
-    channels_last: bool = True
-    #: train on the CPU although there is a GPU
-    cpu: bool = False
-
-
 class Recipe(Section):
     """Quantizes a network: read it with `recipes.read_recipe`, run it with `recipes.run_recipe`."""
 
@@ -185,7 +151,9 @@ class Recipe(Section):
     place: Place = Place.model_validate({})
     calibrate: Calibration = Calibration()
     #: absent: no fine-tuning
-    train: FineTuning | None = None
+    train: Training | None = None
+    #: absent: whole images
+    inference: Inference | None = None
     evaluate: list[Benchmark] = []
     export: Export = Export()
     seed: int = Field(default=0, ge=0)
