@@ -107,6 +107,8 @@ def _absolute(path: str, key: str) -> str:
 def _check_sizes(recipe: Recipe, network: Network) -> None:
     multiple = network.size_multiple
     sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
+    if recipe.inference is not None:
+        sizes["inference.patch"] = [recipe.inference.patch]
     for key, sides in sizes.items():
         if any(side % multiple for side in sides):
             raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")

@@ -12,8 +12,9 @@ from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.cadyq_training import training_log
 from qsci_plugins.recipes.exported import export_network, measure_latency, openvino_form
 from qsci_plugins.recipes.machine import describe_machine
-from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
+from qsci_plugins.recipes.measure import Form, float_form, measure, operations
 from qsci_plugins.recipes.outputs import check_output, work_folder, write_text
+from qsci_plugins.recipes.patchwise import bit_meter
 from qsci_plugins.recipes.prepare import Prepared, prepare, resolved
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe
@@ -78,7 +79,7 @@ def _measured(
     prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress, timed: bool
 ) -> RunResult:
     recipe, network = prepared.recipe, prepared.network
-    meter = BitMeter(quantized, network)
+    meter = bit_meter(recipe, quantized, network)
     forms = {"float": float_form(network), "torch": meter.form()}
     latency = None
     if recipe.export.openvino.mode != "none":

@@ -101,11 +101,14 @@ class FloatTraining(Section):
 
 
 def _kind_of_training(value: Any) -> str:
-    schedule = value.get("schedule") if isinstance(value, dict) else getattr(value, "schedule", None)
-    return f"{TAG}{'cadyq' if schedule == 'cadyq' else 'fine_tuning'}"
+    """The tag of a section, also of one whose schedule is misspelt: only CADyQ's has `data`."""
+    if isinstance(value, dict):
+        labelled = value.get("schedule") == "cadyq" or "data" in value
+    else:
+        labelled = isinstance(value, CADyQTraining)
+    return f"{TAG}{'cadyq' if labelled else 'fine_tuning'}"
 
 
-#: told apart by `schedule`
 Training = Annotated[
     Annotated[FineTuning, Tag(f"{TAG}fine_tuning")] | Annotated[CADyQTraining, Tag(f"{TAG}cadyq")],
     Discriminator(_kind_of_training),

@@ -227,10 +227,11 @@ class _Student(nn.Module):
         counted = self._network.counted()
         result["fab"] = ledger.mean(counted).detach()
         result["bits"] = ledger.weighted_total(counted)
-        if self._maps is not None and self._teacher_maps is not None and self._teacher[0] is not None:
+        teacher = self._teacher[0]
+        if self._maps is not None and self._teacher_maps is not None and teacher is not None:
             result["maps"] = self._maps.take()
             with torch.no_grad():
-                result["expected"] = self._teacher[0](low * self._gain).float() / self._gain
+                result["expected"] = teacher.to(low.device)(low * self._gain).float() / self._gain
             result["expected_maps"] = self._teacher_maps.take()
         return result
 
