@@ -17,7 +17,7 @@ from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.training_schema import CADyQTraining
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
 
-__all__ = ["check_training", "training_log", "train_selectors"]
+__all__ = ["check_training", "train_selectors", "training_log"]
 
 #: means over the steps between two checkpoints; kept with the states of a run that is interrupted
 _LOG = "training_log.state"

@@ -44,7 +44,7 @@ class Model(Section):
     #: the brightest value of the network's input; absent, the architecture knows it
     value_range: float | None = Field(default=None, gt=0)
     #: hyper-parameters that the weights do not tell
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
 
     @field_validator("settings")
     @classmethod
@@ -64,8 +64,8 @@ class Model(Section):
 class Place(Section):
     """Patterns of layer names (`*`, `?`, `[...]`): `float` wins over `eight_bit`, which wins over `targets`."""
 
-    targets: Strings = ["*"]
-    eight_bit: Strings = []
+    targets: Strings = Field(default=["*"])
+    eight_bit: Strings = Field(default=[])
     float_: Strings = Field(default=[], alias="float")
 
 
@@ -73,7 +73,7 @@ class Calibration(Section):
     """Which images the quantizers are fitted to, and (without labels) fine-tuned with."""
 
     #: builtin:photos, or folders of images
-    images: Strings = [BUILTIN_PHOTOS]
+    images: Strings = Field(default=[BUILTIN_PHOTOS])
     count: int = Field(default=100, ge=1, le=100_000)
     #: side of the square low-resolution patches, in pixels
     patch: int = Field(default=96, ge=8, le=2048)
@@ -122,7 +122,7 @@ class OpenVINOExport(Section):
 
     mode: Literal["routed", "static", "none"] = "routed"
     #: height and width of the tiles that images of any size are cut into, low-resolution pixels
-    tile: list[int] = [180, 320]
+    tile: list[int] = Field(default=[180, 320])
     #: context around a tile in low-resolution pixels; absent: the receptive radius, at most a quarter of the tile
     overlap: int | None = Field(default=None, ge=0)
 
@@ -154,7 +154,7 @@ class Recipe(Section):
     train: Training | None = None
     #: absent: whole images
     inference: Inference | None = None
-    evaluate: list[Benchmark] = []
+    evaluate: list[Benchmark] = Field(default=[])
     export: Export = Export()
     seed: int = Field(default=0, ge=0)
 
@@ -166,7 +166,7 @@ class FloatRecipe(Section):
     model: Model
     data: list[Folder] = Field(min_length=1)
     train: FloatTraining
-    evaluate: list[Benchmark] = []
+    evaluate: list[Benchmark] = Field(default=[])
     seed: int = Field(default=0, ge=0)
 
 

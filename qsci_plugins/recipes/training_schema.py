@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-__all__ = ["CADyQTraining", "FineTuning", "FloatTraining", "Folder", "Section", "TAG", "Training"]
+__all__ = ["TAG", "CADyQTraining", "FineTuning", "FloatTraining", "Folder", "Section", "Training"]
 
 #: begins the tags that tell kinds of one section apart; pydantic puts them into the path of an error
 TAG = "kind of "

@@ -52,9 +52,10 @@ def _upsampler(model: nn.Module, example: Tensor) -> str | None:
     def look(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             given = args[0] if args else None
-            if isinstance(given, Tensor) and isinstance(output, Tensor) and given.dim() == output.dim() == 4:
-                if given is not example and output.shape[-1] > given.shape[-1]:
-                    found.append(name)
+            if given is example or not isinstance(given, Tensor) or not isinstance(output, Tensor):
+                return
+            if given.dim() == output.dim() == 4 and output.shape[-1] > given.shape[-1]:
+                found.append(name)
 
         return hook
 

@@ -139,9 +139,7 @@ def selector_groups(network: QuantizedNetwork, settings: CADyQSettings, *, selec
     modules = list(network.model.modules())
     ranges = {id(m.alpha): m.alpha for m in modules if isinstance(m, SymmetricActivation)}
     mappings = {id(p): p for m in modules if isinstance(m, BitSelector) for p in (m.weight, m.bias)}
-    rest = [
-        p for p in network.model.parameters() if p.requires_grad and id(p) not in ranges and id(p) not in mappings
-    ]
+    rest = [p for p in network.model.parameters() if p.requires_grad and id(p) not in ranges and id(p) not in mappings]
     groups = _groups(rest, settings.learning_rate, settings.relative)
     groups += _groups(list(ranges.values()), settings.range_rate, settings.relative)
     if selectors:

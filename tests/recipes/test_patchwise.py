@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -35,7 +37,7 @@ def test_patches_cover_the_axis_and_stay_inside(size: int, patch: int, data: st.
         assert start + min(patch, size) <= size
         covered[start : start + patch] = True
     assert covered.all()
-    assert all(b - a <= step for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= step for a, b in pairwise(starts))
     assert len(set(starts)) == len(starts)
 
 
