@@ -85,7 +85,9 @@ def _patch_bits(result: RunResult, benchmark: BenchmarkSet, image: BenchmarkImag
         top, left = patch.top * scale, patch.left * scale
         bottom, right = min((patch.top + patch.height) * scale, shown.shape[0]), (patch.left + patch.width) * scale
         tiles.append(TileBits(top, left, bottom - top, min(right, shown.shape[1]) - left, patch.fab))
-    return bit_map(shown, tiles, f"Mean bits of {len(tiles)} patches:")
+    # the same colours in every picture
+    possible = getattr(result.quantized.scheme.config, "candidates", ())
+    return bit_map(shown, tiles, f"Mean bits of {len(tiles)} patches:", possible)
 
 
 def _bits(upscaler: Upscaler, image: BenchmarkImage) -> np.ndarray:
