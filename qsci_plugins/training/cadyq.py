@@ -21,11 +21,9 @@ from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
 from qsci_plugins.training.loop import LoopSettings, TrainResult, train
 from qsci_plugins.training.precision import uses_bf16
+from qsci_plugins.training.selectors import set_widest, spread_selectors
 
-__all__ = ["CADyQSettings", "selector_groups", "spread_selectors", "train_cadyq"]
-
-#: batches whose sensitivities the selectors are spread over
-_SPREAD_BATCHES = 8
+__all__ = ["CADyQSettings", "selector_groups", "train_cadyq"]
 
 
 @dataclass(frozen=True)
@@ -101,37 +99,13 @@ def train_cadyq(
             return warm
         teacher = _teacher(network) if settings.taught else None
         if settings.selector_start == "spread":
-            spread_selectors(network, pairs, settings)
+            spread_selectors(network, pairs, settings.seed)
         rest = _phase(
             network, teacher, pairs, settings, sites, settings.steps, settings.warm_up, folder, "training", on_step
         )
     finally:
         network.model.to(memory_format=torch.contiguous_format).train(was_training)  # type: ignore[call-overload]
     return TrainResult(rest.weights, settings.warm_up + rest.steps, warm.seconds + rest.seconds, rest.finished)
-
-
-@torch.no_grad()
-def spread_selectors(network: QuantizedNetwork, pairs: PatchPairs, settings: CADyQSettings) -> None:
-    """Sets every selector by what it sees in some batches of training patches."""
-    seen: dict[BitSelector, list[Tensor]] = {m: [] for m in network.model.modules() if isinstance(m, BitSelector)}
-
-    def look(selector: nn.Module, args: tuple[Tensor, ...]) -> None:
-        assert isinstance(selector, BitSelector)
-        seen[selector].append(selector.sensitivity(args[0]))
-
-    handles = [selector.register_forward_pre_hook(look) for selector in seen]
-    device = next(network.model.parameters()).device
-    _set_widest(network.model, True)
-    try:
-        for step in range(_SPREAD_BATCHES):
-            low, _ = pairs.draw(settings.seed, step, max(16, settings.batch))
-            network.model(low.to(device) * (network.value_range / 255))
-    finally:
-        _set_widest(network.model, False)
-        for handle in handles:
-            handle.remove()
-    for selector, values in seen.items():
-        selector.spread(torch.cat(values))
 
 
 def selector_groups(network: QuantizedNetwork, settings: CADyQSettings, *, selectors: bool) -> list[dict[str, Any]]:
@@ -185,7 +159,7 @@ def _phase(
     def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
         return (*pairs.draw(settings.seed, before + step, settings.batch, rank, world), torch.tensor(step))
 
-    _set_widest(network.model, warming)
+    set_widest(network.model, warming)
     try:
         result = train(
             student,
@@ -197,7 +171,7 @@ def _phase(
             on_step=lambda step, scalars: on_step(before + step, scalars),
         )
     finally:
-        _set_widest(network.model, False)
+        set_widest(network.model, False)
         student.close()
     if result.finished:
         weights = {key.removeprefix("model."): tensor for key, tensor in result.weights.items()}
@@ -270,11 +244,5 @@ def _loss(
 def _teacher(network: QuantizedNetwork) -> nn.Module:
     """The network as it is, its selectors at their widest, frozen."""
     teacher = copy.deepcopy(network.model).eval()
-    _set_widest(teacher, True)
+    set_widest(teacher, True)
     return teacher.requires_grad_(False)
-
-
-def _set_widest(model: nn.Module, widest: bool) -> None:
-    for module in model.modules():
-        if isinstance(module, BitSelector):
-            module.widest_only = widest

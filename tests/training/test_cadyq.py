@@ -19,7 +19,8 @@ from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
-from qsci_plugins.training.cadyq import CADyQSettings, selector_groups, spread_selectors, train_cadyq
+from qsci_plugins.training.cadyq import CADyQSettings, selector_groups, train_cadyq
+from qsci_plugins.training.selectors import spread_selectors
 
 SITES = FeatureSites({"body.0": True, "body.1": True}, "tail")
 PUBLISHED = CADyQSettings(steps=4, warm_up=3, batch=2, checkpoint_every=2, precision="float32", cpu=True)
@@ -148,7 +149,7 @@ def test_the_warm_up_runs_at_eight_bits_and_leaves_the_selectors(pairs: PatchPai
 
 def test_spread_selectors_give_more_bits_to_busier_patches(pairs: PatchPairs) -> None:
     network = _network(pairs)
-    spread_selectors(network, pairs, SPREAD)
+    spread_selectors(network, pairs, 0)
     low, _ = pairs.draw(5, 0, 64)
     fab = network.fab(low)
     assert 5 < fab.mean() < 7
