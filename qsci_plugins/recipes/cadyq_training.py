@@ -68,7 +68,7 @@ def train_selectors(
         result = train_cadyq(quantized, pairs, settings, sites, work, on_step=on_step)
     if not result.finished:
         raise KeyboardInterrupt(f"stopped after step {result.steps} of training; the same command goes on")
-    log.write()
+    log.close(result.steps)
 
 
 def training_log(work: Path) -> list[dict[str, float]]:
@@ -90,15 +90,15 @@ class _Log:
     def add(self, step: int, scalars: dict[str, float]) -> None:
         self._now.append(scalars)
         if step % self._every == 0:
-            self._close(step)
-            self.write()
+            self.close(step)
 
-    def _close(self, step: int) -> None:
+    def close(self, step: int) -> None:
+        """Ends the stretch at this step, and writes."""
+        if not self._now:
+            return
         means: dict[str, Any] = {key: round(fmean(one[key] for one in self._now), 4) for key in _LOGGED}
         self._rows = [row for row in self._rows if row["step"] < step] + [{"step": step, **means}]
         self._now = []
-
-    def write(self) -> None:
         write_text(self._file, json.dumps(self._rows))
 
 
