@@ -77,7 +77,7 @@ def test_the_model_folder_of_a_trained_network(recipe: Path, tmp_path: Path) -> 
     row = _metrics(tmp_path / "out")["sets"]["builtin"]
     assert abs(row["torch"]["psnr_y"] - row["openvino"]["psnr_y"]) < 0.1
     # the graph chooses its bits itself and does not tell
-    assert "fab" not in row["openvino"]
+    assert 4 <= row["openvino"]["fab"] <= 8
 
 
 def test_a_killed_run_ends_as_one_that_was_not(recipe: Path, tmp_path: Path) -> None:

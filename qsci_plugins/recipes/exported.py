@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
+from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.measure import Form
@@ -57,8 +59,6 @@ def openvino_form(folder: Path, threads: int | None = None) -> Form:
     A CADyQ graph chooses its bits itself and does not tell which; the manifest's are an upper bound, and no FAB.
     """
     upscaler = Upscaler(folder, precision="auto", threads=threads)
-    if load_manifest(folder).about.get("scheme") == "cadyq":
-        return Form(upscaler.upscale)
 
     def fab() -> dict[str, float]:
         areas = [tile.height * tile.width for tile in upscaler.last_routes]
@@ -74,7 +74,10 @@ def model_scale(folder: Path) -> int:
 
 
 def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Milliseconds of one tile, interleaved in one process: OpenVINO fp32, bf16 (if any), NNCF's default INT8, ours."""
+    """Milliseconds of one tile, interleaved in one process: OpenVINO fp32, bf16 (if any), NNCF's default INT8, ours.
+
+    And in which precision ours really runs: how many nodes of each kind take and give what.
+    """
     from qsci_plugins.recipes.latency import compile_forms, measured_latency, usable_threads
 
     height, width = prepared.recipe.export.openvino.tile
@@ -83,4 +86,15 @@ def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dic
         compiled = compile_forms(prepared.network, prepared.patches[:_SPEED_PATCHES], folder, (height, width), threads)
         rows = measured_latency(compiled, (height, width), _REPEATS)
         advance(1)
-    return {"tile": [height, width], "threads": threads, "repeats": _REPEATS, "rows": rows}
+    nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
+    precisions = [
+        {"type": kind, "input": given, "output": made, "count": count}
+        for (kind, given, made), count in nodes.most_common()
+    ]
+    return {
+        "tile": [height, width],
+        "threads": threads,
+        "repeats": _REPEATS,
+        "rows": rows,
+        "precisions": precisions,
+    }

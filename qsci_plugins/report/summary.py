@@ -23,6 +23,7 @@ def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         _operations(metrics["operations"]),
         _seconds(metrics["seconds"]),
         _latency(metrics.get("latency")),
+        _precisions(metrics.get("latency")),
         _bits(metrics["bits"]),
         _machine(metrics["machine"]),
         *(f"![{name}]({name})" for name in pictures),
@@ -152,6 +153,14 @@ def _latency(latency: Mapping[str, Any] | None) -> str:
     height, width = latency["tile"]
     title = f"## Latency of one {width}x{height} tile, {latency['threads']} threads"
     return f"{title}\n\n{latency_table(latency['rows'])}"
+
+
+def _precisions(latency: Mapping[str, Any] | None) -> str:
+    """What the exported graph really runs in, as the CPU's execution graph tells."""
+    if not latency or not latency.get("precisions"):
+        return ""
+    rows = [[one["type"], one["input"], one["output"], str(one["count"])] for one in latency["precisions"]]
+    return f"## What ours runs in\n\n{table(['node', 'takes', 'gives', 'count'], rows)}"
 
 
 def _bits(bits: Mapping[str, Mapping[str, float]]) -> str:

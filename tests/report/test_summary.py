@@ -40,6 +40,13 @@ def test_quality_says_the_loss_against_float() -> None:
     assert "equal" in text
 
 
+def test_the_precisions_of_the_exported_graph_are_told() -> None:
+    nodes = [{"type": "Convolution", "input": "u8", "output": "u8", "count": 19}]
+    text = summary({**METRICS, "latency": {**METRICS["latency"], "precisions": nodes}})
+    assert "| Convolution |    u8 |    u8 |    19 |" in text
+    assert "runs in" not in summary(METRICS)
+
+
 def test_no_loss_is_never_minus_zero() -> None:
     sets = {"A": {"scale": 4, "float": {"psnr_y": 30.0, "ssim": 1.0}, "torch": {"psnr_y": 30.001, "ssim": 1.0}}}
     assert "-0.00" not in quality_table(sets)
