@@ -62,6 +62,8 @@ class Upscaler:
         tile: tuple[int, int] | Literal["image"] | None = None,
     ) -> None:
         self.manifest = load_manifest(folder)
+        if self.manifest.task != "sr":
+            raise UserError(f"{folder} holds a network that reconstructs video; give it to `qsci reconstruct`")
         self.scale = self.manifest.scale
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.tile = self.manifest.tile if tile is None else tile

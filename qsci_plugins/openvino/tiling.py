@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ __all__ = ["DEFAULT_BLEND", "Axis", "cut_tile", "join", "plan_axis"]
 #: input pixels over which one tile fades into the next
 DEFAULT_BLEND = 4
 
-
-Image = NDArray[np.uint8]
+#: (H,W,C) in 8 bits or floating point
+Image = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -33,23 +34,25 @@ class Axis:
     zones: tuple[tuple[int, int], ...]
 
 
-def plan_axis(length: int, tile: int, overlap: int, blend: int) -> Axis:
+def plan_axis(length: int, tile: int, overlap: int, blend: int, multiple: int = 1) -> Axis:
     """Tiles that cover 0..length, evenly spread, the first and the last flush with the image.
+
+    All begin at multiples of `multiple`, where `length` and `tile` are such, for networks that stride and for mosaics.
 
     A zone lies at least `overlap` pixels away from the inner edges of both tiles, so that with an overlap of the
     network's receptive radius both tiles say there what the whole image would. Raises UserError where a tile is too
     small for that.
     """
-    stride = tile - 2 * overlap - blend
+    stride = tile - 2 * overlap - blend - (multiple - 1)
     if length <= tile:
         return Axis(length, tile, (0,), ())
     if stride < max(1, 2 * blend):
         raise UserError(
             f"a tile of {tile} pixels is too small for an overlap of {overlap}; "
-            f"take one of {2 * overlap + 3 * blend + 1} or more, or a smaller overlap"
+            f"take one of {2 * overlap + 3 * blend + multiple} or more, or a smaller overlap"
         )
     count = -(-(length - tile) // stride) + 1
-    starts = tuple(round(i * (length - tile) / (count - 1)) for i in range(count))
+    starts = tuple(round(i * (length - tile) / (count - 1)) // multiple * multiple for i in range(count))
     zones = []
     for left, right in itertools.pairwise(starts):
         start = (left + tile + right - blend) // 2
@@ -68,7 +71,7 @@ def cut_tile(image: Image, y: int, x: int, height: int, width: int) -> Image:
 
 
 def join(parts: Iterable[Image], axis: Axis, scale: int, dimension: int) -> Iterator[Image]:
-    """The upscaled tiles of one axis, in order, as consecutive pieces of the whole along `dimension` (0 or 1).
+    """The network's output of the tiles of one axis, in order, as consecutive pieces of the whole along `dimension` (0 or 1).
 
     Inside a zone tiles are mixed linearly; equal tiles stay exactly what they are. Holds one part at a time.
     """
@@ -96,4 +99,4 @@ def _mix(first: Image, second: Image, dimension: int) -> Image:
     weight = (np.arange(size, dtype=np.float32) + 0.5) / size
     weight = weight[:, None, None] if dimension == 0 else weight[:, None]
     mixed = first + (second.astype(np.float32) - first) * weight
-    return np.rint(mixed).astype(np.uint8)
+    return np.rint(mixed).astype(np.uint8) if first.dtype == np.uint8 else mixed

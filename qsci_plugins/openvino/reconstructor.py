@@ -1,0 +1,122 @@
+"""Reconstructs video from snapshot measurements of any size with a model folder; needs openvino, numpy and Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from qsci_plugins.data.snapshots import mask_sum
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.manifest import load_manifest, read_stored
+from qsci_plugins.openvino.precisions import Precision, precision_hint
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis
+
+__all__ = ["Reconstructor"]
+
+Floats = NDArray[np.float32]
+
+
+class Reconstructor:
+    """A model folder of the task "sci" and a mask, ready to run.
+
+    `mask` is (T,H,W) of 0..1, T the model's `frames`, H and W of any size. `threads`: of the CPU, default all.
+    `precision`: of what does not run in integers, default f32. `overlap`: context around a tile in pixels, default the
+    manifest's. A measurement of another size than the model's tile is cut into overlapping tiles that fade into each
+    other, or mirrored up to one tile. Raises UserError for a folder that `load_manifest` refuses or that holds another
+    network, and for a mask of another number of frames.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        mask: NDArray[np.floating],
+        device: str = "CPU",
+        threads: int | None = None,
+        precision: Precision | None = None,
+        overlap: int | None = None,
+    ) -> None:
+        self.manifest = load_manifest(folder)
+        if self.manifest.task != "sci":
+            raise UserError(f"{folder} holds a network that enlarges images; give it to `qsci upscale`")
+        if mask.ndim != 3 or len(mask) != self.manifest.frames:
+            raise UserError(
+                f"the mask is for {len(mask) if mask.ndim == 3 else 1} frames in one measurement,"
+                f" the model in {folder} for {self.manifest.frames}"
+            )
+        self.overlap = self.manifest.overlap if overlap is None else overlap
+        self.size = (mask.shape[1], mask.shape[2])
+        multiple = self.manifest.multiple
+        self._padded = (-(-self.size[0] // multiple) * multiple, -(-self.size[1] // multiple) * multiple)
+        self._rows, self._columns = (
+            plan_axis(length, tile, self.overlap, DEFAULT_BLEND, multiple)
+            for length, tile in zip(self._padded, self.manifest.tile, strict=True)
+        )
+        # (H,W,T), as tiles are cut from images
+        self._mask = mask.transpose(1, 2, 0).astype(np.float32)
+        core = openvino.Core()
+        config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
+        if device == "CPU":
+            config["INFERENCE_PRECISION_HINT"] = precision_hint(precision or "f32")
+            if threads is not None:
+                config["INFERENCE_NUM_THREADS"] = threads
+        graph = read_stored(folder, self.manifest.routes[0].graph)
+        model = core.read_model(graph, read_stored(folder, self.manifest.weights))
+        self._request = core.compile_model(model, device, config).create_infer_request()
+
+    @property
+    def tiles(self) -> int:
+        """How many tiles a measurement is cut into."""
+        return len(self._rows.starts) * len(self._columns.starts)
+
+    def reconstruct(self, measurement: Floats, progress: Callable[[int, int], None] | None = None) -> Floats:
+        """The frames (T,H,W), or in colour (3,T,H,W), of a measurement (H,W) of frames in 0..1. Not clamped.
+
+        `progress(done, total)` is told about every tile. Raises UserError for another size than the mask's.
+        """
+        if measurement.shape != self.size:
+            raise UserError(
+                f"the measurement is {_size(measurement.shape)} pixels, the mask {_size(self.size)};"
+                " they must be of one camera"
+            )
+        rows = list(join(self._tile_rows(measurement, progress or _ignore), self._rows, 1, 0))
+        pixels = np.concatenate(rows)[: self.size[0], : self.size[1]]
+        frames = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        return frames if len(frames) == self.manifest.frames else frames.reshape(3, -1, *frames.shape[1:])
+
+    def stream(self, measurements: Iterable[Floats]) -> Iterator[Floats]:
+        """The frames of one measurement after the other, as they come; holds one at a time."""
+        for measurement in measurements:
+            yield self.reconstruct(measurement)
+
+    def _tile_rows(self, measurement: Floats, progress: Callable[[int, int], None]) -> Iterator[Floats]:
+        """Each row of tiles (H,W,T), joined along its columns."""
+        scene = np.concatenate([self._mask, measurement[..., None].astype(np.float32)], axis=2)
+        scene = cut_tile(scene, 0, 0, *self._padded)
+        done = 0
+        for y in self._rows.starts:
+            row = []
+            for x in self._columns.starts:
+                row.append(self._run(cut_tile(scene, y, x, *self.manifest.tile)))
+                done += 1
+                progress(done, self.tiles)
+            yield np.concatenate(list(join(row, self._columns, 1, 1)), axis=1)
+
+    def _run(self, tile: Floats) -> Floats:
+        """The reconstruction (H,W,T) or (H,W,3*T) of a tile (H,W,T+1) of mask and measurement."""
+        mask = np.ascontiguousarray(tile[..., :-1].transpose(2, 0, 1))
+        known = {"measurement": tile[..., -1], "mask": mask, "mask_sum": mask_sum(mask)}
+        inputs = {name: np.ascontiguousarray(known[name])[None] for name in self.manifest.inputs}
+        output = self._request.infer(inputs)[0][0]
+        return np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1).copy()
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, reversed(shape)))
+
+
+def _ignore(done: int, total: int) -> None:
+    pass

@@ -1,0 +1,179 @@
+"""Measurements of any size through a static graph, as the whole network would reconstruct them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.data.snapshots import bayer_mosaic, mask_sum, measure, random_mask
+from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.ir import pack
+from qsci_plugins.openvino.manifest import Manifest, Route, load_manifest, stored
+from qsci_plugins.openvino.reconstructor import Reconstructor
+from qsci_plugins.openvino.runtime import Upscaler
+
+TILE = (28, 32)
+#: the strided convolution looks one pixel of half the size, two of the whole, around
+RADIUS = 3
+
+
+class Strided(nn.Module):
+    """Halves the size and doubles it again, as EfficientSCI does; colour where `channels` is 3."""
+
+    def __init__(self, channels: int = 1) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.down = nn.Conv3d(1, 4, (3, 3, 3), stride=(1, 2, 2), padding=1)
+        self.up = nn.Conv3d(4, 4 * channels, 1)
+
+    def forward(self, measurement: Tensor, mask: Tensor, total: Tensor) -> Tensor:
+        mean = measurement / total
+        x = self.up(self.down((mean.unsqueeze(1) * (1 + mask)).unsqueeze(1)))
+        batch, width, frames, height, breadth = x.shape
+        x = nn.functional.pixel_shuffle(x.transpose(1, 2).reshape(batch * frames, width, height, breadth), 2)
+        return x.reshape(batch, frames, width // 4, 2 * height, 2 * breadth).transpose(1, 2)
+        return x if width == 12 else x[:, 0]
+
+
+def exported(folder: Path, network: nn.Module, frames: int) -> Path:
+    shapes = ([1, *TILE], [1, frames, *TILE], [1, *TILE])
+    examples = tuple(torch.ones(*shape) for shape in shapes)
+    model = openvino.convert_model(network.eval(), example_input=examples, input=[list(shape) for shape in shapes])
+    names = ("measurement", "mask", "mask_sum")
+    for port, name in zip(model.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+        port.get_node().set_friendly_name(name)
+    graphs, constants = pack({"model": model})
+    graph = stored("model-0123456789ab.xml", graphs["model"])
+    weights = stored("weights-0123456789ab.bin", constants)
+    manifest = Manifest(
+        scale=1,
+        tile=TILE,
+        overlap=RADIUS,
+        value_range=1.0,
+        weights=weights,
+        routes=(Route(0, graph, {}, 32.0),),
+        task="sci",
+        frames=frames,
+        inputs=names,
+        multiple=2,
+    )
+    write_folder(folder, manifest, {graph.name: graphs["model"], weights.name: constants})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported(tmp_path_factory.mktemp("sci") / "grey", Strided(), 3)
+
+
+def snapshot(height: int, width: int, frames: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(height * width)
+    mask = random_mask(frames, height, width)
+    return measure(generator.random((frames, height, width), np.float32), mask), mask
+
+
+def whole(network: nn.Module, measurement: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    arguments = [torch.from_numpy(part)[None] for part in (measurement, mask, mask_sum(mask))]
+    with torch.no_grad():
+        return network.eval()(*arguments)[0].numpy()
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 32), (28, 60), (100, 34), (64, 150)])
+def test_tiles_give_what_the_whole_measurement_gives(grey: Path, height: int, width: int) -> None:
+    measurement, mask = snapshot(height, width)
+    reconstructor = Reconstructor(grey, mask)
+    frames = reconstructor.reconstruct(measurement)
+    assert frames.dtype == np.float32
+    np.testing.assert_allclose(frames, whole(Strided(), measurement, mask), atol=1e-5)
+    assert reconstructor.tiles == 1 or (height, width) != TILE
+
+
+@pytest.mark.parametrize(("height", "width"), [(27, 31), (1, 1), (5, 200), (61, 33)])
+def test_odd_and_small_sizes_are_mirrored_and_cropped(grey: Path, height: int, width: int) -> None:
+    measurement, mask = snapshot(height, width)
+    frames = Reconstructor(grey, mask).reconstruct(measurement)
+    assert frames.shape == (3, height, width)
+    if min(height, width) > 2 * RADIUS + 2:
+        padding = ((0, height % 2), (0, width % 2))
+        expected = whole(
+            Strided(), np.pad(measurement, padding, mode="reflect"), np.pad(mask, ((0, 0), *padding), mode="reflect")
+        )
+        inside = np.s_[:, : height - RADIUS, : width - RADIUS]
+        np.testing.assert_allclose(frames[inside], expected[:, :height, :width][inside], atol=1e-5)
+
+
+def test_colour_comes_as_three_videos(tmp_path: Path) -> None:
+    network = Strided(3)
+    folder = exported(tmp_path / "colour", network, 2)
+    video = np.random.default_rng(0).random((3, 2, 40, 70), np.float32)
+    mask = random_mask(2, 40, 70)
+    measurement = measure(video, mask)
+    np.testing.assert_allclose(measurement, (mask * bayer_mosaic(video)).sum(0), atol=1e-6)
+    frames = Reconstructor(folder, mask).reconstruct(measurement)
+    np.testing.assert_allclose(frames, whole(network, measurement, mask), atol=1e-5)
+
+
+def test_a_stream_is_reconstructed_one_by_one(grey: Path) -> None:
+    measurement, mask = snapshot(40, 40)
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield measurement * len(taken)
+
+    stream = Reconstructor(grey, mask).stream(endless())
+    first, second = next(stream), next(stream)
+    assert taken == [0, 1]
+    assert not np.array_equal(first, second)
+
+
+def test_what_does_not_fit_is_said(grey: Path, tmp_path: Path) -> None:
+    measurement, mask = snapshot(40, 50)
+    with pytest.raises(UserError, match=r"mask is for 8 frames .* for 3"):
+        Reconstructor(grey, random_mask(8, 40, 50))
+    with pytest.raises(UserError, match="measurement is 40x40 pixels, the mask 50x40"):
+        Reconstructor(grey, mask).reconstruct(measurement[:, :40])
+    with pytest.raises(UserError, match="reconstructs video; give it to `qsci reconstruct`"):
+        Upscaler(grey)
+    with pytest.raises(UserError, match="too small for an overlap of 12"):
+        Reconstructor(grey, mask, overlap=12)
+
+
+def test_pixels_that_never_open_are_finite(grey: Path) -> None:
+    measurement, mask = snapshot(30, 30)
+    mask[:, :, 4] = 0
+    assert np.isfinite(Reconstructor(grey, mask).reconstruct(measurement)).all()
+
+
+def test_progress_counts_the_tiles(grey: Path) -> None:
+    measurement, mask = snapshot(64, 64)
+    reconstructor = Reconstructor(grey, mask)
+    seen: list[tuple[int, int]] = []
+    reconstructor.reconstruct(measurement, lambda done, total: seen.append((done, total)))
+    assert seen == [(done, reconstructor.tiles) for done in range(1, reconstructor.tiles + 1)]
+
+
+def test_the_manifest_of_a_video_network_reads_back(grey: Path) -> None:
+    manifest = load_manifest(grey)
+    assert (manifest.task, manifest.frames, manifest.multiple) == ("sci", 3, 2)
+    assert manifest.inputs == ("measurement", "mask", "mask_sum")
+
+
+def test_it_runs_without_torch(grey: Path) -> None:
+    program = (
+        "import sys, numpy as np; sys.modules['torch'] = None\n"
+        "from qsci_plugins.openvino.reconstructor import Reconstructor\n"
+        f"frames = Reconstructor({str(grey)!r}, np.ones((3, 30, 30))).reconstruct(np.ones((30, 30)))\n"
+        "assert frames.shape == (3, 30, 30)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
