@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from qsci_plugins.data.degradation import imresize
@@ -12,15 +14,21 @@ __all__ = ["synthetic_scene"]
 
 
 def synthetic_scene(
-    frames: int = 8, height: int = 256, width: int = 256, seed: int = 0, *, color: bool = False
+    frames: int = 8,
+    height: int = 256,
+    width: int = 256,
+    seed: int = 0,
+    *,
+    color: bool = False,
+    part: Literal["calibration", "evaluation"] = "evaluation",
 ) -> np.ndarray:
     """uint8 (frames,height,width), or RGB (frames,height,width,3): the same scene for the same arguments.
 
-    The camera pans over one of the photos that no built-in network was trained or calibrated on, by up to two pixels a
-    frame, and three discs with pieces of the other photos in them fly over it, by up to five.
+    The camera pans over one of the photos of a `part` (that for evaluation no built-in network was trained or calibrated
+    on), by up to two pixels a frame, and three discs with pieces of the other photos in them fly over it, by up to five.
     """
     generator = np.random.default_rng(seed)
-    photos = [photo for _, photo in builtin_photos("evaluation")]
+    photos = [photo for _, photo in builtin_photos(part)]
     first = int(generator.integers(len(photos)))
     travel = 2 * (frames - 1)
     background = _at_least(photos[first], height + travel, width + travel)
