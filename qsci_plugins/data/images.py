@@ -118,7 +118,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def write_image(
     path: str | Path, rgb: np.ndarray, alpha: np.ndarray | None = None, icc_profile: bytes | None = None
 ) -> None:
-    """Writes uint8 RGB (H,W,3), and uint8 (H,W) transparency where given, in the format of the suffix.
+    """Writes uint8 RGB (H,W,3) or grey (H,W), and uint8 (H,W) transparency where given, in the format of the suffix.
 
     The file appears complete or not at all: it is written under a temporary name beside the target and
     renamed.
@@ -129,8 +129,8 @@ def write_image(
     format_ = IMAGE_FORMATS.get(path.suffix.lower())
     if format_ is None:
         raise UserError(f"cannot write {path}: no image format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
-        raise ValueError(f"an image to write is uint8 (H,W,3), not {rgb.dtype} {rgb.shape}")
+    if rgb.dtype != np.uint8 or rgb.ndim not in (2, 3) or rgb.shape[2:] not in ((), (3,)):
+        raise ValueError(f"an image to write is uint8 (H,W,3) or (H,W), not {rgb.dtype} {rgb.shape}")
     if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != rgb.shape[:2]):
         raise ValueError(f"the alpha of a {rgb.shape[:2]} image is not {alpha.dtype} {alpha.shape}")
     if alpha is not None and format_ in ("JPEG", "BMP"):

@@ -24,8 +24,9 @@ def synthetic_scene(
 ) -> np.ndarray:
     """uint8 (frames,height,width), or RGB (frames,height,width,3): the same scene for the same arguments.
 
-    The camera pans over one of the photos of a `part` (that for evaluation no built-in network was trained or calibrated
-    on), by up to two pixels a frame, and three discs with pieces of the other photos in them fly over it, by up to five.
+    The camera pans over one of the built-in photos by up to two pixels a frame, and three discs with pieces of others in
+    them fly over it, by up to five. Scenes of the two parts share no photo, so that a network is never measured on what it
+    was trained or calibrated with.
     """
     generator = np.random.default_rng(seed)
     photos = [photo for _, photo in builtin_photos(part)]

@@ -156,7 +156,8 @@ class VideoWriter:
             if kind is None:
                 raise UserError(f"cannot write {self.file}: {_reason(failure)}") from failure
         finally:
-            self._temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._temporary.unlink()
 
 
 def raw_frames(stream: BinaryIO, width: int, height: int) -> Iterator[Frame]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["route_factor", "tile_gradient"]
+__all__ = ["measurement_gradient", "route_factor", "tile_gradient"]
 
 #: thousandths of red, green and blue in grey; integers make the sums exact, in any order and on any machine
 _GREY = (299, 587, 114)
@@ -30,19 +32,30 @@ def tile_gradient(tile: NDArray[np.uint8]) -> float:
     return total / (2 * 8 * 255 * height * width)
 
 
+def measurement_gradient(measurement: NDArray[np.float32], value_range: float = 1.0) -> float:
+    """The same of a snapshot measurement (H,W), a masked sum of frames in 0..value_range.
+
+    Equal to `schemes.content.image_gradient` up to float rounding; sums are taken in double precision.
+    """
+    height, width = measurement.shape
+    grey = np.pad(measurement.astype(np.float64), 1, mode="edge")
+    total = _absolute_sum(grey[:, 2:] - grey[:, :-2], 0) + _absolute_sum(grey[2:] - grey[:-2], 1)
+    return 1000 * total / (2 * 8 * value_range * height * width)
+
+
 def route_factor(gradient: float, lower: float, upper: float) -> int:
     """AdaBM's image factor: 1 above `upper`, -1 below `lower`, else 0."""
     return int(gradient > upper) - int(gradient < lower)
 
 
-def _absolute_sum(difference: NDArray[np.int32], axis: int) -> float:
+def _absolute_sum(difference: NDArray[Any], axis: int) -> float:
     """Sum over pixels of |(1,2,1) smoothing along `axis` of a difference across the other one|."""
     before, middle, after = (
         (difference[:-2], difference[1:-1], difference[2:])
         if axis == 0
         else (difference[:, :-2], difference[:, 1:-1], difference[:, 2:])
     )
-    smooth = middle * np.int32(2)
+    smooth = middle + middle
     smooth += before
     smooth += after
     return float(np.abs(smooth, out=smooth).sum(dtype=np.float64))

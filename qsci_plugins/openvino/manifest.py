@@ -7,20 +7,29 @@ import json
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["MANIFEST", "VERSION", "Manifest", "Route", "StoredFile", "load_manifest", "read_stored", "stored"]
+__all__ = [
+    "MANIFEST",
+    "VERSION",
+    "Manifest",
+    "Route",
+    "StoredFile",
+    "Task",
+    "load_manifest",
+    "read_stored",
+    "stored",
+]
+
+#: "sr" enlarges images, "sci" reconstructs videos from snapshot measurements
+Task = Literal["sr", "sci"]
 
 MANIFEST = "manifest.json"
 VERSION = 2
-#: what folders of image networks say, which older packages read
-_FIRST_VERSION = 1
 _FORMAT = "qsci-openvino"
 _NO_SUM = "0" * 64
-#: keys that folders of image networks do not have
-_OF_SCI = ("task", "frames", "inputs", "multiple")
 
 
 @dataclass(frozen=True)
@@ -45,10 +54,11 @@ class Route:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A model folder: every graph maps uint8 (1,tile,3) RGB to uint8 (1,scale*tile,3).
+    """A model folder. Every graph is of one static shape.
 
-    Of the task "sci" it has one route, whose graph maps the float32 `inputs` by name, `measurement` (1,tile), `mask`
-    (1,frames,tile) and `mask_sum` (1,tile), to float32 (1,frames,tile) or in colour (1,3,frames,tile); frames in 0..1.
+    Task "sr": uint8 (1,tile,3) RGB to uint8 (1,scale*tile,3). Task "sci": float32 inputs `measurement` (1,tile), `mask`
+    (1,frames,tile) and `mask_sum` (1,tile), without zeros, to `video` (1,frames,tile), or (1,3,frames,tile) with
+    `channels` 3 (of a Bayer mosaic), not clamped; a measurement is the masked sum of frames in 0..value_range.
     """
 
     scale: int
@@ -65,14 +75,11 @@ class Manifest:
     weight_bits: dict[str, float] = field(default_factory=dict)
     #: the versions that wrote the folder, and whatever else is worth knowing
     about: dict[str, Any] = field(default_factory=dict)
-    #: "sr": images are enlarged; "sci": frames are reconstructed from a measurement
-    task: str = "sr"
-    #: how many frames a measurement holds (task "sci")
-    frames: int = 0
-    #: names of what the graph takes, in its order (task "sci")
-    inputs: tuple[str, ...] = ()
-    #: where tiles may begin: multiples of what the network strides by, and of a colour mosaic's period (task "sci")
-    multiple: int = 1
+    task: Task = "sr"
+    #: of a reconstructed video; None for task "sr"
+    frames: int | None = None
+    #: colours of the output
+    channels: int = 3
 
     def route(self, factor: int) -> Route:
         """The route of a factor; the only one where there is one."""
@@ -85,9 +92,6 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The JSON text, with its own SHA-256 in it (taken with 64 zeros in that place)."""
         content = {"format": _FORMAT, "version": VERSION, "sha256": _NO_SUM, **asdict(self)}
-        if self.task == "sr":
-            content["version"] = _FIRST_VERSION
-            content = {name: value for name, value in content.items() if name not in _OF_SCI}
         text = json.dumps(content, indent=1).encode()
         return text.replace(_NO_SUM.encode(), hashlib.sha256(text).hexdigest().encode(), 1)
 
@@ -144,7 +148,7 @@ def read_stored(folder: Path | str, entry: StoredFile) -> bytes:
 
 
 def _from_json(content: dict[str, Any]) -> Manifest:
-    thresholds = content["thresholds"]
+    thresholds, version = content["thresholds"], int(content["version"])
     height, width = content["tile"]
     return Manifest(
         scale=int(content["scale"]),
@@ -159,11 +163,18 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         thresholds=None if thresholds is None else (float(thresholds[0]), float(thresholds[1])),
         weight_bits=dict(content["weight_bits"]),
         about=dict(content["about"]),
-        task=str(content.get("task", "sr")),
-        frames=int(content.get("frames", 0)),
-        inputs=tuple(map(str, content.get("inputs", ()))),
-        multiple=int(content.get("multiple", 1)),
+        **(_video(content) if version > 1 else {}),
     )
+
+
+def _video(content: dict[str, Any]) -> dict[str, Any]:
+    """What version 2 added."""
+    task, frames = content["task"], content["frames"]
+    if task not in ("sr", "sci"):
+        raise ValueError(f"the task {task!r}")
+    if (frames is None) != (task == "sr"):
+        raise ValueError("frames")
+    return {"task": task, "frames": None if frames is None else int(frames), "channels": int(content["channels"])}
 
 
 def _file(entry: dict[str, Any]) -> StoredFile:

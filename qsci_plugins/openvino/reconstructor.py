@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.manifest import load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision, precision_hint
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis
@@ -18,6 +20,9 @@ from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axi
 __all__ = ["Reconstructor"]
 
 Floats = NDArray[np.float32]
+
+#: where tiles begin, as far as the tile's own size allows: networks stride, and a Bayer mosaic has a period of 2
+_MULTIPLE = 8
 
 
 class Reconstructor:
@@ -49,7 +54,7 @@ class Reconstructor:
             )
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.size = (mask.shape[1], mask.shape[2])
-        multiple = self.manifest.multiple
+        multiple = math.gcd(_MULTIPLE, *self.manifest.tile)
         self._padded = (-(-self.size[0] // multiple) * multiple, -(-self.size[1] // multiple) * multiple)
         self._rows, self._columns = (
             plan_axis(length, tile, self.overlap, DEFAULT_BLEND, multiple)
@@ -63,9 +68,11 @@ class Reconstructor:
             config["INFERENCE_PRECISION_HINT"] = precision_hint(precision or "f32")
             if threads is not None:
                 config["INFERENCE_NUM_THREADS"] = threads
-        graph = read_stored(folder, self.manifest.routes[0].graph)
-        model = core.read_model(graph, read_stored(folder, self.manifest.weights))
-        self._request = core.compile_model(model, device, config).create_infer_request()
+        weights = read_stored(folder, self.manifest.weights)
+        self._requests = {}
+        for entry in {route.graph for route in self.manifest.routes}:
+            compiled = core.compile_model(core.read_model(read_stored(folder, entry), weights), device, config)
+            self._requests[entry] = compiled.create_infer_request()
 
     @property
     def tiles(self) -> int:
@@ -85,7 +92,7 @@ class Reconstructor:
         rows = list(join(self._tile_rows(measurement, progress or _ignore), self._rows, 1, 0))
         pixels = np.concatenate(rows)[: self.size[0], : self.size[1]]
         frames = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
-        return frames if len(frames) == self.manifest.frames else frames.reshape(3, -1, *frames.shape[1:])
+        return frames if self.manifest.channels == 1 else frames.reshape(3, -1, *self.size)
 
     def stream(self, measurements: Iterable[Floats]) -> Iterator[Floats]:
         """The frames of one measurement after the other, as they come; holds one at a time."""
@@ -107,11 +114,14 @@ class Reconstructor:
 
     def _run(self, tile: Floats) -> Floats:
         """The reconstruction (H,W,T) or (H,W,3*T) of a tile (H,W,T+1) of mask and measurement."""
+        white, thresholds = self.manifest.value_range, self.manifest.thresholds
         mask = np.ascontiguousarray(tile[..., :-1].transpose(2, 0, 1))
-        known = {"measurement": tile[..., -1], "mask": mask, "mask_sum": mask_sum(mask)}
-        inputs = {name: np.ascontiguousarray(known[name])[None] for name in self.manifest.inputs}
-        output = self._request.infer(inputs)[0][0]
-        return np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1).copy()
+        measurement = np.ascontiguousarray(tile[..., -1] * np.float32(white))
+        factor = 0 if thresholds is None else route_factor(measurement_gradient(measurement, white), *thresholds)
+        known = {"measurement": measurement[None], "mask": mask[None], "mask_sum": mask_sum(mask)[None]}
+        output = self._requests[self.manifest.route(factor).graph].infer(known)[0][0]
+        pixels = np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1) / np.float32(white)
+        return np.ascontiguousarray(pixels)
 
 
 def _size(shape: tuple[int, ...]) -> str:

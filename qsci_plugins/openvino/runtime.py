@@ -63,7 +63,7 @@ class Upscaler:
     ) -> None:
         self.manifest = load_manifest(folder)
         if self.manifest.task != "sr":
-            raise UserError(f"{folder} holds a network that reconstructs video; give it to `qsci reconstruct`")
+            raise UserError(f"{folder} reconstructs videos from measurements; it enlarges no images")
         self.scale = self.manifest.scale
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.tile = self.manifest.tile if tile is None else tile

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsci_plugins.openvino.gradient import route_factor, tile_gradient
+from qsci_plugins.openvino.gradient import measurement_gradient, route_factor, tile_gradient
 from qsci_plugins.schemes.bit_width import ImageToBit
 from qsci_plugins.schemes.content import image_gradient
 
@@ -24,6 +24,14 @@ def in_torch(tile: np.ndarray) -> float:
 def test_gradient_equals_the_schemes(height: int, width: int, seed: int, top: int) -> None:
     tile = np.random.default_rng(seed).integers(0, top + 1, (height, width, 3), dtype=np.uint8)
     assert tile_gradient(tile) == pytest.approx(in_torch(tile), rel=1e-4, abs=1e-4)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1), st.sampled_from([1.0, 255.0]))
+@settings(max_examples=50, deadline=None)
+def test_gradient_of_a_measurement_equals_the_schemes(height: int, width: int, seed: int, top: float) -> None:
+    measurement = np.random.default_rng(seed).random((height, width), dtype=np.float32) * np.float32(4 * top)
+    expected = image_gradient(torch.from_numpy(measurement)[None], top)[0].item()
+    assert measurement_gradient(measurement, top) == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_a_view_of_an_image_is_measured_like_a_copy() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,27 @@ def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
     assert manifest.route(1).bits == {"body.0": 5.0}
     assert (folder / MANIFEST).read_bytes() == manifest.to_bytes()
     assert len(manifest.files()) == 2
+
+
+def test_a_reconstructor_says_its_frames(folder: Path) -> None:
+    manifest = replace(load_manifest(folder), task="sci", frames=8, channels=1)
+    (folder / MANIFEST).write_bytes(manifest.to_bytes())
+    assert load_manifest(folder) == manifest
+    for nonsense in ({"task": "sr"}, {"frames": None}, {"task": "other"}):
+        (folder / MANIFEST).write_bytes(replace(manifest, **nonsense).to_bytes())
+        with pytest.raises(UserError, match="lacks or misspells"):
+            load_manifest(folder)
+
+
+def test_folders_of_the_first_version_are_still_read(folder: Path) -> None:
+    content = json.loads((folder / MANIFEST).read_bytes())
+    for name in ("task", "frames", "channels"):
+        del content[name]
+    content["version"] = 1
+    content["sha256"] = "0" * 64
+    text = json.dumps(content).encode()
+    (folder / MANIFEST).write_bytes(text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode(), 1))
+    assert load_manifest(folder).task == "sr"
 
 
 def test_every_flipped_byte_of_the_manifest_is_noticed(folder: Path) -> None:

@@ -16,7 +16,7 @@ from qsci_plugins.data.snapshots import bayer_mosaic, mask_sum, measure, random_
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.folder import write_folder
 from qsci_plugins.openvino.ir import pack
-from qsci_plugins.openvino.manifest import Manifest, Route, load_manifest, stored
+from qsci_plugins.openvino.manifest import Manifest, Route, stored
 from qsci_plugins.openvino.reconstructor import Reconstructor
 from qsci_plugins.openvino.runtime import Upscaler
 
@@ -39,20 +39,23 @@ class Strided(nn.Module):
         x = self.up(self.down((mean.unsqueeze(1) * (1 + mask)).unsqueeze(1)))
         batch, width, frames, height, breadth = x.shape
         x = nn.functional.pixel_shuffle(x.transpose(1, 2).reshape(batch * frames, width, height, breadth), 2)
-        return x.reshape(batch, frames, width // 4, 2 * height, 2 * breadth).transpose(1, 2)
+        x = x.reshape(batch, frames, width // 4, 2 * height, 2 * breadth).transpose(1, 2)
         return x if width == 12 else x[:, 0]
 
 
-def exported(folder: Path, network: nn.Module, frames: int) -> Path:
+def exported(folder: Path, networks: dict[int, nn.Module], frames: int, channels: int = 1) -> Path:
+    """Writes a model folder with a graph for every image factor."""
     shapes = ([1, *TILE], [1, frames, *TILE], [1, *TILE])
     examples = tuple(torch.ones(*shape) for shape in shapes)
-    model = openvino.convert_model(network.eval(), example_input=examples, input=[list(shape) for shape in shapes])
-    names = ("measurement", "mask", "mask_sum")
-    for port, name in zip(model.inputs, names, strict=True):
-        port.get_tensor().set_names({name})
-        port.get_node().set_friendly_name(name)
-    graphs, constants = pack({"model": model})
-    graph = stored("model-0123456789ab.xml", graphs["model"])
+    models = {}
+    for factor, network in networks.items():
+        model = openvino.convert_model(network.eval(), example_input=examples, input=[list(shape) for shape in shapes])
+        for port, name in zip(model.inputs, ("measurement", "mask", "mask_sum"), strict=True):
+            port.get_tensor().set_names({name})
+            port.get_node().set_friendly_name(name)
+        models[f"g{factor + 1}"] = model
+    graphs, constants = pack(models)
+    entries = {name: stored(f"{'abc'[int(name[1])]}-0123456789ab.xml", graph) for name, graph in graphs.items()}
     weights = stored("weights-0123456789ab.bin", constants)
     manifest = Manifest(
         scale=1,
@@ -60,19 +63,20 @@ def exported(folder: Path, network: nn.Module, frames: int) -> Path:
         overlap=RADIUS,
         value_range=1.0,
         weights=weights,
-        routes=(Route(0, graph, {}, 32.0),),
+        routes=tuple(Route(factor, entries[f"g{factor + 1}"], {}, 32.0) for factor in networks),
+        thresholds=(10.0, 100.0) if len(networks) > 1 else None,
         task="sci",
         frames=frames,
-        inputs=names,
-        multiple=2,
+        channels=channels,
     )
-    write_folder(folder, manifest, {graph.name: graphs["model"], weights.name: constants})
+    files = {entries[name].name: graph for name, graph in graphs.items()}
+    write_folder(folder, manifest, {**files, weights.name: constants})
     return folder
 
 
 @pytest.fixture(scope="module")
 def grey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported(tmp_path_factory.mktemp("sci") / "grey", Strided(), 3)
+    return exported(tmp_path_factory.mktemp("sci") / "grey", {0: Strided()}, 3)
 
 
 def snapshot(height: int, width: int, frames: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +117,7 @@ def test_odd_and_small_sizes_are_mirrored_and_cropped(grey: Path, height: int, w
 
 def test_colour_comes_as_three_videos(tmp_path: Path) -> None:
     network = Strided(3)
-    folder = exported(tmp_path / "colour", network, 2)
+    folder = exported(tmp_path / "colour", {0: network}, 2, channels=3)
     video = np.random.default_rng(0).random((3, 2, 40, 70), np.float32)
     mask = random_mask(2, 40, 70)
     measurement = measure(video, mask)
@@ -143,7 +147,7 @@ def test_what_does_not_fit_is_said(grey: Path, tmp_path: Path) -> None:
         Reconstructor(grey, random_mask(8, 40, 50))
     with pytest.raises(UserError, match="measurement is 40x40 pixels, the mask 50x40"):
         Reconstructor(grey, mask).reconstruct(measurement[:, :40])
-    with pytest.raises(UserError, match="reconstructs video; give it to `qsci reconstruct`"):
+    with pytest.raises(UserError, match="reconstructs videos from measurements"):
         Upscaler(grey)
     with pytest.raises(UserError, match="too small for an overlap of 12"):
         Reconstructor(grey, mask, overlap=12)
@@ -163,10 +167,22 @@ def test_progress_counts_the_tiles(grey: Path) -> None:
     assert seen == [(done, reconstructor.tiles) for done in range(1, reconstructor.tiles + 1)]
 
 
-def test_the_manifest_of_a_video_network_reads_back(grey: Path) -> None:
-    manifest = load_manifest(grey)
-    assert (manifest.task, manifest.frames, manifest.multiple) == ("sci", 3, 2)
-    assert manifest.inputs == ("measurement", "mask", "mask_sum")
+def test_each_tile_takes_the_route_of_its_gradient(tmp_path: Path) -> None:
+    class Constant(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = value
+
+        def forward(self, measurement: Tensor, mask: Tensor, total: Tensor) -> Tensor:
+            return 0 * mask * (measurement / total).unsqueeze(1) + self.value
+
+    folder = exported(tmp_path / "routed", {factor: Constant(factor + 5.0) for factor in (-1, 0, 1)}, 2)
+    mask = np.ones((2, TILE[0], 3 * TILE[1]), np.float32)
+    measurement = np.zeros(mask.shape[1:], np.float32)
+    measurement[::4, -40:] = 1  # rough on the right, flat on the left
+    frames = Reconstructor(folder, mask).reconstruct(measurement)
+    assert frames[:, :, :10] == pytest.approx(4.0)
+    assert frames[:, :, -10:] == pytest.approx(6.0)
 
 
 def test_it_runs_without_torch(grey: Path) -> None:

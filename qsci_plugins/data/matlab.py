@@ -1,0 +1,110 @@
+"""MATLAB files of both kinds, up to v7 (scipy) and v7.3 (HDF5), without running or building anything but arrays."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsci_plugins.errors import UserError
+
+__all__ = ["mat_keys", "read_mat"]
+
+#: what scipy raises on damaged files, beside OSError
+_DAMAGE = (
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OverflowError,
+    TypeError,
+    UnicodeDecodeError,
+    ValueError,
+    zlib.error,
+)
+
+
+def mat_keys(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes (in MATLAB's order) of the variables of a .mat file. Errors as in `read_mat`."""
+    path = Path(path)
+    if _is_hdf5(path):
+        return {name: tuple(reversed(array.shape)) for name, array in _hdf5(path).items()}
+    from scipy.io import whosmat
+
+    return {name: tuple(shape) for name, shape, _ in _guarded(path, lambda: whosmat(str(path)))}
+
+
+def read_mat(path: str | Path, keys: Collection[str]) -> dict[str, np.ndarray]:
+    """Those of the variables `keys` that a .mat file has, as numeric arrays in MATLAB's order of dimensions.
+
+    Raises UserError for a file that is missing, empty, no .mat file or damaged, and for a variable of those that holds
+    something else than real numbers, NaN or infinity.
+    """
+    path = Path(path)
+    if _is_hdf5(path):
+        # HDF5 stores MATLAB's columns as rows
+        found: Mapping[str, Any] = {name: array.T for name, array in _hdf5(path, keys).items()}
+    else:
+        from scipy.io import loadmat
+
+        found = _guarded(path, lambda: loadmat(str(path), variable_names=list(keys)))
+    return {name: _checked(path, name, found[name]) for name in keys if name in found}
+
+
+def _checked(path: Path, name: str, array: Any) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
+        kind = "complex numbers" if getattr(array, "dtype", np.dtype(object)).kind == "c" else "no numbers"
+        raise UserError(f"{path}: {name} holds {kind}; it should be an array of real numbers")
+    if array.dtype.kind == "f":
+        bad = ~np.isfinite(array)
+        if bad.any():
+            place = tuple(int(index) + 1 for index in np.argwhere(bad)[0])
+            raise UserError(
+                f"{path}: {name} has {int(bad.sum())} values that are NaN or infinite, the first at {place} of"
+                f" {tuple(array.shape)}; replace them"
+            )
+    return array
+
+
+def _guarded(path: Path, read: Any) -> Any:
+    from scipy.io.matlab import MatReadError
+
+    try:
+        if not path.stat().st_size:
+            raise UserError(f"{path} is an empty file, not a .mat file")
+        return read()
+    except (OSError, NotImplementedError, MatReadError, *_DAMAGE) as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"{path} is no .mat file, or a damaged or cut off one: {_reason(error)}") from error
+
+
+def _is_hdf5(path: Path) -> bool:
+    """Whether the HDF5 signature stands where v7.3 puts it, behind MATLAB's header of 512 bytes, or at the beginning."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(520)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520])
+
+
+def _hdf5(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
+    """The datasets of these names, read; without names all of them as empty arrays of their shapes."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            if not keys:
+                return {name: np.broadcast_to(np.uint8(0), item.shape) for name, item in datasets.items()}
+            return {name: item[()] for name, item in datasets.items() if name in keys}
+    except (OSError, RuntimeError, *_DAMAGE) as error:
+        raise UserError(f"{path} is a damaged or cut off .mat file: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,83 @@
+"""A network that reconstructs video in torch, on measurements of any size, and how good its frames are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qsci_plugins.data.snapshots import bayer_mosaic, mask_sum
+from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.metrics import psnr, ssim
+
+__all__ = ["TorchReconstructor", "VideoScore", "score_video"]
+
+_SSIM_SIDE = 11
+
+
+@dataclass(frozen=True)
+class VideoScore:
+    """PSNR in dB and SSIM of every frame, and their means; SSIM is None where frames are smaller than its window."""
+
+    psnr: float
+    ssim: float | None
+    frame_psnr: list[float]
+    frame_ssim: list[float] | None
+
+
+def score_video(frames: np.ndarray, truth: np.ndarray) -> VideoScore:
+    """Frames (T,H,W) or RGB (3,T,H,W) against the truth, both in 0..1, as SCI papers do it.
+
+    On frames scaled to 0..255, neither clamped nor rounded, each on its own; colour as a Bayer sensor sees it.
+    """
+    if frames.ndim == 4:
+        frames, truth = bayer_mosaic(frames), bayer_mosaic(truth)
+    pairs = [(255.0 * one.astype(np.float64), 255.0 * true) for one, true in zip(frames, truth, strict=True)]
+    ratios = [psnr(one, true) for one, true in pairs]
+    likeness = [ssim(one, true) for one, true in pairs] if min(frames.shape[1:]) >= _SSIM_SIDE else None
+    return VideoScore(float(np.mean(ratios)), None if likeness is None else float(np.mean(likeness)), ratios, likeness)
+
+
+class TorchReconstructor:
+    """A network and a mask (T,H,W) of 0..1; `openvino.reconstructor.Reconstructor` does the same with an exported one.
+
+    Where the network wants multiples of a size, measurement and mask are mirrored up to it and the frames cut back. Raises
+    UserError for a network that fails at this mask's size or number of frames.
+    """
+
+    def __init__(self, module: nn.Module, mask: np.ndarray, size_multiple: int = 1) -> None:
+        self._module = module.eval()
+        self._size = (mask.shape[1], mask.shape[2])
+        self._pad = (-mask.shape[2] % size_multiple, -mask.shape[1] % size_multiple)
+        self._device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+        self._mask = self._padded(torch.from_numpy(np.asarray(mask, np.float32)))
+        self._sum = mask_sum(self._mask)
+
+    @torch.no_grad()
+    def reconstruct(self, measurement: np.ndarray) -> np.ndarray:
+        """The frames (T,H,W), or in colour (3,T,H,W), of a measurement (H,W) of frames in 0..1. Not clamped."""
+        if measurement.shape != self._size:
+            raise UserError(
+                f"the measurement is {measurement.shape[1]}x{measurement.shape[0]} pixels, the mask"
+                f" {self._size[1]}x{self._size[0]}; they must be of one camera"
+            )
+        y = self._padded(torch.from_numpy(np.asarray(measurement, np.float32))[None])
+        try:
+            frames = self._module(y, self._mask[None], self._sum[None])[0]
+        except RuntimeError as error:
+            shape = "x".join(map(str, reversed(self._mask.shape)))
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(f"the network cannot reconstruct {shape} (width x height x frames): {reason}") from error
+        frames = frames[..., : self._size[0], : self._size[1]]
+        return np.ascontiguousarray(frames.float().cpu().numpy())
+
+    def _padded(self, images: Tensor) -> Tensor:
+        """(C,H,W) mirrored at the right and the lower border."""
+        right, bottom = self._pad
+        if right or bottom:
+            mode = "reflect" if right < images.shape[2] and bottom < images.shape[1] else "replicate"
+            images = F.pad(images[None], (0, right, 0, bottom), mode=mode)[0]
+        return images.to(self._device)
