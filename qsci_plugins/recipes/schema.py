@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 __all__ = [
-    "AnyRecipe",
     "Benchmark",
     "Calibration",
     "Export",
@@ -200,6 +199,3 @@ class FloatRecipe(Section):
     train: FloatTraining
     evaluate: list[Benchmark] = []
     seed: int = Field(default=0, ge=0)
-
-
-AnyRecipe = Recipe | FloatRecipe

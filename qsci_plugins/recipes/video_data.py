@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import read_sequence, sequences
+from qsci_plugins.data.snapshot_files import read_mask
+from qsci_plugins.data.snapshot_sources import SnapshotSource, open_source, source_paths
 from qsci_plugins.data.snapshots import SensorNoise, random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
-from qsci_plugins.recipes.video_schema import BUILTIN_SCENES, Clips, VideoCalibration
+from qsci_plugins.recipes.video_schema import BUILTIN_SCENES, Clips, VideoCalibration, VideoSet
 
-__all__ = ["ClipSource", "calibration_inputs"]
+__all__ = ["ClipSource", "calibration_inputs", "find_scenes"]
 
 #: the built-in scenes: how many, and how long, high and wide they are
 _SCENES, _LENGTH, _SIDE = 12, 16, 192
@@ -33,7 +34,7 @@ class ClipSource:
     def __init__(self, settings: Clips, color: bool, progress: Progress) -> None:
         self._settings = settings
         self.mask = _mask(settings)
-        self._sequences = _sequences(settings, color, progress)
+        self._sequences = _sequences(settings, color, len(self.mask), progress)
 
     def clips(self, patch: int, key: str, frames: int | None = None) -> SnapshotClips:
         """Random clips of `patch` pixels, of the first `frames` frames of the mask; `key` is what an error names."""
@@ -50,22 +51,43 @@ class ClipSource:
 
 def calibration_inputs(source: ClipSource, settings: VideoCalibration) -> list[tuple[Tensor, ...]]:
     """Batches (measurement, mask, mask_sum) for the quantizers to look at."""
-    clips = source.clips(settings.patch, "calibrate.patch")
-    drawn = clips.draw(settings.seed, 0, settings.count)
+    drawn = source.clips(settings.patch, "calibrate.patch").draw(settings.seed, 0, settings.count)
     return list(zip(*(one.split(settings.batch) for one in drawn[:3]), strict=True))
+
+
+def find_scenes(sets: Sequence[VideoSet], frames: int, color: bool) -> dict[str, list[SnapshotSource]]:
+    """The scenes of every set; those made here or of video files go through a random mask of `frames` frames.
+
+    Raises UserError for a folder that is not there or holds nothing, and for a scene without true frames to measure by.
+    """
+    found = {}
+    for index, one in enumerate(sets):
+        key = f"evaluate.{index}"
+        try:
+            paths = source_paths([one.name if one.folder is None else expand(one.folder, f"{key}.folder")])
+            scenes = [open_source(path, frames=frames, color=color) for path in paths]
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from None
+        for scene in scenes:
+            first = next(iter(scene.pairs()), None)
+            if first is None or first[1] is None:
+                raise UserError(f"{key}: {scene.name} has no true frames to measure by")
+        found[one.name] = scenes
+    return found
 
 
 def _mask(settings: Clips) -> np.ndarray:
     if settings.mask == "random":
         return random_mask(settings.frames, settings.size, settings.size)
-    from qsci_plugins.data.matlab import read_mask
+    try:
+        return read_mask(expand(settings.mask, "clips.mask"))
+    except UserError as error:
+        raise UserError(f"clips.mask: {error}") from None
 
-    return read_mask(expand(settings.mask, "clips.mask"))
 
-
-def _sequences(settings: Clips, color: bool, progress: Progress) -> list[np.ndarray]:
+def _sequences(settings: Clips, color: bool, frames: int, progress: Progress) -> list[np.ndarray]:
     if settings.folders == [BUILTIN_SCENES]:
-        length = max(_LENGTH, settings.frames)
+        length = max(_LENGTH, 2 * frames)
         with progress.stage("making scenes", _SCENES) as advance:
             made = []
             for seed in range(_SCENES):
@@ -81,15 +103,9 @@ def _sequences(settings: Clips, color: bool, progress: Progress) -> list[np.ndar
     return read
 
 
-def _found(folder: str) -> Sequence[Path]:
+def _found(folder: str) -> list[Path]:
+    path = expand(folder, "clips.folders")
     try:
-        return sequences(expand(folder, "clips.folders"))
+        return sequences(path)
     except UserError as error:
-        raise UserError(f"clips.folders: {error}" if "clips.folders" not in str(error) else str(error)) from None
-
-
-def to_inputs(measurement: np.ndarray, mask: np.ndarray, mask_sum: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """One measurement (H,W) with its mask (T,H,W) as a batch of one."""
-    arrays = (measurement, mask, mask_sum)
-    y, m, s = (torch.from_numpy(np.ascontiguousarray(array, np.float32))[None] for array in arrays)
-    return y, m, s
+        raise UserError(f"clips.folders: {error}") from None

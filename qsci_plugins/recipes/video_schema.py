@@ -31,7 +31,7 @@ class Clips(Section):
     """The videos that training and calibration clips are cut out of, and the mask that they are seen through."""
 
     #: builtin:scenes, or folders with sequences: folders of frames (DAVIS layout) and video files
-    folders: Listed = [BUILTIN_SCENES]
+    folders: Listed = Field(default=[BUILTIN_SCENES])
     #: frames are made smaller by this factor
     downsize: int = Field(default=1, ge=1, le=16)
     #: cut and scale clips as the published code does; false: cut them as they are
@@ -80,8 +80,8 @@ class VideoTraining(Section):
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     #: largest norm of the gradient; 0: any
     clip: float = Field(default=0.0, ge=0)
-    #: rates of quantization steps, zero points and shifts, relative to that of the weights
-    quantizer_rate: float = Field(default=1.0, ge=0)
+    #: of quantized networks: by how many times the rate a quantization step moves, relative to its size
+    quantizer_rate: float = Field(default=4.0, ge=0)
     checkpoint_every: int = Field(default=200, ge=1)
     #: keep only the blocks' inputs for the backward pass: less memory, a third more time
     gradient_checkpointing: bool = False
@@ -122,7 +122,7 @@ class VideoOpenVINO(Section):
 
     mode: Literal["static", "routed", "none"] = "static"
     #: height and width of the tiles that measurements of any size are cut into
-    tile: list[int] = [256, 256]
+    tile: list[int] = Field(default=[256, 256])
     #: context around a tile; absent: the receptive radius, at most a quarter of the tile
     overlap: int | None = Field(default=None, ge=0)
 
@@ -147,7 +147,7 @@ class FloatVideoRecipe(Section):
     model: Model
     clips: Clips
     train: VideoTraining
-    evaluate: list[VideoSet] = []
+    evaluate: list[VideoSet] = Field(default=[])
     seed: int = Field(default=0, ge=0)
 
 
@@ -158,16 +158,16 @@ class VideoRecipe(Section):
     model: Model
     backend: Literal["nncf", "brevitas"] = "nncf"
     #: convolutions that get an 8-bit branch beside them: Q-SCI's feature extraction (fem.*) and reconstruction (vrm.*)
-    shortcuts: Strings = []
+    shortcuts: Strings = Field(default=[])
     #: factor of the branches' first (random) weights
     shortcut_start: float = Field(default=1.0, gt=0)
     #: a scheme's name and settings; `schemes.make_scheme` knows which
     scheme: dict[str, Any]
     place: Place = Place.model_validate({})
-    clips: Clips = Clips()
+    clips: Clips
     calibrate: VideoCalibration = VideoCalibration()
     #: absent: calibration alone
     train: VideoTraining | None = None
-    evaluate: list[VideoSet] = []
+    evaluate: list[VideoSet] = Field(default=[])
     export: VideoExport = VideoExport()
     seed: int = Field(default=0, ge=0)

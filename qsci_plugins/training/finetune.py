@@ -18,6 +18,7 @@ from qsci_plugins.schemes.memory import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.loop import save_atomically
 from qsci_plugins.training.parameters import Role, parameter_groups
+from qsci_plugins.training.precision import computes_in_bf16
 from qsci_plugins.training.teacher import BlockOutputs, Teacher
 
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune"]
@@ -91,7 +92,7 @@ def finetune(
     step = _restore(checkpoint, network.model, optimizer, settings) if checkpoint and checkpoint.is_file() else 0
     guide = Teacher(teacher, patches, names, checkpoint.parent if checkpoint else None)
     features = BlockOutputs(network.model, names) if names else None
-    bf16 = _use_bf16(settings.precision)
+    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_in_bf16())
     losses: list[float] = []
 
     def save() -> None:
@@ -210,19 +211,6 @@ def _draw(count: int, batch: int, seed: int, step: int) -> list[int]:
 
 def _base_bits(network: QuantizedNetwork) -> float:
     return float(getattr(network.scheme.config, "activation_bits", 8))
-
-
-def _use_bf16(precision: str) -> bool:
-    if precision == "auto":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
-    return precision == "bf16"
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
 
 
 def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: FinetuneSettings) -> int:

@@ -178,9 +178,7 @@ def _asked(accelerator: Accelerator, interruption: Interruption) -> bool:
     return bool(accelerator.check_trigger())
 
 
-def _restore(
-    file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator
-) -> int:
+def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator) -> int:
     device = accelerator.device
     try:
         state = torch.load(file, map_location=device, weights_only=True)
