@@ -1,8 +1,8 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
-Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `evaluate`, `bench`,
-`cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is light; each name brings in what it
-needs when it is first used.
+Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
+`evaluate`, `bench`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is light; each
+name brings in what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.bench import bench
     from qsci_plugins.commands.cost import cost
     from qsci_plugins.commands.evaluate import evaluate
+    from qsci_plugins.commands.reconstruct import reconstruct
     from qsci_plugins.commands.run import run
     from qsci_plugins.commands.train import train
     from qsci_plugins.commands.upscale import upscale
     from qsci_plugins.commands.upscale_video import upscale_raw, upscale_video
+    from qsci_plugins.openvino.reconstructor import Reconstructor
     from qsci_plugins.openvino.runtime import Upscaler
     from qsci_plugins.progress import Progress
     from qsci_plugins.recipes.library import find_recipe, shipped_recipes
@@ -40,6 +42,7 @@ __all__ = [
     "Progress",
     "QuantizedNetwork",
     "Recipe",
+    "Reconstructor",
     "Upscaler",
     "UserError",
     "__version__",
@@ -51,6 +54,7 @@ __all__ = [
     "make_recipe",
     "make_scheme",
     "read_recipe",
+    "reconstruct",
     "run",
     "shipped_recipes",
     "train",
@@ -68,6 +72,7 @@ _HOMES = {
     "Progress": "progress",
     "QuantizedNetwork": "schemes.scheme",
     "Recipe": "recipes.schema",
+    "Reconstructor": "openvino.reconstructor",
     "Upscaler": "openvino.runtime",
     "bench": "commands.bench",
     "cost": "commands.cost",
@@ -77,6 +82,7 @@ _HOMES = {
     "make_recipe": "recipes.reading",
     "make_scheme": "schemes.registry",
     "read_recipe": "recipes.reading",
+    "reconstruct": "commands.reconstruct",
     "run": "commands.run",
     "shipped_recipes": "recipes.library",
     "train": "commands.train",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from qsci_plugins import __version__
-from qsci_plugins.commands import bench, cost, evaluate, recipes, run, train, upscale, validate
+from qsci_plugins.commands import bench, cost, evaluate, recipes, reconstruct, run, train, upscale, validate
 from qsci_plugins.errors import UserError
 
 __all__ = ["main"]
@@ -17,7 +17,7 @@ __all__ = ["main"]
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_COMMANDS = (run, recipes, validate, train, upscale, evaluate, bench, cost)
+_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, cost)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from qsci_plugins.data.folders import IMAGE_FORMATS
 from qsci_plugins.data.images import read_image
 from qsci_plugins.errors import UserError
 
-__all__ = ["VIDEO_SUFFIXES", "grey", "read_sequence", "sequences"]
+__all__ = ["VIDEO_SUFFIXES", "frames_of", "grey", "read_sequence", "sequences"]
 
 #: the files in a folder that are taken for videos
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -60,7 +60,7 @@ def read_sequence(
     frames and for frames of different sizes.
     """
     frames: list[np.ndarray] = []
-    for frame in _frames(path):
+    for frame in frames_of(path):
         frame = frame if color else grey(frame)
         if downsize > 1:
             frame = imresize(frame, 1 / downsize)
@@ -79,7 +79,8 @@ def read_sequence(
     return np.stack(frames)
 
 
-def _frames(path: Path) -> Iterator[np.ndarray]:
+def frames_of(path: Path) -> Iterator[np.ndarray]:
+    """The frames of a folder or video file, uint8 RGB (H,W,3), one at a time."""
     if path.is_dir():
         for file in sorted(path.iterdir()):
             if file.suffix.lower() in IMAGE_FORMATS and not file.name.startswith("."):

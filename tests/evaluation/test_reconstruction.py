@@ -10,7 +10,8 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.data.snapshot_files import read_snapshots
 from qsci_plugins.data.snapshots import bayer_mosaic, measure, random_mask
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.reconstruction import TorchReconstructor, score_video
+from qsci_plugins.evaluation.reconstruction import TorchReconstructor
+from qsci_plugins.evaluation.video_score import score_video
 
 
 def test_scores_by_hand() -> None:

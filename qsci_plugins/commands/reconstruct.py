@@ -1,0 +1,218 @@
+"""`qsci reconstruct`: frames from snapshot measurements; an exported network needs OpenVINO and no torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qsci_plugins.commands.options import positive
+from qsci_plugins.commands.video_network import MaskedNetwork, Runtime, open_network
+from qsci_plugins.data.frame_writers import FORMATS, frame_writer
+from qsci_plugins.data.snapshot_files import read_mask
+from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
+from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.video_score import VideoScore, score_video
+from qsci_plugins.progress import Progress
+
+__all__ = ["Reconstruction", "add", "reconstruct"]
+
+SCORES_FILE = "scores.json"
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What became of one scene: where its frames are, how many measurements, and scores of each that has a ground truth."""
+
+    name: str
+    target: Path
+    measurements: int
+    scores: list[VideoScore] = field(default_factory=list)
+
+    @property
+    def psnr(self) -> float | None:
+        """Mean over all frames in dB; None without a ground truth."""
+        return float(np.mean([score.psnr for score in self.scores])) if self.scores else None
+
+    @property
+    def ssim(self) -> float | None:
+        """Mean over all frames."""
+        values = [score.ssim for score in self.scores if score.ssim is not None]
+        return float(np.mean(values)) if values else None
+
+
+def add(commands: Any) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser("reconstruct", help="turn coded snapshot measurements into video frames")
+    parser.add_argument(
+        "model", metavar="MODEL", help="a run's output, a model folder, a checkpoint file, or builtin:NAME"
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="*",
+        default=[BUILTIN_SCENE],
+        metavar="MEASUREMENT",
+        help=".mat files with measurements or frames, clips to measure first, folders of them (default: builtin, a scene)",
+    )
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="a .mat file with the camera's `mask` (else the file's own)"
+    )
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder for the frames")
+    parser.add_argument("--format", choices=FORMATS, default="png", help="what to write for a scene (default: png)")
+    parser.add_argument("--rate", type=float, default=10.0, metavar="FPS", help="of mp4 and gif (default: 10)")
+    parser.add_argument(
+        "--white",
+        type=float,
+        metavar="VALUE",
+        help="full brightness of one frame in the measurement (default: told from it)",
+    )
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "openvino", "torch"),
+        default="auto",
+        help="how to run a finished run (default: its exported network, else torch)",
+    )
+    parser.add_argument("--architecture", metavar="NAME", help="of a checkpoint whose tensors do not tell it")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.set_defaults(execute=_execute)
+
+
+def reconstruct(
+    model: str | Path,
+    inputs: Sequence[str | Path] = (BUILTIN_SCENE,),
+    output: str | Path = ".",
+    *,
+    mask: str | Path | np.ndarray | None = None,
+    format: str = "png",
+    rate: float = 10.0,
+    white: float | None = None,
+    runtime: Runtime = "auto",
+    architecture: str | None = None,
+    threads: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> list[Reconstruction]:
+    """Reconstructs every measurement of every scene, one at a time, and scores those that have a ground truth.
+
+    `model` is a run's output, a model folder, a checkpoint or builtin:NAME; `inputs` are `data.snapshot_sources`; `mask` a
+    .mat file or (T,H,W) of 0..1. Into the folder `output` go, for a scene NAME, NAME/00001.png and on, or NAME.mp4, NAME.gif
+    or NAME.mat, and scores.json. Raises UserError for whatever does not fit together, and where files exist (without
+    `force`).
+    """
+    progress = progress or Progress()
+    if format not in FORMATS:
+        raise UserError(f"there is no format {format!r}; known: {', '.join(FORMATS)}")
+    if not 0.1 <= rate <= 1000 or (white is not None and not white > 0):
+        raise UserError(f"the rate is 0.1 to 1000 frames per second and white above 0, not {rate} and {white}")
+    output = Path(output)
+    paths = source_paths(inputs)
+    targets = _targets(paths, output, format, force)
+    network = open_network(model, runtime, architecture, threads)
+    shared = read_mask(mask) if isinstance(mask, (str, Path)) else mask
+    done: list[Reconstruction] = []
+    ready: tuple[np.ndarray, MaskedNetwork] | None = None
+    for path, target in zip(paths, targets, strict=True):
+        source = open_source(path, shared, white=white, frames=network.frames, color=network.color)
+        if ready is None or not np.array_equal(ready[0], source.mask):
+            ready = (source.mask, network.behind(source.mask))
+        done.append(_reconstruct(source, ready[1], target, format, rate, progress))
+    if any(one.scores for one in done):
+        _write_scores(output / SCORES_FILE, done)
+    return done
+
+
+def _reconstruct(
+    source: SnapshotSource, network: MaskedNetwork, target: Path, format_: str, rate: float, progress: Progress
+) -> Reconstruction:
+    scores: list[VideoScore] = []
+    count = 0
+
+    def extras() -> dict[str, Any]:
+        return {"psnr": [one.psnr for one in scores], "ssim": [one.ssim or np.nan for one in scores]} if scores else {}
+
+    with (
+        progress.stage(f"reconstructing {source.name}", max(1, source.count)) as advance,
+        frame_writer(target, format_, rate, extras) as writer,
+    ):
+        for measurement, truth in source.pairs():
+            frames = network.reconstruct(measurement)
+            if truth is not None and truth.ndim != frames.ndim:
+                kinds = ("colour", "grey") if truth.ndim == 4 else ("grey", "colour")
+                raise UserError(
+                    f"{source.name} is in {kinds[0]}, the network reconstructs {kinds[1]}; use another network"
+                )
+            if truth is not None:
+                scores.append(score_video(frames, truth))
+            writer.write(frames)
+            count += 1
+            advance(count, f"{scores[-1].psnr:.2f} dB" if scores else "", total=max(count, source.count))
+    return Reconstruction(source.name, writer.target, count, scores)
+
+
+def _targets(paths: Sequence[Path], output: Path, format_: str, force: bool) -> list[Path]:
+    """What `frame_writer` takes for each scene, and the folder to hold them."""
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file; name a folder for the frames")
+    targets: list[Path] = []
+    for path in paths:
+        target = output / (path.stem if path.suffix and not path.is_dir() else path.name)
+        if target in targets:
+            raise UserError(f"two scenes are named {target.name}; reconstruct them one after the other")
+        written = target if format_ == "png" else target.with_name(f"{target.name}.{format_}")
+        if path.exists() and written.exists() and written.samefile(path):
+            raise UserError(f"{written} is one of the inputs; name another output")
+        taken = written.exists() and not (written.is_dir() and not any(written.iterdir()))
+        if taken and not force:
+            raise UserError(f"{written} exists; name another output, or replace it with --force")
+        targets.append(target)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {output}: {error.strerror}") from error
+    return targets
+
+
+def _write_scores(file: Path, done: Sequence[Reconstruction]) -> None:
+    from qsci_plugins.recipes.outputs import write_text
+
+    scenes = {
+        one.name: {"psnr": one.psnr, "ssim": one.ssim, "measurements": [asdict(score) for score in one.scores]}
+        for one in done
+        if one.scores
+    }
+    write_text(file, json.dumps({"version": 1, "scenes": scenes}, indent=2) + "\n")
+
+
+def _lines(done: Sequence[Reconstruction]) -> Iterator[str]:
+    for one in done:
+        ssim = "" if one.ssim is None else f", SSIM {one.ssim:.4f}"
+        yield str(one.target) if one.psnr is None else f"{one.target}: {one.psnr:.2f} dB{ssim}"
+
+
+def _execute(arguments: argparse.Namespace) -> int:
+    from qsci_plugins.commands.console import console_progress
+
+    with console_progress() as progress:
+        done = reconstruct(
+            arguments.model,
+            arguments.inputs or [BUILTIN_SCENE],
+            arguments.output,
+            mask=arguments.mask,
+            format=arguments.format,
+            rate=arguments.rate,
+            white=arguments.white,
+            runtime=arguments.runtime,
+            architecture=arguments.architecture,
+            threads=arguments.threads,
+            force=arguments.force,
+            progress=progress,
+        )
+    for line in _lines(done):
+        print(line)
+    return 0
