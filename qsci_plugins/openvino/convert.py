@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import openvino
 import torch
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-from torch import nn
+from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.shuffles import hoist_quantizers, pixel_shuffles_as_copies
 
-__all__ = ["convert"]
+__all__ = ["convert", "convert_like"]
 
 
 def convert(
@@ -26,18 +26,24 @@ def convert(
     Raises UserError where the network cannot be traced at this shape.
     """
     example = torch.linspace(0, value_range, steps=int(torch.Size(shape).numel())).reshape(*shape)
+    return convert_like(module, (example,), tuned=tuned)
+
+
+def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool = True) -> openvino.Model:
+    """`convert` for a network of several float inputs, of the examples' shapes, which it must be able to run."""
+    shapes = [list(example.shape) for example in examples]
+    given = examples[0] if len(examples) == 1 else examples
     with warnings.catch_warnings(), torch.no_grad():
         # tracing warns about every shape that becomes a constant, which is what we want here
         warnings.simplefilter("ignore")
         try:
             # jit's own check traces a second time, and OpenVINO's entry point offers no way to switch it off
-            decoder = TorchScriptPythonDecoder(module, example_input=example, trace_kwargs={"check_trace": False})
-        except RuntimeError as error:
+            decoder = TorchScriptPythonDecoder(module, example_input=given, trace_kwargs={"check_trace": False})
+        except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[-1]
-            raise UserError(
-                f"the network cannot be exported for inputs of {'x'.join(map(str, shape))}: {reason}"
-            ) from None
-        model = openvino.convert_model(decoder, example_input=example, input=[list(shape)])
+            sizes = " and ".join("x".join(map(str, shape)) for shape in shapes)
+            raise UserError(f"the network cannot be exported for inputs of {sizes}: {reason}") from None
+        model = openvino.convert_model(decoder, example_input=given, input=shapes)
     if tuned:
         hoist_quantizers(model)
         pixel_shuffles_as_copies(model)

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openvino
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.convert import convert
+from qsci_plugins.openvino.attention import Operand
+from qsci_plugins.openvino.convert import convert, convert_like
 from qsci_plugins.openvino.folder import write_folder
 from qsci_plugins.openvino.grids import FACTORS
-from qsci_plugins.openvino.ir import pack, with_image_ports
+from qsci_plugins.openvino.ir import pack
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import check_exportable, layer_bits, lower
 from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile, stored
+from qsci_plugins.openvino.signature import ImageSignature, Signature, VideoSignature
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, plan_axis
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["DEFAULT_OVERLAP", "export_float", "export_routed", "export_static"]
+__all__ = [
+    "DEFAULT_OVERLAP",
+    "Mode",
+    "export",
+    "export_dynamic",
+    "export_float",
+    "export_reconstructor",
+    "export_routed",
+    "export_static",
+]
+
+#: "routed": a graph for each image factor; "static": one for an average image; "dynamic": one that chooses bits itself
+Mode = Literal["routed", "static", "dynamic"]
 
 #: for networks whose receptive field nobody knows, or which look at the whole image
 DEFAULT_OVERLAP = 16
@@ -48,11 +61,8 @@ def export_routed(
     measures each tile and takes the route. Raises UserError before calibration, for a tile that is too small, for what
     cannot run in integers, and where the folder cannot be written.
     """
-    check_exportable(network)
-    thresholds = _thresholds(network)
-    if thresholds is None:
-        return export_static(network, stock, folder, tile=tile, scale=scale, overlap=overlap, about=about)
-    return _export(network, stock, folder, FACTORS, thresholds, tile, scale, overlap, about)
+    signature = ImageSignature(tile, network.value_range, scale)
+    return export(network, stock, folder, signature, mode="routed", overlap=overlap, about=about)
 
 
 def export_static(
@@ -70,8 +80,47 @@ def export_static(
     Bits that depend on a layer's input (CADyQ's) are chosen inside the graph, for each tile; the manifest then states the
     layer's widest candidate, an upper bound, and its average bit-width follows from that.
     """
-    check_exportable(network)
-    return _export(network, stock, folder, (0,), None, tile, scale, overlap, about)
+    signature = ImageSignature(tile, network.value_range, scale)
+    return export(network, stock, folder, signature, mode="static", overlap=overlap, about=about)
+
+
+def export_dynamic(
+    network: QuantizedNetwork,
+    stock: nn.Module,
+    folder: Path | str,
+    *,
+    tile: tuple[int, int],
+    scale: int,
+    overlap: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Writes one INT8 graph that measures each tile and chooses its bits itself, AdaBM's too.
+
+    Arguments and errors are `export_routed`'s; the manifest states the most bits that a layer may take.
+    """
+    signature = ImageSignature(tile, network.value_range, scale)
+    return export(network, stock, folder, signature, mode="dynamic", overlap=overlap, about=about)
+
+
+def export_reconstructor(
+    network: QuantizedNetwork,
+    stock: nn.Module,
+    folder: Path | str,
+    *,
+    tile: tuple[int, int],
+    frames: int,
+    channels: int = 1,
+    mode: Mode = "routed",
+    overlap: int | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Writes a network that reconstructs `frames` frames (of 3 `channels` from a Bayer mosaic) from a measurement.
+
+    `stock` maps measurement (N,H,W), mask (N,T,H,W) and mask_sum (N,H,W) to (N,T,H,W), or (N,3,T,H,W). The runtime
+    measures the gradient of a measurement where there are routes. Other arguments and errors are `export_routed`'s.
+    """
+    signature = VideoSignature(tile, network.value_range, frames, channels)
+    return export(network, stock, folder, signature, mode=mode, overlap=overlap, about=about)
 
 
 def export_float(stock: nn.Module, file: Path | str, *, tile: tuple[int, int], value_range: float = 255.0) -> Path:
@@ -81,42 +130,44 @@ def export_float(stock: nn.Module, file: Path | str, *, tile: tuple[int, int], v
     return file
 
 
-def _export(
+def export(
     network: QuantizedNetwork,
     stock: nn.Module,
     folder: Path | str,
-    factors: tuple[int, ...],
-    thresholds: tuple[float, float] | None,
-    tile: tuple[int, int],
-    scale: int,
-    overlap: int | None,
-    about: Mapping[str, Any] | None,
+    signature: Signature,
+    *,
+    mode: Mode,
+    overlap: int | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Manifest:
+    """Writes the folder of any network; the functions above say what the modes mean, and what is raised."""
+    check_exportable(network)
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    for size in tile:
+    for size in signature.tile:
         plan_axis(2 * size, size, overlap, DEFAULT_BLEND)
+    thresholds = _thresholds(network) if mode == "routed" else None
+    factors = (0,) if thresholds is None else FACTORS
     models: dict[str, openvino.Model] = {}
     names: dict[int, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
+    dynamic = False
     for factor in sorted(factors, key=abs):
-        lowered = lower(stock, network, factor)
+        lowered = lower(stock, network, None if mode == "dynamic" else factor, report_bits=True)
+        dynamic |= any(isinstance(module, DynamicLayer) for module in lowered.modules())
         names[factor] = seen.setdefault(_constants(lowered), _ROUTE_NAMES[factor] if thresholds else "model")
         if names[factor] not in models:
-            model = convert(lowered, (1, 3, *tile), network.value_range)
-            _check_shape(model, tile, scale)
-            models[names[factor]] = with_image_ports(model, network.value_range)
+            models[names[factor]] = signature.with_ports(convert_like(lowered, signature.examples()))
     graphs, constants = pack(models)
     entries = {name: _named(name, "xml", graph) for name, graph in graphs.items()}
     weights = _named("weights", "bin", constants)
     manifest = Manifest(
-        scale=scale,
-        tile=tile,
+        **signature.for_manifest(),
         overlap=overlap,
-        value_range=network.value_range,
         weights=weights,
-        routes=tuple(_route(network, factor, entries[names[factor]]) for factor in factors),
+        routes=tuple(_route(network, factor, entries[names[factor]], mode == "dynamic") for factor in factors),
         thresholds=thresholds,
         weight_bits=_weight_bits(network),
+        precision="f32" if dynamic else "auto",
         about={"openvino": openvino.get_version(), "scheme": network.scheme.config.name, **(about or {})},
     )
     files = {entries[name].name: graph for name, graph in graphs.items()}
@@ -133,16 +184,13 @@ def _thresholds(network: QuantizedNetwork) -> tuple[float, float] | None:
 
 def _constants(lowered: nn.Module) -> tuple[Any, ...]:
     """What tells two lowered copies of one network apart."""
-    layers = [module for module in lowered.modules() if isinstance(module, StaticLayer | DynamicLayer)]
-    grids = [grid for layer in layers for grid in (getattr(layer, "grid", None), layer.output)]
+    grids = [
+        grid
+        for module in lowered.modules()
+        if isinstance(module, StaticLayer | DynamicLayer | Operand)
+        for grid in (getattr(module, "grid", None), getattr(module, "output", None))
+    ]
     return tuple(None if grid is None else (grid.step, grid.low, grid.high) for grid in grids)
-
-
-def _check_shape(model: openvino.Model, tile: tuple[int, int], scale: int) -> None:
-    shape = list(model.output(0).get_partial_shape().to_shape())
-    wanted = [1, 3, scale * tile[0], scale * tile[1]]
-    if shape != wanted:
-        raise UserError(f"the network makes {shape} of a tile {list(tile)}, not {wanted}; is its scale {scale}?")
 
 
 def _named(name: str, suffix: str, content: bytes) -> StoredFile:
@@ -150,8 +198,8 @@ def _named(name: str, suffix: str, content: bytes) -> StoredFile:
     return stored(f"{name}-{digest[:12]}.{suffix}", content)
 
 
-def _route(network: QuantizedNetwork, factor: int, graph: StoredFile) -> Route:
-    bits = layer_bits(network, factor)
+def _route(network: QuantizedNetwork, factor: int, graph: StoredFile, most: bool) -> Route:
+    bits = layer_bits(network, max(FACTORS) if most else factor)
     counted = [bits[name] for name, layer in network.layers.items() if layer.counted and name in bits]
     return Route(factor, graph, bits, sum(counted) / len(counted) if counted else 32.0)
 

@@ -10,11 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.offsets import pads_with_zeros
 from qsci_plugins.schemes.content import Content, current_content, set_content
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
 
-__all__ = ["FACTORS", "Grid", "image_factor", "layer_input", "read_choices", "read_grid", "read_qparams", "read_weight"]
+__all__ = [
+    "FACTORS",
+    "Grid",
+    "image_factor",
+    "layer_input",
+    "read_choices",
+    "read_grid",
+    "read_qparams",
+    "read_weight",
+    "varies",
+]
 
 #: the image factors of a routed export
 FACTORS = (-1, 0, 1)
@@ -78,13 +87,12 @@ def read_choices(quantizer: Quantizer, x: Tensor) -> QParams:
         return _on_cpu(quantizer.choices(x.to(_device(quantizer))))
 
 
-def read_grid(quantizer: Quantizer, layer: nn.Module, factor: int, name: str) -> Grid:
-    """The grid of the inputs of `layer`, called `name` in errors.
+def read_grid(quantizer: Quantizer, x: Tensor, factor: int, name: str, *, padded: bool = False) -> Grid:
+    """The grid of tensors like x, called `name` in errors; `padded` by zeros thereafter, as a convolution does.
 
     Raises UserError where the quantizer's answer is no constant, or cannot run in integers: a step per input channel
     stays inside the channel sum, and a real offset is not what zero padding pads with.
     """
-    x = layer_input(layer)
     p = read_qparams(quantizer, x, factor)
     other = read_qparams(quantizer, torch.full_like(x, 100.0).cumsum(-1), factor)
     if any(not torch.equal(a, b) for a, b in zip(p, other, strict=True) if a is not None and b is not None):
@@ -97,12 +105,21 @@ def read_grid(quantizer: Quantizer, layer: nn.Module, factor: int, name: str) ->
     if low != round(low) or high != round(high):
         raise UserError(f"{name}: levels {low}..{high} are no integers; set scheme.form: integer")
     offset = p.offset
-    if offset is not None and pads_with_zeros(layer) and bool((offset.abs() > 0.5001 * step).any()):
+    if offset is not None and padded and bool((offset.abs() > 0.5001 * step).any()):
         raise UserError(f"{name}: a real zero point cannot run in integers; set scheme.form: integer")
     grid = Grid(step, int(low), int(high), offset, p.bit_width.float().mean().item())
     if grid.parts > _MOST_PARTS:
         raise UserError(f"{name}: activation levels {low:.0f}..{high:.0f} are too many for INT8; use 8 bits or less")
     return grid
+
+
+def varies(quantizer: Quantizer | None, x: Tensor) -> bool:
+    """Whether the grid of tensors like x depends on the image factor."""
+    if quantizer is None:
+        return False
+    answers = [read_qparams(quantizer, x, factor) for factor in FACTORS]
+    first = answers[0]
+    return any(not torch.equal(a.scale, first.scale) or not torch.equal(a.high, first.high) for a in answers[1:])
 
 
 @torch.no_grad()

@@ -21,12 +21,12 @@ _ALIGNMENT = 8
 
 
 def with_image_ports(model: openvino.Model, value_range: float) -> openvino.Model:
-    """A model of float (N,3,H,W) in 0..value_range as one of uint8 RGB images (N,H,W,3) in and out, 0..255.
+    """A model of float (N,3,H,W) in 0..value_range (and whatever else it returns) as one of uint8 RGB images (N,H,W,3) in and out, 0..255.
 
     Conversion, clamp and rounding (half to even) happen inside, at a hundredth of what they cost outside.
     """
     process = PrePostProcessor(model)
-    source, result = process.input(), process.output()
+    source, result = process.input(), process.output(0)
     source.tensor().set_element_type(Type.u8).set_layout(Layout("NHWC"))
     source.model().set_layout(Layout("NCHW"))
     image = source.preprocess().convert_element_type(Type.f32)

@@ -8,9 +8,10 @@ from torch.nn import functional as F
 
 from qsci_plugins.openvino.grids import Grid
 from qsci_plugins.openvino.offsets import border_weights, constant_response, pads_with_zeros
+from qsci_plugins.schemes.ledger import current_ledger
 from qsci_plugins.schemes.quantizer import Quantizer
 
-__all__ = ["DynamicLayer", "IntegerWeight", "StaticLayer"]
+__all__ = ["DynamicLayer", "FloatWeight", "IntegerWeight", "StaticLayer", "rounded"]
 
 _I8 = (-128, 127)
 _U8 = (0, 255)
@@ -86,8 +87,9 @@ class StaticLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.grid is not None:
+            _note(self, torch.tensor(self.grid.bits))
             x = self.quantize(x, self.grid)
-        return _rounded(_run(self.layer, x, self.weight(), self.bias), self.output)  # type: ignore[arg-type]
+        return rounded(_run(self.layer, x, self.weight(), self.bias), self.output)  # type: ignore[arg-type]
 
     def quantize(self, x: Tensor, grid: Grid) -> Tensor:
         """The parts of x on the grid, without its offset."""
@@ -137,13 +139,20 @@ class DynamicLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         p = self.quantizer.qparams(x)
+        _note(self, p.bit_width)
         z = torch.minimum(torch.maximum(x / p.scale, p.low), p.high)
         z = torch.fake_quantize_per_tensor_affine(z, 1.0, 0, *self.bounds)
         y = _run(self.layer, z, self.weight(), None) * p.scale
-        return _rounded(y if self.bias is None else y + self.bias, self.output)  # type: ignore[operator]
+        return rounded(y if self.bias is None else y + self.bias, self.output)  # type: ignore[operator]
 
 
-def _rounded(y: Tensor, grid: Grid | None) -> Tensor:
+def _note(layer: nn.Module, bits: Tensor) -> None:
+    ledger = current_ledger()
+    if ledger is not None:
+        ledger.add(layer, bits)
+
+
+def rounded(y: Tensor, grid: Grid | None) -> Tensor:
     """y on a grid of one part without an offset: a clamp to its range, then 256 levels."""
     if grid is None:
         return y

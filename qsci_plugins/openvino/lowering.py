@@ -8,20 +8,36 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.grids import FACTORS, Grid, layer_input, read_choices, read_grid, read_qparams, read_weight
+from qsci_plugins.openvino.attention import lower_attention
+from qsci_plugins.openvino.grids import (
+    FACTORS,
+    Grid,
+    layer_input,
+    read_choices,
+    read_grid,
+    read_qparams,
+    read_weight,
+    varies,
+)
 from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer
+from qsci_plugins.openvino.measured import Measured
+from qsci_plugins.openvino.offsets import pads_with_zeros
+from qsci_plugins.schemes.attention import attach_attention
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
 __all__ = ["check_exportable", "layer_bits", "lower"]
 
 
-def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None = 0) -> nn.Module:
+def lower(
+    stock: nn.Module, network: QuantizedNetwork, image_factor: int | None = 0, *, report_bits: bool = False
+) -> nn.Module:
     """A copy of the float network `stock` with the quantized network's tensors and its layers in integers.
 
     With an image factor -1, 0 or 1 everything is a constant: the network for images of that factor (any factor, where
     bits do not depend on the image). With None the bits are chosen inside the network, for every sample of a batch;
     so are, with any factor, those that depend on a layer's input itself (CADyQ's).
+    With `report_bits` such a network also returns the feature average bit-width that it chose for every sample, (N,).
     Maps what `stock` maps, and agrees with the quantized network up to rounding flips. Raises UserError before
     calibration, and for what cannot run in integers.
     """
@@ -29,9 +45,11 @@ def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None 
     lowered = copy.deepcopy(stock).cpu().eval().requires_grad_(False)
     _copy_trained(lowered, network)
     adaptive = False
+    counted: list[nn.Module] = []
     for name, quantizers in network.layers.items():
         layer = lowered.get_submodule(name)
-        dynamic = _input_dependent(quantizers) or (image_factor is None and varies(quantizers.activation, layer))
+        dynamic = _input_dependent(quantizers)
+        dynamic |= image_factor is None and varies(quantizers.activation, layer_input(layer))
         adaptive |= dynamic
         parent, _, leaf = name.rpartition(".")
         output = _output(layer, quantizers, image_factor, name)
@@ -40,9 +58,14 @@ def lower(stock: nn.Module, network: QuantizedNetwork, image_factor: int | None 
         else:
             new = _static(layer, quantizers, image_factor or 0, name, output)
         setattr(lowered.get_submodule(parent), leaf, new)
-    if adaptive and network.input_module is not None:
-        return _Measured(copy.deepcopy(network.input_module).cpu(), lowered).eval().requires_grad_(False)
-    return lowered
+        if report_bits and quantizers.counted and quantizers.activation is not None:
+            counted.append(new)
+    for name, attention in network.attentions.items():
+        attach_attention(lowered.get_submodule(name), lower_attention(attention, image_factor, name))
+    if not adaptive:
+        return lowered
+    input_module = None if network.input_module is None else copy.deepcopy(network.input_module).cpu()
+    return Measured(input_module, lowered, counted).eval().requires_grad_(False)
 
 
 def check_exportable(network: QuantizedNetwork) -> None:
@@ -53,9 +76,13 @@ def check_exportable(network: QuantizedNetwork) -> None:
     calibrated = getattr(network.input_module, "calibrated", None)
     if isinstance(calibrated, Tensor) and not bool(calibrated):
         raise UserError("the image thresholds are not calibrated; calibrate the network before exporting it")
-    others = [*network.blocks, *network.attentions]
-    if others:
-        raise UserError(f"{others[0]}: only inputs and weights of layers can be exported; this scheme quantizes more")
+    for name in network.blocks:
+        raise UserError(
+            f"{name}: the quantized input of a residual block cannot be exported; set scheme.quantize_skip: false"
+        )
+    for name, attention in network.attentions.items():
+        if not all(bool(quantizer.calibrated) for quantizer in attention):
+            raise UserError(f"{name} is not calibrated; calibrate the network before exporting it")
     for name, layer in network.layers.items():
         if layer.output is not None and layer.output.input_dependent:
             raise UserError(f"{name}: bits of a layer's output that depend on the output itself cannot be exported")
@@ -78,15 +105,6 @@ def layer_bits(network: QuantizedNetwork, factor: int) -> dict[str, float]:
     return bits
 
 
-def varies(quantizer: Quantizer | None, layer: nn.Module) -> bool:
-    """Whether the grid of a layer's input or output depends on the image factor."""
-    if quantizer is None:
-        return False
-    answers = [read_qparams(quantizer, layer_input(layer), factor) for factor in FACTORS]
-    first = answers[0]
-    return any(not torch.equal(a.scale, first.scale) or not torch.equal(a.high, first.high) for a in answers[1:])
-
-
 def _input_dependent(quantizers: LayerQuantizers) -> bool:
     return quantizers.activation is not None and quantizers.activation.input_dependent
 
@@ -95,9 +113,9 @@ def _output(layer: nn.Module, quantizers: LayerQuantizers, factor: int | None, n
     """The constant grid of what a layer returns."""
     if quantizers.output is None:
         return None
-    if factor is None and varies(quantizers.output, layer):
+    if factor is None and varies(quantizers.output, layer_input(layer)):
         raise UserError(f"{name}: the bits of its output depend on the image; export it routed")
-    grid = read_grid(quantizers.output, layer, factor or 0, name)
+    grid = read_grid(quantizers.output, layer_input(layer), factor or 0, name, padded=pads_with_zeros(layer))
     if grid.parts > 1 or grid.offset is not None:
         raise UserError(
             f"{name}: the levels of its output do not fit INT8; use 8 bits or less and scheme.form: integer"
@@ -106,7 +124,9 @@ def _output(layer: nn.Module, quantizers: LayerQuantizers, factor: int | None, n
 
 
 def _static(layer: nn.Module, quantizers: LayerQuantizers, factor: int, name: str, output: Grid | None) -> nn.Module:
-    grid = None if quantizers.activation is None else read_grid(quantizers.activation, layer, factor, name)
+    grid = None
+    if quantizers.activation is not None:
+        grid = read_grid(quantizers.activation, layer_input(layer), factor, name, padded=pads_with_zeros(layer))
     return StaticLayer(layer, _weight(layer, quantizers, name), layer.bias, grid, output)  # type: ignore[arg-type]
 
 
@@ -123,7 +143,8 @@ def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str, output: G
 
 def _unsigned_factors(quantizer: Quantizer, layer: nn.Module, name: str) -> bool:
     """Whether the levels of every image factor are u8; i8 fits them else."""
-    grids = [read_grid(quantizer, layer, factor, name) for factor in FACTORS]
+    x, padded = layer_input(layer), pads_with_zeros(layer)
+    grids = [read_grid(quantizer, x, factor, name, padded=padded) for factor in FACTORS]
     if any(grid.parts > 1 or grid.offset is not None for grid in grids):
         raise UserError(f"{name}: its levels do not fit INT8 at every bit-width; export it routed")
     unsigned = all(grid.unsigned for grid in grids)
@@ -166,17 +187,3 @@ def _copy_trained(lowered: nn.Module, network: QuantizedNetwork) -> None:
             value = getattr(source, key)
             if isinstance(value, Tensor):
                 getattr(layer, key).copy_(value)
-
-
-class _Measured(nn.Module):
-    """The network behind the module that measures every input for its quantizers."""
-
-    def __init__(self, input_module: nn.Module, network: nn.Module) -> None:
-        super().__init__()
-        self.input_module = input_module
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        result = self.network(self.input_module(x))
-        assert isinstance(result, Tensor)
-        return result

@@ -80,6 +80,8 @@ class Manifest:
     frames: int | None = None
     #: colours of the output
     channels: int = 3
+    #: "f32" where what does not run in integers decides about bits, and is not to do so in bf16
+    precision: Literal["auto", "f32"] = "auto"
 
     def route(self, factor: int) -> Route:
         """The route of a factor; the only one where there is one."""
@@ -163,18 +165,25 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         thresholds=None if thresholds is None else (float(thresholds[0]), float(thresholds[1])),
         weight_bits=dict(content["weight_bits"]),
         about=dict(content["about"]),
-        **(_video(content) if version > 1 else {}),
+        **(_of_version_2(content) if version > 1 else {}),
     )
 
 
-def _video(content: dict[str, Any]) -> dict[str, Any]:
-    """What version 2 added."""
+def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields that the first version did not have."""
     task, frames = content["task"], content["frames"]
     if task not in ("sr", "sci"):
         raise ValueError(f"the task {task!r}")
     if (frames is None) != (task == "sr"):
         raise ValueError("frames")
-    return {"task": task, "frames": None if frames is None else int(frames), "channels": int(content["channels"])}
+    if content["precision"] not in ("auto", "f32"):
+        raise ValueError(f"the precision {content['precision']!r}")
+    return {
+        "task": task,
+        "frames": None if frames is None else int(frames),
+        "channels": int(content["channels"]),
+        "precision": content["precision"],
+    }
 
 
 def _file(entry: dict[str, Any]) -> StoredFile:

@@ -14,7 +14,15 @@ __all__ = ["LayerPrecision", "Precision", "has_bf16", "integer_layers", "precisi
 Precision = Literal["f32", "bf16", "auto"]
 
 
-_ARITHMETIC = {"Convolution", "FullyConnected", "MatMul", "GroupConvolution", "Deconvolution"}
+_ARITHMETIC = {
+    "Convolution",
+    "FullyConnected",
+    "FullyConnectedQuantized",
+    "FullyConnectedQuantizedLegacy",
+    "MatMul",
+    "GroupConvolution",
+    "Deconvolution",
+}
 
 
 class LayerPrecision(NamedTuple):
@@ -68,6 +76,7 @@ def integer_layers(compiled: openvino.CompiledModel) -> dict[str, bool]:
 
 def _module_name(friendly: str) -> str:
     """`body.0.body.2/Convolution` (packed) and `__module.body.0.body.2/aten::...` (fresh) are layer `body.0.body.2`."""
+    friendly = friendly.removesuffix("/DequantizationMultiply")
     packed = friendly.removesuffix("/Convolution").removesuffix("/MatMul")
     if packed != friendly and "/" not in packed:
         return packed

@@ -46,7 +46,7 @@ def test_a_reconstructor_says_its_frames(folder: Path) -> None:
     manifest = replace(load_manifest(folder), task="sci", frames=8, channels=1)
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
     assert load_manifest(folder) == manifest
-    for nonsense in ({"task": "sr"}, {"frames": None}, {"task": "other"}):
+    for nonsense in ({"task": "sr"}, {"frames": None}, {"task": "other"}, {"precision": "f16"}):
         (folder / MANIFEST).write_bytes(replace(manifest, **nonsense).to_bytes())
         with pytest.raises(UserError, match="lacks or misspells"):
             load_manifest(folder)
@@ -54,7 +54,7 @@ def test_a_reconstructor_says_its_frames(folder: Path) -> None:
 
 def test_folders_of_the_first_version_are_still_read(folder: Path) -> None:
     content = json.loads((folder / MANIFEST).read_bytes())
-    for name in ("task", "frames", "channels"):
+    for name in ("task", "frames", "channels", "precision"):
         del content[name]
     content["version"] = 1
     content["sha256"] = "0" * 64
