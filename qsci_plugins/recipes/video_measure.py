@@ -13,7 +13,8 @@ import numpy as np
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.snapshot_sources import SnapshotSource
 from qsci_plugins.evaluation.complexity import FLOAT_BITS
-from qsci_plugins.evaluation.reconstruction import TorchReconstructor, score_video
+from qsci_plugins.evaluation.reconstruction import TorchReconstructor
+from qsci_plugins.evaluation.video_score import score_video
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.measure import BitMeter
 from qsci_plugins.schemes.ledger import record_bits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qsci_plugins.data.images import write_image
-from qsci_plugins.evaluation.reconstruction import score_video
+from qsci_plugins.evaluation.video_score import score_video
 from qsci_plugins.recipes.outputs import write_text
 from qsci_plugins.recipes.video_run import VideoRunResult
 from qsci_plugins.report.figures import comparison
