@@ -35,7 +35,7 @@ def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: b
     and the same command goes on from there. `cpu`: communicate over gloo although there is a GPU.
     """
     if process_count() == 1:
-        with work_folder(output, recipe, force) as work:
+        with work_folder(output, recipe, force) as work, _one_dies_with_the_others():
             yield work
         return
     from accelerate import PartialState
