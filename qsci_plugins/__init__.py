@@ -1,8 +1,8 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
 Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
-`evaluate`, `bench`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is light; each
-name brings in what it needs when it is first used.
+`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is
+light; each name brings in what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.architectures.registry import load_network
     from qsci_plugins.commands.bench import bench
+    from qsci_plugins.commands.benchmark import benchmark
     from qsci_plugins.commands.cost import cost
     from qsci_plugins.commands.evaluate import evaluate
     from qsci_plugins.commands.reconstruct import reconstruct
     from qsci_plugins.commands.run import run
+    from qsci_plugins.commands.sweep import sweep
     from qsci_plugins.commands.train import train
     from qsci_plugins.commands.upscale import upscale
     from qsci_plugins.commands.upscale_video import upscale_raw, upscale_video
@@ -47,6 +49,7 @@ __all__ = [
     "UserError",
     "__version__",
     "bench",
+    "benchmark",
     "cost",
     "evaluate",
     "find_recipe",
@@ -57,6 +60,7 @@ __all__ = [
     "reconstruct",
     "run",
     "shipped_recipes",
+    "sweep",
     "train",
     "upscale",
     "upscale_raw",
@@ -75,6 +79,7 @@ _HOMES = {
     "Reconstructor": "openvino.reconstructor",
     "Upscaler": "openvino.runtime",
     "bench": "commands.bench",
+    "benchmark": "commands.benchmark",
     "cost": "commands.cost",
     "evaluate": "commands.evaluate",
     "find_recipe": "recipes.library",
@@ -85,6 +90,7 @@ _HOMES = {
     "reconstruct": "commands.reconstruct",
     "run": "commands.run",
     "shipped_recipes": "recipes.library",
+    "sweep": "commands.sweep",
     "train": "commands.train",
     "upscale": "commands.upscale",
     "upscale_raw": "commands.upscale_video",

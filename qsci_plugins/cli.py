@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from qsci_plugins import __version__
-from qsci_plugins.commands import bench, cost, evaluate, recipes, reconstruct, run, train, upscale, validate
+from qsci_plugins.commands import (
+    bench,
+    benchmark,
+    cost,
+    evaluate,
+    recipes,
+    reconstruct,
+    run,
+    sweep,
+    train,
+    upscale,
+    validate,
+)
 from qsci_plugins.errors import UserError
 
 __all__ = ["main"]
@@ -17,7 +29,7 @@ __all__ = ["main"]
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, cost)
+_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, benchmark, sweep, cost)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -16,7 +17,17 @@ from qsci_plugins.data.photos import builtin_photos
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.metrics import psnr_y, ssim_y
 
-__all__ = ["BUILTIN", "BenchmarkImage", "BenchmarkSet", "ImageResult", "SetResult", "evaluate", "find_set"]
+__all__ = [
+    "BUILTIN",
+    "BenchmarkImage",
+    "BenchmarkSet",
+    "ImageResult",
+    "SetResult",
+    "evaluate",
+    "evaluate_image",
+    "find_set",
+    "set_result",
+]
 
 #: the name of the set that needs no data folder: the built-in photos that calibration does not use
 BUILTIN = "builtin"
@@ -86,6 +97,7 @@ class SetResult:
 def find_set(data: Path | None, name: str, scale: int) -> BenchmarkSet:
     """The set `name` in `data`, `data`/benchmark or `data`/sr/benchmark; "builtin" needs no folder.
 
+    `name` may also be the path of a set's folder, in which case the set has the folder's name.
     A set is a folder with `HR/IMG.png` and `LR_bicubic/X<scale>/IMGx<scale>.png`. Without the latter folder
     LR is made by MATLAB's bicubic; without HR/ the images of the folder itself are HR.
     Raises UserError for a set, an image or an LR file that is not there.
@@ -93,6 +105,8 @@ def find_set(data: Path | None, name: str, scale: int) -> BenchmarkSet:
     if name == BUILTIN:
         photos = builtin_photos("evaluation")
         return BenchmarkSet(name, scale, tuple(BenchmarkImage(title, photo) for title, photo in photos))
+    if os.path.dirname(name.rstrip("/\\")) and (own := Path(name).expanduser()).is_dir():
+        return BenchmarkSet(own.resolve().name, scale, _images(own, scale))
     if data is None:
         raise UserError(f"the set {name!r} needs a data folder; only {BUILTIN!r} comes without one")
     if not data.is_dir():
@@ -138,19 +152,34 @@ def evaluate(
     """
     results: list[ImageResult] = []
     for image in images.images:
-        low, high = image.load(images.scale)
-        output = upscale(low)
-        if output.shape != high.shape:
-            raise UserError(
-                f"the network made {output.shape[1]}x{output.shape[0]} pixels of {image.name}'s "
-                f"{low.shape[1]}x{low.shape[0]}, but the set {images.name!r} is for a scale of {images.scale}"
-            )
-        try:
-            quality = psnr_y(output, high, images.scale), ssim_y(output, high, images.scale)
-        except ValueError as error:
-            raise UserError(f"cannot measure {image.name} of set {images.name!r}: {error}") from error
-        results.append(ImageResult(image.name, *quality, dict(extras()) if extras else {}))
+        results.append(evaluate_image(upscale, image, images, extras))
         on_image(len(results), len(images.images), results[-1])
+    return set_result(images, results)
+
+
+def evaluate_image(
+    upscale: Callable[[np.ndarray], np.ndarray],
+    image: BenchmarkImage,
+    images: BenchmarkSet,
+    extras: Callable[[], Mapping[str, float]] | None = None,
+) -> ImageResult:
+    """One image of the set `images`; see `evaluate`."""
+    low, high = image.load(images.scale)
+    output = upscale(low)
+    if output.shape != high.shape:
+        raise UserError(
+            f"the network made {output.shape[1]}x{output.shape[0]} pixels of {image.name}'s "
+            f"{low.shape[1]}x{low.shape[0]}, but the set {images.name!r} is for a scale of {images.scale}"
+        )
+    try:
+        quality = psnr_y(output, high, images.scale), ssim_y(output, high, images.scale)
+    except ValueError as error:
+        raise UserError(f"cannot measure {image.name} of set {images.name!r}: {error}") from error
+    return ImageResult(image.name, *quality, dict(extras()) if extras else {})
+
+
+def set_result(images: BenchmarkSet, results: list[ImageResult]) -> SetResult:
+    """The means over `results`, one for every image of the set."""
     return SetResult(
         images.name,
         images.scale,

@@ -39,7 +39,7 @@ class TorchReconstructor:
         y = self._padded(torch.from_numpy(np.asarray(measurement, np.float32))[None])
         try:
             frames = self._module(y, self._mask[None], self._sum[None])[0]
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             shape = "x".join(map(str, reversed(self._mask.shape)))
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"the network cannot reconstruct {shape} (width x height x frames): {reason}") from error

@@ -29,7 +29,8 @@ class Reconstructor:
     """A model folder of the task "sci" and a mask, ready to run.
 
     `mask` is (T,H,W) of 0..1, T the model's `frames`, H and W of any size. `threads`: of the CPU, default all.
-    `precision`: of what does not run in integers, default f32. `overlap`: context around a tile in pixels, default the
+    `precision`: of what does not run in integers, default f32, and f32 always where the manifest asks for it.
+    `overlap`: context around a tile in pixels, default the
     manifest's. A measurement of another size than the model's tile is cut into overlapping tiles that fade into each
     other, or mirrored up to one tile. Raises UserError for a folder that `load_manifest` refuses or that holds another
     network, and for a mask of another number of frames.
@@ -65,7 +66,8 @@ class Reconstructor:
         core = openvino.Core()
         config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
         if device == "CPU":
-            config["INFERENCE_PRECISION_HINT"] = precision_hint(precision or "f32")
+            wanted = "f32" if self.manifest.precision == "f32" else precision or "f32"
+            config["INFERENCE_PRECISION_HINT"] = precision_hint(wanted)
             if threads is not None:
                 config["INFERENCE_NUM_THREADS"] = threads
         weights = read_stored(folder, self.manifest.weights)

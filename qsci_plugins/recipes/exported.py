@@ -39,9 +39,9 @@ def export_network(prepared: Prepared, quantized: QuantizedNetwork, folder: Path
         advance(1)
 
 
-def openvino_form(folder: Path) -> Form:
+def openvino_form(folder: Path, threads: int | None = None) -> Form:
     """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area."""
-    upscaler = Upscaler(folder, precision="auto")
+    upscaler = Upscaler(folder, precision="auto", threads=threads)
 
     def fab() -> dict[str, float]:
         areas = [tile.height * tile.width for tile in upscaler.last_routes]

@@ -19,7 +19,7 @@ from qsci_plugins.recipes.benchmarks import torch_upscaler
 from qsci_plugins.schemes.ledger import BitLedger, record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
-__all__ = ["BitMeter", "Form", "float_form", "measure", "operations"]
+__all__ = ["BitMeter", "Form", "float_form", "macs_720p", "measure", "operations", "quantized_operations"]
 
 #: height and width of the output that operations are counted for, as in the papers
 OUTPUT_720P = (720, 1280)
@@ -78,6 +78,12 @@ class BitMeter:
         """That of the last forward."""
         return self._fabs[-1]
 
+    def forget(self) -> None:
+        """Starts anew, as if no image had been seen."""
+        self._fabs.clear()
+        for seen in self._seen.values():
+            seen.clear()
+
     def fab(self) -> float:
         """The feature average bit-width over everything seen."""
         return sum(self._fabs) / len(self._fabs) if self._fabs else float(FLOAT_BITS)
@@ -123,15 +129,26 @@ def measure(forms: Mapping[str, Form], sets: Sequence[BenchmarkSet], progress: P
 
 
 def operations(network: Network, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
-    """Every named count of operations for one image of 1280x720 output, float and quantized.
+    """Every named count of operations for one image of 1280x720 output, float and quantized."""
+    (height, width), macs = macs_720p(network)
+    result = quantized_operations(macs, quantized, meter)
+    return {"input": [height, width], "float": ops(macs, {}), "quantized": result}
+
+
+def macs_720p(network: Network) -> tuple[tuple[int, int], dict[str, int]]:
+    """Height and width of the input that gives 1280x720 pixels, and the float network's MACs on it by layer."""
+    height, width = (side // network.scale for side in OUTPUT_720P)
+    multiple = network.size_multiple
+    height, width = height // multiple * multiple, width // multiple * multiple
+    return (height, width), count_macs(network.module, (1, network.channels, height, width))
+
+
+def quantized_operations(macs: Mapping[str, int], quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, float]:
+    """Every named count of operations at the bits that the meter has seen.
 
     CADyQ's formula knows layers with one FAB and float layers; those of 8 static bits, which FAB does not count, come
     into it with their own 8 bits.
     """
-    height, width = (side // network.scale for side in OUTPUT_720P)
-    multiple = network.size_multiple
-    height, width = height // multiple * multiple, width // multiple * multiple
-    macs = count_macs(network.module, (1, network.channels, height, width))
     bits = {name: layer for name, layer in meter.bits().items() if name in macs}
     counted = {name: layer for name, layer in bits.items() if quantized.layers[name].counted}
     fixed = {name: layer for name, layer in bits.items() if name not in counted}
@@ -139,7 +156,7 @@ def operations(network: Network, quantized: QuantizedNetwork, meter: BitMeter) -
     if counted:
         saved_by_fixed = sum(macs.values()) - cadyq_bitops(macs, fixed)
         result["cadyq_bitops"] = cadyq_bitops(macs, counted, meter.fab()) - saved_by_fixed
-    return {"input": [height, width], "float": ops(macs, {}), "quantized": result}
+    return result
 
 
 def _finite(decibels: float) -> float | None:

@@ -24,7 +24,7 @@ from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import Scheme
 
-__all__ = ["Prepared", "prepare", "resolved"]
+__all__ = ["Prepared", "prepare", "resolved", "tile_overlap"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None
     precisions = place(network.module, placement)
     sets = find_sets(recipe.evaluate, data, network.scale, only)
     _check_sizes(recipe, network)
-    overlap = _overlap(recipe, network)
+    overlap = tile_overlap(recipe, network)
     _try_out(network)
     patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
     return Prepared(recipe, network, scheme, placement, precisions, patches, sets, overlap)
@@ -97,8 +97,11 @@ def _check_sizes(recipe: Recipe, network: Network) -> None:
             raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
 
 
-def _overlap(recipe: Recipe, network: Network) -> int:
-    """Wide enough that tiles agree, where that does not leave a tile without a middle of its own."""
+def tile_overlap(recipe: Recipe, network: Network) -> int:
+    """Context around the tiles of the exported network, in its input pixels.
+
+    Wide enough that tiles agree, where that does not leave a tile without a middle of its own.
+    """
     settings = recipe.export.openvino
     if settings.overlap is not None:
         smallest = 2 * settings.overlap + 3 * DEFAULT_BLEND + 1

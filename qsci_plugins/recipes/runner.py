@@ -42,11 +42,13 @@ def run_recipe(
     force: bool = False,
     progress: Progress | None = None,
     report: Callable[[RunResult, Path], None] | None = None,
+    latency: bool = True,
 ) -> Path:
     """Quantizes, fine-tunes, exports and measures; returns the output folder, which is complete or not there.
 
     It holds metrics.json, recipe.yaml with absolute paths and every default, checkpoint.pt (the quantized network in
     torch) and, unless the recipe exports nothing, model/. `report` adds to the folder before it moves to its place.
+    Without `latency` the exported model is not timed.
     `data` is a folder of benchmark sets, measured besides those that the recipe names. Ctrl-C while calibrating or
     fine-tuning keeps what is done; the same call goes on from there.
     Raises UserError, before the long work begins, for everything that does not fit.
@@ -64,7 +66,7 @@ def run_recipe(
         if recipe.export.openvino.mode != "none":
             with journal.timed("export"):
                 export_network(prepared, quantized, work / MODEL, progress)
-        result = _measured(prepared, quantized, work, journal, progress)
+        result = _measured(prepared, quantized, work, journal, progress, latency)
         write_text(work / METRICS_FILE, json.dumps(result.metrics, indent=2, allow_nan=False) + "\n")
         if report is not None:
             report(result, work)
@@ -72,7 +74,7 @@ def run_recipe(
 
 
 def _measured(
-    prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
+    prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress, timed: bool
 ) -> RunResult:
     recipe, network = prepared.recipe, prepared.network
     meter = BitMeter(quantized, network)
@@ -80,7 +82,7 @@ def _measured(
     latency = None
     if recipe.export.openvino.mode != "none":
         forms["openvino"] = openvino_form(work / MODEL)
-        latency = measure_latency(prepared, work / MODEL, progress)
+        latency = measure_latency(prepared, work / MODEL, progress) if timed else None
     sets = measure(forms, prepared.sets, progress)
     if not sets:  # the bits of the calibration patches are better than none
         meter.watch(prepared.batches[0])

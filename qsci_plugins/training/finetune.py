@@ -29,8 +29,8 @@ class FinetuneSettings:
     """`joint` trains weights and ranges together, its rates relative to each quantizer's step or range, on a cosine.
 
     `published` is AdaBM's procedure: turns of `turn` steps cycle through weight ranges, activation ranges and mappings
-    (absolute rates), and every turn multiplies the rates by `decay`; its loss adds the distance of block outputs and, in
-    the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU computes in it natively.
+    (absolute rates), each of which multiplies its own rates by `decay` after its turn; its loss adds the distance of block
+    outputs and, in the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU has it.
     """
 
     steps: int = 200
@@ -123,8 +123,9 @@ def finetune(
                 output = network.model(patches[indices].contiguous(memory_format=layout))
             loss = (output.float() - expected).abs().mean()
             if features is not None:
+                # as published: one norm over the whole batch, divided by its size
                 distances = [
-                    (a - b).norm(dim=1).mean() for a, b in zip(features.take(), expected_features, strict=True)
+                    (a - b).norm() / len(indices) for a, b in zip(features.take(), expected_features, strict=True)
                 ]
                 loss = loss + settings.feature_weight * torch.stack(distances).mean()
             if published and role is Role.MAPPING:
@@ -189,7 +190,7 @@ def _set_rates(
     if turn_role is None:
         factor = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) * min(1.0, (step + 1) / 10)
     else:
-        factor = settings.decay ** (step // settings.turn)
+        factor = settings.decay ** (step // (3 * settings.turn))
     moving = False
     for group, described, rate in zip(optimizer.param_groups, groups, rates, strict=True):
         moves = turn_role is None or described["role"] in turn_role.members()

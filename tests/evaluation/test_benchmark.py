@@ -58,6 +58,12 @@ def test_low_resolution_is_made_where_there_is_none(tmp_path: Path) -> None:
         np.testing.assert_array_equal(high, photo(1)[:36])
 
 
+def test_a_set_may_be_the_path_of_its_folder(tmp_path: Path) -> None:
+    make_set(tmp_path / "elsewhere/Tiny")
+    found = find_set(None, str(tmp_path / "elsewhere/Tiny") + "/", 2)
+    assert (found.name, len(found.images)) == ("Tiny", 2)
+
+
 def test_builtin_set_needs_no_folder_and_no_calibration_photo() -> None:
     found = find_set(None, "builtin", 4)
     calibration = {name for name, _ in builtin_photos("calibration")}

@@ -64,6 +64,17 @@ def test_a_network_that_fails_at_a_size_says_so() -> None:
         TorchReconstructor(Fixed(), mask).reconstruct(mask[0, :19])
 
 
+def test_more_frames_than_a_network_knows_are_an_error() -> None:
+    network = load_network("stformer", None, dim=8, units=1, frames=4)
+    assert TorchReconstructor(network.module, random_mask(3, 17, 16), 2).reconstruct(np.ones((17, 16))).shape == (
+        3,
+        17,
+        16,
+    )
+    with pytest.raises(UserError, match=r"cannot reconstruct 16x16x5 .* at most 4 frames"):
+        TorchReconstructor(network.module, random_mask(5, 16, 16), 2).reconstruct(np.ones((16, 16)))
+
+
 def test_the_simulation_scenes_are_measured_exactly() -> None:
     for file in sorted((data_folder() / "sci" / "simulation").glob("*.mat")):
         scene = read_snapshots(file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -75,3 +77,20 @@ def test_too_small_a_tile_is_named_with_the_size_that_works() -> None:
     with pytest.raises(UserError, match="take one of 53 or more"):
         plan_axis(100, 48, 20, 4)
     plan_axis(100, 53, 20, 4)
+
+
+@given(st.integers(1, 600), st.integers(2, 40), st.integers(0, 30), st.integers(0, 4), st.sampled_from([1, 2, 4, 8]))
+@settings(max_examples=200, deadline=None)
+def test_tiles_of_a_striding_network_begin_at_multiples(
+    length: int, tile: int, overlap: int, blend: int, multiple: int
+) -> None:
+    length, tile = length * multiple, tile * multiple
+    try:
+        axis = plan_axis(length, tile, overlap, blend, multiple)
+    except UserError:
+        assert tile < 2 * overlap + 3 * blend + multiple
+        return
+    assert all(start % multiple == 0 for start in axis.starts)
+    assert len(axis.starts) == 1 or axis.starts[-1] + tile == length
+    for (start, end), (left, right) in zip(axis.zones, pairwise(axis.starts), strict=True):
+        assert right + overlap <= start <= end <= left + tile - overlap

@@ -73,6 +73,21 @@ def test_the_published_schedule_moves_one_kind_of_parameter_a_turn() -> None:
         assert torch.equal(dict(network.model.named_parameters())[name], before), name
 
 
+def test_a_published_rate_decays_with_the_turns_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.Adam.step
+
+    def recorded(optimizer: torch.optim.Adam) -> None:
+        moving = [group for group in optimizer.param_groups if group["params"][0].requires_grad]
+        rates.append(max(group["lr"] for group in moving))
+        step(optimizer)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    finetune(_network("faithful"), _float(), _patches(), dataclasses.replace(PUBLISHED, turn=1, steps=7), blocks=BLOCKS)
+    # weight ranges, activation ranges, image mapping; each for the second and third time slower
+    assert rates == pytest.approx([0.01, 0.01, 0.1, 0.009, 0.009, 0.09, 0.0081])
+
+
 @pytest.mark.parametrize("settings", [JOINT, PUBLISHED], ids=["joint", "published"])
 def test_an_interrupted_run_resumes_to_the_same_weights(settings: FinetuneSettings, tmp_path: Path) -> None:
     form = "faithful" if settings.schedule == "published" else "integer"

@@ -1,0 +1,102 @@
+"""What a benchmark compares: finished runs, or recipes, which are run first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.progress import Progress
+from qsci_plugins.recipes.fingerprints import fingerprint, network_fingerprint
+from qsci_plugins.recipes.float_training import load_recipe_network
+from qsci_plugins.recipes.library import find_recipe
+from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
+from qsci_plugins.recipes.prepare import resolved
+from qsci_plugins.recipes.reading import read_recipe, recipe_text
+from qsci_plugins.recipes.runner import METRICS_FILE, run_recipe
+from qsci_plugins.recipes.schema import Recipe
+
+__all__ = ["Subject", "of_recipe", "read_subjects"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One quantized network, under the name that tables give it."""
+
+    title: str
+    recipe: Recipe
+    architecture: str
+    scale: int
+    #: of the float network
+    network: str
+    #: where its run is, or will be
+    run: Path
+
+    def finish(self, progress: Progress) -> None:
+        """Runs the recipe, if its run is not there; Ctrl-C keeps what is done, as in `qsci run`."""
+        if not self.run.exists():
+            progress.note(f"{self.title}: running its recipe")
+            run_recipe(self.recipe, self.run, progress=progress, latency=False)
+
+    def seconds(self) -> float | None:
+        """What calibration and fine-tuning took, where the run tells."""
+        file = self.run / METRICS_FILE
+        if not file.is_file():
+            return None
+        seconds = json.loads(file.read_text(encoding="utf-8")).get("seconds", {})
+        return round(sum(seconds.get(step, 0.0) for step in ("calibration", "fine_tuning")), 1)
+
+
+def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence[str] = ()) -> list[Subject]:
+    """Every target: the output folder of `qsci run`, a recipe file, or the name of a shipped recipe.
+
+    Recipes, with the overrides, are to run below `runs`, in a folder that is named after their content, and without
+    benchmarks of their own.
+    Raises UserError for a target that is none of these, or comes twice.
+    """
+    subjects: dict[Path, Subject] = {}
+    for target in targets:
+        path = Path(target)
+        finished = path.is_dir()
+        subject = _of_run(path) if finished else of_recipe(target, runs, overrides)
+        if subject.run in subjects:
+            raise UserError(f"{target} comes twice")
+        subjects[subject.run] = subject
+    found = list(subjects.values())
+    for index, subject in enumerate(found):
+        if [one.title for one in found].count(subject.title) > 1:
+            raise UserError(f"{targets[index]} has the same name as another; rename one of them, as tables show names")
+    return found
+
+
+def of_recipe(target: str | Path, runs: Path, overrides: Sequence[str] = (), title: str | None = None) -> Subject:
+    """The subject of a recipe; see `read_subjects`."""
+    file = find_recipe(target)
+    recipe = read_recipe(file, overrides)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{target} trains a float network; compare recipes that quantize one")
+    recipe = resolved(recipe.model_copy(update={"evaluate": []}))
+    short = file.stem
+    return _subject(
+        title or short, recipe, lambda network: runs / f"{short}-{fingerprint(recipe_text(recipe), network)[:8]}"
+    )
+
+
+def _of_run(run: Path) -> Subject:
+    missing = [name for name in (RECIPE_FILE, CHECKPOINT) if not (run / name).is_file()]
+    if missing:
+        raise UserError(f"{run} is no output of `qsci run`: it has no {missing[0]}")
+    recipe = read_recipe(run / RECIPE_FILE)
+    if not isinstance(recipe, Recipe):
+        raise UserError(f"{run} is the output of `qsci train`; compare those of `qsci run`")
+    return _subject(run.resolve().name, recipe, lambda network: run.resolve())
+
+
+def _subject(title: str, recipe: Recipe, run: Callable[[str], Path]) -> Subject:
+    network = load_recipe_network(recipe.model, recipe.seed)
+    if network.task != "sr":
+        raise UserError(f"{title}: {network.architecture} reconstructs video; benchmarks are for images")
+    name = network_fingerprint(network)
+    return Subject(title, recipe, network.architecture, network.scale, name, run(name))

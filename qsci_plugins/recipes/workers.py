@@ -1,0 +1,66 @@
+"""Independent pieces of work over processes, in bounded memory."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from qsci_plugins.errors import UserError
+
+__all__ = ["on_processes"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def on_processes(work: Callable[[Task], Result], tasks: Sequence[Task], jobs: int) -> Iterator[tuple[Task, Result]]:
+    """Yields every task with its result as it comes; `work` is a module's function, on one torch thread.
+
+    With one job all runs in this process and in order. At most two tasks per process wait at any time. What ends the
+    iteration (Ctrl-C, an error) waits for the pieces at work and drops the rest.
+    Raises UserError where a process was killed, which is mostly the system's way to say that memory has run out.
+    """
+    if jobs == 1:
+        with _one_thread():
+            for task in tasks:
+                yield task, work(task)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork would take over the locks of torch's and OpenVINO's threads
+    pool = ProcessPoolExecutor(jobs, context, _begin)
+    remaining = iter(tasks)
+    running: dict[Future[Result], Task] = {}
+    try:
+        while True:
+            for task in itertools.islice(remaining, 2 * jobs - len(running)):
+                running[pool.submit(work, task)] = task
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        raise UserError(f"one of {jobs} processes was killed, perhaps for its memory; use fewer --jobs") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
