@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.shuffles import hoist_quantizers, pixel_shuffles_as_copies
+from qsci_plugins.openvino.videos import split_transposes, video_shuffles_as_copies
 
 __all__ = ["convert", "convert_like"]
 
@@ -22,7 +23,8 @@ def convert(
     """The OpenVINO model of a network that maps one float tensor of this shape, values 0..value_range, to another.
 
     Shapes are static: with dynamic ones the CPU plugin runs INT8 networks two to three times slower. `tuned` applies
-    the exact rewrites of `shuffles`; without them it is what everybody gets from OpenVINO, the baseline to compare with.
+    the exact rewrites of `shuffles` and `videos`; without them it is what everybody gets from OpenVINO, the baseline to
+    compare with.
     Raises UserError where the network cannot be traced at this shape.
     """
     example = torch.linspace(0, value_range, steps=int(torch.Size(shape).numel())).reshape(*shape)
@@ -40,11 +42,14 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
             # jit's own check traces a second time, and OpenVINO's entry point offers no way to switch it off
             decoder = TorchScriptPythonDecoder(module, example_input=given, trace_kwargs={"check_trace": False})
         except (RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[-1]
+            # OpenVINO puts its own advice around what torch says
+            reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
             sizes = " and ".join("x".join(map(str, shape)) for shape in shapes)
             raise UserError(f"the network cannot be exported for inputs of {sizes}: {reason}") from None
         model = openvino.convert_model(decoder, example_input=given, input=shapes)
     if tuned:
         hoist_quantizers(model)
         pixel_shuffles_as_copies(model)
+        video_shuffles_as_copies(model)
+        split_transposes(model)
     return model

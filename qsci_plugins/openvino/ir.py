@@ -21,9 +21,10 @@ _ALIGNMENT = 8
 
 
 def with_image_ports(model: openvino.Model, value_range: float) -> openvino.Model:
-    """A model of float (N,3,H,W) in 0..value_range (and whatever else it returns) as one of uint8 RGB images (N,H,W,3) in and out, 0..255.
+    """A model of float (N,3,H,W) in 0..value_range as one of uint8 RGB images (N,H,W,3) in and out, 0..255.
 
-    Conversion, clamp and rounding (half to even) happen inside, at a hundredth of what they cost outside.
+    Conversion, clamp and rounding (half to even) happen inside, at a hundredth of what they cost outside. Other outputs
+    than the first stay as they are.
     """
     process = PrePostProcessor(model)
     source, result = process.input(), process.output(0)

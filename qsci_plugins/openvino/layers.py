@@ -63,6 +63,7 @@ class StaticLayer(nn.Module):
         output: Grid | None = None,
     ) -> None:
         super().__init__()
+        _copy_settings(layer, self)
         self.grid = grid
         self.output = output
         self.ones = 0
@@ -128,6 +129,7 @@ class DynamicLayer(nn.Module):
         output: Grid | None = None,
     ) -> None:
         super().__init__()
+        _copy_settings(layer, self)
         self.output = output
         self.quantizer = quantizer
         self.bounds = _U8 if unsigned else _I8
@@ -167,6 +169,12 @@ def _run(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Te
     if isinstance(layer, nn.Linear):
         return F.linear(x, weight, bias)
     return layer._conv_forward(x, weight, bias)  # type: ignore[operator]
+
+
+def _copy_settings(layer: nn.Module, lowered: nn.Module) -> None:
+    """in_features, stride and the like: networks read them from their layers."""
+    for name in layer.__constants__:  # type: ignore[union-attr]
+        setattr(lowered, name, getattr(layer, name, None))
 
 
 def _without_tensors(layer: nn.Module) -> nn.Module:

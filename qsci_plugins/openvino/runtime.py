@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,10 +43,10 @@ class TileRoute:
 class Upscaler:
     """A model folder, ready to run.
 
-    `threads`: of the CPU, default all. `precision`: of what does not run in integers, default f32. `cache_dir` keeps
-    compiled graphs between processes. `overlap`: context around a tile in input pixels, default the manifest's (the
-    receptive radius, which makes tiled and untiled results equal). `tile`: another tile size, or "image" for one tile
-    per image, the whole.
+    `threads`: of the CPU, default all. `precision`: of what does not run in integers, default f32, and f32 always
+    where that decides about bits. `cache_dir` keeps compiled graphs between processes. `overlap`: context around a tile
+    in input pixels, default the manifest's (the receptive radius, which makes tiled and untiled results equal). `tile`:
+    another tile size, or "image" for one tile per image, the whole.
     Networks that cannot run at another size keep the one they were exported at.
     Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
     """
@@ -73,7 +73,8 @@ class Upscaler:
         self._core = openvino.Core()
         self._config: dict[str, str | int] = {}
         if device == "CPU":
-            self._config["INFERENCE_PRECISION_HINT"] = precision_hint(precision or "f32")
+            wanted = "f32" if self.manifest.precision == "f32" else precision or "f32"
+            self._config["INFERENCE_PRECISION_HINT"] = precision_hint(wanted)
             if threads is not None:
                 self._config["INFERENCE_NUM_THREADS"] = threads
         if cache_dir is not None:
@@ -138,6 +139,10 @@ class Upscaler:
         def keep(request: openvino.InferRequest, index: int) -> None:
             nonlocal finished
             results[index] = request.get_output_tensor(0).data[0].copy()
+            if len(request.model_outputs) > 1:
+                # the graph chose its bits itself, and tells them
+                chosen = float(request.get_output_tensor(1).data[0])
+                self.last_routes[before + index] = replace(routes[index], bits=chosen)
             with lock:
                 finished += 1
                 progress(before + finished, total)

@@ -11,16 +11,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import openvino
+from numpy.typing import NDArray
 from openvino import opset13 as ops
 
-__all__ = ["hoist_quantizers", "pixel_shuffles_as_copies"]
+__all__ = ["Shuffle", "find_shuffles", "hoist_quantizers", "only_consumer", "pixel_shuffles_as_copies", "sort_channels"]
 
 #: what works on every element alone, and so commutes with moving elements about
 _ELEMENTWISE = {"Clamp", "Relu", "FakeQuantize"}
 
 
 @dataclass
-class _Shuffle:
+class Shuffle:
     """A pixel shuffle as torch's conversion leaves it: reshape, transpose, reshape."""
 
     first: openvino.Node
@@ -35,15 +36,15 @@ class _Shuffle:
 def hoist_quantizers(model: openvino.Model) -> int:
     """Moves each FakeQuantize with one range per tensor before the pixel shuffle it follows; returns how many."""
     moved = 0
-    for shuffle in _shuffles(model):
+    for shuffle in find_shuffles(model):
         chain: list[openvino.Node] = []
         value = shuffle.last.output(0)
-        while (node := _only_consumer(value)) is not None and _is_scalar_elementwise(node):
+        while (node := only_consumer(value)) is not None and _is_scalar_elementwise(node):
             chain.append(node)
             value = node.output(0)
         while chain and chain[-1].get_type_name() != "FakeQuantize":
             chain.pop()
-        if not chain or _only_consumer(shuffle.source) is None:
+        if not chain or only_consumer(shuffle.source) is None:
             continue
         end = chain[-1].output(0)
         consumers = list(end.get_target_inputs())
@@ -62,17 +63,10 @@ def pixel_shuffles_as_copies(model: openvino.Model) -> int:
     Returns how many shuffles were rewritten; one whose convolution is not found stays as it is.
     """
     rewritten = 0
-    for shuffle in _shuffles(model):
+    for shuffle in find_shuffles(model):
         total = shuffle.source.get_shape()[1]
-        order = np.arange(total).reshape(-1, shuffle.factor**2).T.reshape(-1)
-        constants = _channel_constants(shuffle.source, total)
-        if constants is None:
+        if not sort_channels(shuffle.source, np.arange(total).reshape(-1, shuffle.factor**2).T.reshape(-1)):
             continue
-        for node, port, axis in constants:
-            constant = node.input_value(port).get_node()
-            data = np.take(constant.data, order, axis)
-            sorted_ = ops.constant(data, dtype=constant.get_element_type(), name=constant.get_friendly_name())
-            node.input(port).replace_source_output(sorted_.output(0))
         copies = ops.depth_to_space(shuffle.source, "blocks_first", shuffle.factor)
         copies.set_friendly_name(shuffle.last.get_friendly_name())
         for consumer in list(shuffle.last.output(0).get_target_inputs()):
@@ -82,29 +76,39 @@ def pixel_shuffles_as_copies(model: openvino.Model) -> int:
     return rewritten
 
 
-def _shuffles(model: openvino.Model) -> list[_Shuffle]:
+def find_shuffles(model: openvino.Model) -> list[Shuffle]:
     found = []
     for node in model.get_ordered_ops():
         if node.get_type_name() != "Transpose" or not node.input_value(0).get_partial_shape().is_static:
             continue
         first, order = node.input_value(0).get_node(), node.input_value(1).get_node()
-        last = _only_consumer(node.output(0))
+        last = only_consumer(node.output(0))
         if first.get_type_name() != "Reshape" or last is None or last.get_type_name() != "Reshape":
             continue
         if order.get_type_name() != "Constant" or order.data.tolist() != [0, 1, 4, 2, 5, 3]:
             continue
         batch, channels, rows, columns, height, width = first.output(0).get_shape()
         whole = [batch, channels, rows * height, columns * width]
-        if (
-            rows == columns
-            and list(last.output(0).get_shape()) == whole
-            and _only_consumer(first.output(0)) is not None
-        ):
-            found.append(_Shuffle(first, last, rows))
+        if rows == columns and list(last.output(0).get_shape()) == whole and only_consumer(first.output(0)) is not None:
+            found.append(Shuffle(first, last, rows))
     return found
 
 
-def _only_consumer(value: openvino.Output) -> openvino.Node | None:
+def sort_channels(value: openvino.Output, order: NDArray[np.int64]) -> bool:
+    """Gives the convolution that made a value (N,C,...) its output channels in another order, which nothing else sees.
+
+    False where something else than a convolution and elementwise arithmetic with constants stands in the way.
+    """
+    constants = _channel_constants(value, len(order))
+    for node, port, axis in constants or ():
+        constant = node.input_value(port).get_node()
+        data = np.take(constant.data, order, axis)
+        sorted_ = ops.constant(data, dtype=constant.get_element_type(), name=constant.get_friendly_name())
+        node.input(port).replace_source_output(sorted_.output(0))
+    return constants is not None
+
+
+def only_consumer(value: openvino.Output) -> openvino.Node | None:
     """The single node that uses a value (those that ask for its shape aside, which nothing here changes)."""
     nodes = [target.get_node() for target in value.get_target_inputs()]
     nodes = [node for node in nodes if node.get_type_name() != "ShapeOf"]
@@ -126,7 +130,7 @@ def _channel_constants(value: openvino.Output, total: int) -> list[tuple[openvin
     found: list[tuple[openvino.Node, int, int]] = []
     while True:
         node = value.get_node()
-        if _only_consumer(value) is None:
+        if only_consumer(value) is None:
             return None
         if node.get_type_name() == "Convolution":
             weights = _weight_constants(node, total)
@@ -136,7 +140,8 @@ def _channel_constants(value: openvino.Output, total: int) -> list[tuple[openvin
             if other.get_node().get_type_name() != "Constant":
                 return None
             if _size(other) > 1:
-                if list(other.get_shape()) != [1, total, 1, 1]:
+                shape = list(other.get_shape())
+                if shape != [1, total, *[1] * (len(shape) - 2)]:
                     return None
                 found.append((node, 1, 1))
         elif not _is_scalar_elementwise(node):
@@ -158,7 +163,7 @@ def _weight_constants(convolution: openvino.Node, total: int) -> list[tuple[open
             elif _size(source.output(0)) != 1:
                 return None
         elif kind in ("Convert", "Multiply"):
-            if _only_consumer(source.output(0)) is None:
+            if only_consumer(source.output(0)) is None:
                 return None
             queue += [(source, index) for index in range(source.get_input_size())]
         else:

@@ -62,11 +62,11 @@ def exported_contenders(folder: Path, threads: int) -> list[Contender]:
     alone = Contender(
         "ours",
         "ours",
-        open_graph(graph, weights, precision="auto", threads=threads),
+        open_graph(graph, weights, precision=manifest.precision, threads=threads),
         upscaler.upscale,
         graph,
         weights,
-        "auto",
+        manifest.precision,
         files,
     )
     if manifest.thresholds is None:

@@ -42,9 +42,8 @@ def compile_forms(
 def compile_ours(folder: Path, threads: int) -> openvino.CompiledModel:
     """The graph that a model folder runs an average tile through."""
     manifest = load_manifest(folder)
-    return open_graph(
-        folder / manifest.route(0).graph.name, folder / manifest.weights.name, precision="auto", threads=threads
-    )
+    graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
+    return open_graph(graph, weights, precision=manifest.precision, threads=threads)
 
 
 def measured_latency(

@@ -124,11 +124,14 @@ class Benchmark(Section):
 
 
 class OpenVINOExport(Section):
-    """How the network is lowered: one static graph per image factor (`routed`), one (`static`), or not at all."""
+    """How the network is lowered: a static graph per image factor (`routed`), one for an average image (`static`), one
+    that chooses its bits itself (`dynamic`), or not at all."""
 
-    mode: Literal["routed", "static", "none"] = "routed"
+    mode: Literal["routed", "static", "dynamic", "none"] = "routed"
     #: height and width of the tiles that images of any size are cut into, low-resolution pixels
     tile: list[int] = [180, 320]
+    #: of a network that reconstructs video: how many a measurement holds
+    frames: int = Field(default=8, ge=1, le=256)
     #: context around a tile in low-resolution pixels; absent: the receptive radius, at most a quarter of the tile
     overlap: int | None = Field(default=None, ge=0)
 

@@ -55,8 +55,12 @@ class BitSelector(SymmetricActivation):
         gradients = content.gradient_xy
         samples = gradients.shape[0]
         # several rows of x may belong to one image (windows, or places of a video)
-        features = x.detach().reshape(samples, -1, *x.shape[1:])
-        channel = self.channel_axis + 1 if self.channel_axis >= 0 else features.dim() + self.channel_axis
+        features = x.detach()
+        channel = self.channel_axis % features.dim()
+        if not (torch.jit.is_tracing() and samples == features.shape[0]):
+            # not where it changes nothing, as OpenVINO then moves the whole tensor into another memory layout
+            features = features.reshape(samples, -1, *x.shape[1:])
+            channel += 1
         sensitivity = torch.cat([gradients, _deviations(features, channel)], dim=1)
         # no matrix product: its rounding may depend on the number of rows, and a sample's bits must not
         if torch.jit.is_tracing():
@@ -109,8 +113,14 @@ def _deviations(features: Tensor, channel: int) -> Tensor:
 
     Tensor.std takes ten times as long as the mean and the norm of what is left, sample by sample in the cache.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return features.std([axis for axis in range(1, features.dim()) if axis != channel])
+    axes = [axis for axis in range(1, features.dim()) if axis != channel]
+    if torch.compiler.is_compiling():
+        return features.std(axes)
+    if torch.jit.is_tracing():
+        # two sums that OpenVINO takes in passing; the deviations from the mean would be a tensor of their own
+        count = math.prod(int(features.shape[axis]) for axis in axes)
+        mean, norm = features.mean(axes), torch.linalg.vector_norm(features, dim=axes)
+        return ((norm.square() - count * mean.square()).clamp_min(0) / (count - 1)).sqrt()
     deviations = []
     for sample in features:
         rows = sample.movedim(channel - 1, 0).flatten(1)
