@@ -104,9 +104,10 @@ def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_a_lost_process_is_an_error_for_people(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UserError, match=r"another process.*the steps done are kept"),
-        shared_work_folder(tmp_path / "out", "recipe") as work,
-    ):
-        (work / "training.state").write_bytes(b"steps")
-        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:31235")
+    def lose_the_other() -> None:
+        with shared_work_folder(tmp_path / "out", "recipe") as work:
+            (work / "training.state").write_bytes(b"steps")
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:31235")
+
+    with pytest.raises(UserError, match=r"another process.*the steps done are kept"):
+        lose_the_other()
