@@ -17,7 +17,7 @@ from qsci_plugins.schemes.memory import quantize_again_in_backward
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
-from qsci_plugins.training.precision import computes_in_bf16
+from qsci_plugins.training.precision import uses_bf16
 
 PAIRS = int(os.environ.get("QSCI_COST_PAIRS", "8"))
 
@@ -34,7 +34,7 @@ def test_a_training_step_costs_at_most_1_9_of_the_float_networks(door: str) -> N
     quantized = backend(door).quantize(stock, scheme, Placement(eight_bit=(SHORTCUTS,)), [tuple(inputs)], 1.0)
 
     def step(model: torch.nn.Module, again: bool) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=computes_in_bf16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16("auto")):
             if again:
                 with quantize_again_in_backward():
                     output = model(*inputs)

@@ -17,8 +17,9 @@ from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, infer
 from qsci_plugins.recipes.exported import openvino_form
 from qsci_plugins.recipes.fingerprints import file_fingerprint, fingerprint
 from qsci_plugins.recipes.float_training import load_recipe_network
-from qsci_plugins.recipes.measure import BitMeter, Form, float_form, macs_720p, quantized_operations
+from qsci_plugins.recipes.measure import Form, float_form, macs_720p, quantized_operations
 from qsci_plugins.recipes.outputs import CHECKPOINT
+from qsci_plugins.recipes.patchwise import bit_meter
 from qsci_plugins.recipes.prepare import prepare, tile_overlap
 from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.recipes.steps import MODEL, backend
@@ -74,6 +75,7 @@ class ImageTask:
 def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list[FormSource]:
     """The forms of a finished run, NNCF's default among them where there is a folder for its graphs."""
     checkpoint = file_fingerprint(subject.run / CHECKPOINT)
+    patches = None if subject.recipe.inference is None else subject.recipe.inference.model_dump()
     forms = [FormSource("float", subject, fingerprint("float", environment, subject.network))]
     if baselines is not None:
         recipe = subject.recipe
@@ -82,7 +84,7 @@ def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list
             "nncf", environment, subject.network, recipe.calibrate.model_dump(), export.tile, export.overlap
         )
         forms.append(FormSource("nncf", subject, name, baselines / f"{name}.xml"))
-    forms.append(FormSource("torch", subject, fingerprint("torch", environment, subject.network, checkpoint)))
+    forms.append(FormSource("torch", subject, fingerprint("torch", environment, subject.network, checkpoint, patches)))
     if (subject.run / MODEL).is_dir():
         model = file_fingerprint(subject.run / MODEL)
         forms.append(FormSource("openvino", subject, fingerprint("openvino", environment, model)))
@@ -131,7 +133,7 @@ def _torch_form(subject: Subject, network: Network) -> Form:
     """The quantized network; its counts are those of the last image's bits."""
     macs = macs_720p(network)[1]  # of the float network, before a backend touches it
     quantized = backend(subject.recipe.backend).load(network.module, subject.run / CHECKPOINT)
-    meter = BitMeter(quantized, network)
+    meter = bit_meter(subject.recipe, quantized, network)
 
     def extras() -> Mapping[str, float]:
         counts = quantized_operations(macs, quantized, meter)

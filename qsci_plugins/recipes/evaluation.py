@@ -51,14 +51,15 @@ def evaluate_run(
 def _forms(run: Path, recipe: Recipe) -> tuple[dict[str, Form], int]:
     # these bring in torch and a backend, which a model folder alone does without
     from qsci_plugins.recipes.float_training import load_recipe_network
-    from qsci_plugins.recipes.measure import BitMeter, float_form
+    from qsci_plugins.recipes.measure import float_form
+    from qsci_plugins.recipes.patchwise import bit_meter
     from qsci_plugins.recipes.steps import MODEL, backend
 
     network = load_recipe_network(recipe.model, recipe.seed)
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} has no {CHECKPOINT}; it is not the whole output of a run")
     quantized = backend(recipe.backend).load(network.module, run / CHECKPOINT)
-    forms = {"float": float_form(network), "torch": BitMeter(quantized, network).form()}
+    forms = {"float": float_form(network), "torch": bit_meter(recipe, quantized, network).form()}
     if (run / MODEL).is_dir():
         forms["openvino"] = openvino_form(run / MODEL)
     return forms, network.scale

@@ -52,8 +52,13 @@ def write_model(
 
 
 def openvino_form(folder: Path, threads: int | None = None) -> Form:
-    """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area."""
+    """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area.
+
+    A CADyQ graph chooses its bits itself and does not tell which; the manifest's are an upper bound, and no FAB.
+    """
     upscaler = Upscaler(folder, precision="auto", threads=threads)
+    if load_manifest(folder).about.get("scheme") == "cadyq":
+        return Form(upscaler.upscale)
 
     def fab() -> dict[str, float]:
         areas = [tile.height * tile.width for tile in upscaler.last_routes]

@@ -6,26 +6,36 @@ import difflib
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Tag
+
+from qsci_plugins.recipes.training_schema import TAG
 
 __all__ = ["all_keys", "nearest_key"]
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted key of a recipe class, depth first; list items are left out (`evaluate.set`)."""
-    for key, inner in _children(model).items():
+    for key, annotation in _children(model).items():
         yield f"{prefix}{key}"
-        if inner is not None:
-            yield from all_keys(inner, f"{prefix}{key}.")
+        inner = [one for section in _sections(annotation).values() for one in all_keys(section, f"{prefix}{key}.")]
+        yield from dict.fromkeys(inner)
 
 
 def nearest_key(model: type[BaseModel], path: tuple[str, ...]) -> str:
-    """The valid dotted key that is most like `path`: of the same section, else the same name elsewhere."""
+    """The valid dotted key that is most like `path`: of the same section, else the same name elsewhere.
+
+    Where a key holds one of several kinds of sections, `path` may have the kind's tag behind it.
+    """
     *sections, name = path
     section: type[BaseModel] | None = model
+    kinds: dict[str, type[BaseModel]] = {}
     for step in sections:
-        if section is not None and not step.isdigit():
-            section = _children(section).get(step)
+        if step in kinds:
+            section = kinds[step]
+        elif section is not None and not step.isdigit():
+            kinds = _sections(_children(section).get(step))
+            section = next(iter(kinds.values()), None)
+    sections = [step for step in sections if not step.startswith(TAG)]
     prefix = ".".join(sections)
     siblings = list(_children(section or model))
     near = difflib.get_close_matches(name, siblings, 1, 0.6)
@@ -38,12 +48,17 @@ def nearest_key(model: type[BaseModel], path: tuple[str, ...]) -> str:
     return f"{prefix}.{near[0]}" if prefix else near[0]
 
 
-def _children(model: type[BaseModel]) -> dict[str, type[BaseModel] | None]:
-    return {field.alias or name: _section(field.annotation) for name, field in model.model_fields.items()}
+def _children(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section that a field holds, itself or as items of a list; None for plain values."""
+def _sections(annotation: Any) -> dict[str, type[BaseModel]]:
+    """The sections that a field holds, itself or as items of a list, by tag ("" without one); empty for plain values."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for inner in get_args(annotation) if (found := _section(inner)) is not None), None)
+        return {"": annotation}
+    found: dict[str, type[BaseModel]] = {}
+    tags = [inner.tag for inner in get_args(annotation) if isinstance(inner, Tag)]
+    for inner in get_args(annotation):
+        for tag, section in _sections(inner).items():
+            found.setdefault(tags[0] if tags else tag, section)
+    return found

@@ -19,18 +19,44 @@ from qsci_plugins.recipes.benchmarks import torch_upscaler
 from qsci_plugins.schemes.ledger import BitLedger, record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
-__all__ = ["BitMeter", "Form", "float_form", "macs_720p", "measure", "operations", "quantized_operations"]
+__all__ = [
+    "BitMeter",
+    "Form",
+    "PatchBits",
+    "float_form",
+    "macs_720p",
+    "measure",
+    "operations",
+    "quantized_operations",
+]
 
 #: height and width of the output that operations are counted for, as in the papers
 OUTPUT_720P = (720, 1280)
 
 
 @dataclass(frozen=True)
+class PatchBits:
+    """A patch in low-resolution pixels, its mean gradient as AdaBM and CADyQ measure it, and its FAB."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    gradient: float
+    fab: float
+
+
+@dataclass(frozen=True)
 class Form:
-    """A way to run a network: uint8 (h,w,3) to uint8 (scale*h,scale*w,3), and further numbers about the last image."""
+    """A way to run a network: uint8 (h,w,3) to uint8 (scale*h,scale*w,3), and further numbers about the last image.
+
+    `summary` gives what there is to say about a whole set, once it went by, and `patches` those of the last image.
+    """
 
     upscale: Callable[[np.ndarray], np.ndarray]
     extras: Callable[[], Mapping[str, float]] | None = None
+    summary: Callable[[], Mapping[str, Any]] | None = None
+    patches: Callable[[], Sequence[PatchBits]] | None = None
 
 
 def float_form(network: Network) -> Form:
@@ -69,6 +95,9 @@ class BitMeter:
     def note(self, ledger: BitLedger) -> None:
         """Takes in the bits of one more forward."""
         self._fabs.append(float(ledger.mean(self._quantized.counted()).mean()))
+        self._note_layers(ledger)
+
+    def _note_layers(self, ledger: BitLedger) -> None:
         for name, layer in self._quantized.layers.items():
             bits = None if layer.activation is None else ledger.of(layer.activation)
             if bits is not None:
@@ -119,6 +148,7 @@ def measure(forms: Mapping[str, Form], sets: Sequence[BenchmarkSet], progress: P
                 "psnr_y": _finite(result.psnr_y),
                 "ssim": result.ssim,
                 **result.extras,
+                **(form.summary() if form.summary else {}),
                 "images": {
                     image.name: {"psnr_y": _finite(image.psnr_y), "ssim": image.ssim, **image.extras}
                     for image in result.images

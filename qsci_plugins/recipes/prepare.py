@@ -17,9 +17,11 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND
 from qsci_plugins.recipes.benchmarks import find_sets
+from qsci_plugins.recipes.cadyq_training import check_training
 from qsci_plugins.recipes.float_training import load_recipe_network
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Calibration, Recipe
+from qsci_plugins.recipes.training_schema import CADyQTraining, FineTuning
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import Scheme
@@ -63,6 +65,8 @@ def prepare(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None
     scheme = make_scheme(recipe.scheme)
     placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
     precisions = place(network.module, placement)
+    if isinstance(recipe.train, CADyQTraining):
+        check_training(recipe.train, network, scheme)
     sets = find_sets(recipe.evaluate, data, network.scale, only)
     _check_sizes(recipe, network)
     overlap = tile_overlap(recipe, network)
@@ -82,7 +86,18 @@ def resolved(recipe: Recipe) -> Recipe:
         for one in recipe.evaluate
     ]
     calibrate = calibrate.model_copy(update={"images": images})
-    return recipe.model_copy(update={"model": model, "calibrate": calibrate, "evaluate": evaluate})
+    update = {"model": model, "calibrate": calibrate, "evaluate": evaluate, "train": _resolved_training(recipe)}
+    return recipe.model_copy(update=update)
+
+
+def _resolved_training(recipe: Recipe) -> FineTuning | CADyQTraining | None:
+    if not isinstance(recipe.train, CADyQTraining):
+        return recipe.train
+    data = [
+        one.model_copy(update={"path": _absolute(one.path, f"train.data.{index}.path")})
+        for index, one in enumerate(recipe.train.data)
+    ]
+    return recipe.train.model_copy(update={"data": data})
 
 
 def _absolute(path: str, key: str) -> str:
@@ -92,6 +107,8 @@ def _absolute(path: str, key: str) -> str:
 def _check_sizes(recipe: Recipe, network: Network) -> None:
     multiple = network.size_multiple
     sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
+    if recipe.inference is not None:
+        sizes["inference.patch"] = [recipe.inference.patch]
     for key, sides in sizes.items():
         if any(side % multiple for side in sides):
             raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")

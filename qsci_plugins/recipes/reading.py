@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes.keys import nearest_key
 from qsci_plugins.recipes.schema import FloatRecipe, Recipe
+from qsci_plugins.recipes.training_schema import TAG
 from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
 from qsci_plugins.recipes.yaml_text import parse_value, read_mapping, write_yaml
 
@@ -135,10 +136,11 @@ def _checked_scheme(settings: dict[str, Any], named: Any) -> dict[str, Any]:
 def _explained(error: ValidationError, kind: type[AnyRecipe], named: Any) -> UserError:
     """One sentence about the first mistake; an unknown key goes first, as it often explains a missing one."""
     details = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")[0]
-    path = tuple(str(step) for step in details["loc"])
+    tagged = tuple(str(step) for step in details["loc"])
+    path = tuple(step for step in tagged if not step.startswith(TAG))
     key = ".".join(path)
     if details["type"] == "extra_forbidden":
-        return UserError(f"{named(path)}: unknown key {key!r}; the nearest is {nearest_key(kind, path)!r}")
+        return UserError(f"{named(path)}: unknown key {key!r}; the nearest is {nearest_key(kind, tagged)!r}")
     if details["type"] == "missing":
         return UserError(f"{named(path)}: the key {key!r} is missing")
     message = details["msg"].removeprefix("Value error, ").replace("Input should", "should")

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.progress import Progress
+from qsci_plugins.recipes.cadyq_training import training_log
 from qsci_plugins.recipes.exported import export_network, measure_latency, openvino_form
 from qsci_plugins.recipes.machine import describe_machine
-from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
+from qsci_plugins.recipes.measure import Form, float_form, measure, operations
 from qsci_plugins.recipes.outputs import check_output, work_folder, write_text
+from qsci_plugins.recipes.patchwise import bit_meter
 from qsci_plugins.recipes.prepare import Prepared, prepare, resolved
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe
@@ -77,7 +79,7 @@ def _measured(
     prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress, timed: bool
 ) -> RunResult:
     recipe, network = prepared.recipe, prepared.network
-    meter = BitMeter(quantized, network)
+    meter = bit_meter(recipe, quantized, network)
     forms = {"float": float_form(network), "torch": meter.form()}
     latency = None
     if recipe.export.openvino.mode != "none":
@@ -100,6 +102,7 @@ def _measured(
         "operations": operations(network, quantized, meter),
         "seconds": {step: round(seconds, 2) for step, seconds in journal.seconds.items()},
         "latency": latency,
+        **({"training": log} if (log := training_log(work)) else {}),
         "bits": {
             name: {"weight": weight, "activation": activation} for name, (weight, activation) in meter.bits().items()
         },

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from qsci_plugins.recipes.training_schema import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training
 
 __all__ = [
     "Benchmark",
+    "CADyQTraining",
     "Calibration",
     "Export",
     "FineTuning",
     "FloatRecipe",
     "FloatTraining",
     "Folder",
+    "Inference",
     "Model",
     "OpenVINOExport",
     "Place",
@@ -28,12 +32,6 @@ _Listed = BeforeValidator(lambda value: [value] if isinstance(value, str) else v
 Strings = Annotated[list[str], _Listed]
 
 
-class Section(BaseModel):
-    """Unknown keys, wrong types ("4" for 4, 1 for true) and NaN are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 class Model(Section):
     """The float network: what `architectures.load_network` takes."""
 
@@ -45,7 +43,7 @@ class Model(Section):
     #: the brightest value of the network's input; absent, the architecture knows it
     value_range: float | None = Field(default=None, gt=0)
     #: hyper-parameters that the weights do not tell
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default={})
 
     @field_validator("settings")
     @classmethod
@@ -65,8 +63,8 @@ class Model(Section):
 class Place(Section):
     """Patterns of layer names (`*`, `?`, `[...]`): `float` wins over `eight_bit`, which wins over `targets`."""
 
-    targets: Strings = ["*"]
-    eight_bit: Strings = []
+    targets: Strings = Field(default=["*"])
+    eight_bit: Strings = Field(default=[])
     float_: Strings = Field(default=[], alias="float")
 
 
@@ -74,7 +72,7 @@ class Calibration(Section):
     """Which images the quantizers are fitted to, and (without labels) fine-tuned with."""
 
     #: builtin:photos, or folders of images
-    images: Strings = [BUILTIN_PHOTOS]
+    images: Strings = Field(default=[BUILTIN_PHOTOS])
     count: int = Field(default=100, ge=1, le=100_000)
     #: side of the square low-resolution patches, in pixels
     patch: int = Field(default=96, ge=8, le=2048)
@@ -93,25 +91,20 @@ class Calibration(Section):
         return images
 
 
-class FineTuning(Section):
-    """Distillation from the float network; the names, defaults and meanings of `training.finetune.FinetuneSettings`."""
+class Inference(Section):
+    """How the quantized network runs in torch: on square patches, so that each has bits of its own."""
 
-    steps: int = Field(default=200, ge=1, le=1_000_000)
-    batch: int = Field(default=2, ge=1, le=1024)
-    schedule: Literal["joint", "published"] = "joint"
-    weight_rate: float = Field(default=0.01, ge=0)
-    step_rate: float = Field(default=0.002, ge=0)
-    range_rate: float = Field(default=0.003, ge=0)
-    turn: int = Field(default=50, ge=1)
-    decay: float = Field(default=0.9, gt=0, le=1)
-    published_range_rate: float = Field(default=0.01, ge=0)
-    published_image_rate: float = Field(default=0.1, ge=0)
-    published_layer_rate: float = Field(default=0.01, ge=0)
-    feature_weight: float = Field(default=10.0, ge=0)
-    bit_weight: float = Field(default=50.0, ge=0)
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    checkpoint_every: int = Field(default=50, ge=1)
-    seed: int = Field(default=0, ge=0)
+    #: side of a patch in low-resolution pixels
+    patch: int = Field(default=96, ge=16, le=4096)
+    #: from one patch to the next; what overlaps is averaged
+    step: int = Field(default=90, ge=1)
+    batch: int = Field(default=16, ge=1, le=1024)
+
+    @model_validator(mode="after")
+    def _covering(self) -> Inference:
+        if self.step > self.patch:
+            raise ValueError(f"a step of {self.step} leaves gaps between patches of {self.patch}; make it at most that")
+        return self
 
 
 class Benchmark(Section):
@@ -129,7 +122,7 @@ class OpenVINOExport(Section):
 
     mode: Literal["routed", "static", "dynamic", "none"] = "routed"
     #: height and width of the tiles that images of any size are cut into, low-resolution pixels
-    tile: list[int] = [180, 320]
+    tile: list[int] = Field(default=[180, 320])
     #: of a network that reconstructs video: how many a measurement holds
     frames: int = Field(default=8, ge=1, le=256)
     #: context around a tile in low-resolution pixels; absent: the receptive radius, at most a quarter of the tile
@@ -149,33 +142,6 @@ class Export(Section):
     openvino: OpenVINOExport = OpenVINOExport()
 
 
-class Folder(Section):
-    """Every `stride`-th image below `path` ($VARIABLES are expanded)."""
-
-    path: str
-    stride: int = Field(default=1, ge=1)
-
-
-class FloatTraining(Section):
-    """The L1 training of a float network; `training.loop.LoopSettings` has the same names."""
-
-    steps: int = Field(ge=1)
-    batch: int = Field(default=16, ge=1)
-    #: side of the low-resolution patches, in pixels
-    patch: int = Field(default=48, ge=8, le=2048)
-    learning_rate: float = Field(default=4e-4, gt=0)
-    warmup: int = Field(default=100, ge=0)
-    final_fraction: float = Field(default=0.02, ge=0, le=1)
-    ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
-    #: largest norm of the gradient; 0: any
-    clip: float = Field(default=0.0, ge=0)
-    checkpoint_every: int = Field(default=200, ge=1)
-    channels_last: bool = True
-    #: train on the CPU although there is a GPU
-    cpu: bool = False
-
-
 class Recipe(Section):
     """Quantizes a network: read it with `recipes.read_recipe`, run it with `recipes.run_recipe`."""
 
@@ -187,8 +153,10 @@ class Recipe(Section):
     place: Place = Place.model_validate({})
     calibrate: Calibration = Calibration()
     #: absent: no fine-tuning
-    train: FineTuning | None = None
-    evaluate: list[Benchmark] = []
+    train: Training | None = None
+    #: absent: whole images
+    inference: Inference | None = None
+    evaluate: list[Benchmark] = Field(default=[])
     export: Export = Export()
     seed: int = Field(default=0, ge=0)
 
@@ -200,5 +168,5 @@ class FloatRecipe(Section):
     model: Model
     data: list[Folder] = Field(min_length=1)
     train: FloatTraining
-    evaluate: list[Benchmark] = []
+    evaluate: list[Benchmark] = Field(default=[])
     seed: int = Field(default=0, ge=0)

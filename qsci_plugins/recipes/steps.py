@@ -13,8 +13,10 @@ from typing import Any, Protocol
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.baselines import quiet
+from qsci_plugins.recipes.cadyq_training import train_selectors
 from qsci_plugins.recipes.outputs import CHECKPOINT, JOURNAL, write_text
 from qsci_plugins.recipes.prepare import Prepared
+from qsci_plugins.recipes.training_schema import CADyQTraining
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
 
@@ -98,7 +100,10 @@ def fine_tuned(
         progress.note("fine-tuning: done before the interruption")
         return quantized
     recipe = prepared.recipe
-    if recipe.train is not None:
+    if isinstance(recipe.train, CADyQTraining):
+        with journal.timed("training"):
+            train_selectors(recipe.train, prepared.network, quantized, work, progress)
+    elif recipe.train is not None:
         from qsci_plugins.training.finetune import FinetuneSettings, finetune
 
         settings = FinetuneSettings(**recipe.train.model_dump())

@@ -25,7 +25,7 @@ from qsci_plugins.recipes.video_data import ClipSource, find_scenes
 from qsci_plugins.recipes.video_measure import float_video_form, measure_video
 from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoSet, VideoTraining
 from qsci_plugins.training.loop import TrainResult
-from qsci_plugins.training.precision import computes_in_bf16
+from qsci_plugins.training.precision import uses_bf16
 from qsci_plugins.training.recomputation import recompute_in_backward
 from qsci_plugins.training.snapshots import Phase, SnapshotTraining, train_on_snapshots
 
@@ -163,7 +163,7 @@ def train_snapshots(
 def _precision(settings: VideoTraining) -> str:
     if settings.precision == "auto":
         on_gpu = torch.cuda.is_available() and not settings.cpu
-        return "bf16" if (torch.cuda.is_bf16_supported() if on_gpu else computes_in_bf16()) else "no"
+        return "bf16" if (torch.cuda.is_bf16_supported() if on_gpu else uses_bf16("auto")) else "no"
     return {"float32": "no"}.get(settings.precision, settings.precision)
 
 

@@ -93,7 +93,7 @@ def _cells(row: Mapping[str, Any], name: str) -> Sequence[str]:
     if one is None:
         return "", "", ""
     quality = "equal" if one["psnr_y"] is None else f"{one['psnr_y']:.2f}"
-    return quality, f"{one['ssim']:.4f}", f"{one['fab']:.2f}"
+    return quality, f"{one['ssim']:.4f}", "" if one.get("fab") is None else f"{one['fab']:.2f}"
 
 
 def _costs(row: Mapping[str, Any]) -> Sequence[str]:

@@ -115,7 +115,22 @@ def _quality(sets: Mapping[str, Any]) -> str:
     note = (
         "PSNR-Y and SSIM on luma, a border of `scale` pixels cropped, 8-bit rounding; FAB is the mean bit-width of the"
     )
-    return f"## Quality\n\n{quality_table(sets)}\n\n{note} activations that the scheme quantizes."
+    parts = [f"## Quality\n\n{quality_table(sets)}\n\n{note} activations that the scheme quantizes.", _patches(sets)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _patches(sets: Mapping[str, Any]) -> str:
+    """Whether busier patches got more bits, where the network ran patch by patch."""
+    rows = []
+    for name, row in sets.items():
+        patches = row.get("torch", {}).get("patches")
+        if patches:
+            cells = ["-" if one is None else f"{one:.2f}" for one in patches["gradient_and_fab"].values()]
+            rows.append([name, str(patches["count"]), *cells])
+    if not rows:
+        return ""
+    title = "Correlation of a patch's mean gradient and its FAB, over all patches of a set (torch runs patch by patch):"
+    return f"{title}\n\n{table(['set', 'patches', 'Spearman', 'Pearson'], rows)}"
 
 
 def operations_section(operations: Mapping[str, Any]) -> str:

@@ -40,7 +40,11 @@ def write_report(result: RunResult, folder: Path) -> None:
             name = f"before_after_{image.name}.png"
             write_image(folder / name, _before_after(result, benchmark, image))
             names.append(name)
-            if upscaler is not None and len(upscaler.manifest.routes) > 1:
+            if (tiles := _patch_bits(result, benchmark, image)) is not None:
+                name = f"bits_{image.name}.png"
+                write_image(folder / name, tiles)
+                names.append(name)
+            elif upscaler is not None and len(upscaler.manifest.routes) > 1:
                 name = f"bits_{image.name}.png"
                 write_image(folder / name, _bits(upscaler, image))
                 names.append(name)
@@ -66,6 +70,24 @@ def _before_after(result: RunResult, benchmark: BenchmarkSet, image: BenchmarkIm
 def _detail(picture: np.ndarray, top: int, left: int) -> np.ndarray:
     part = picture[top : top + _DETAIL, left : left + _DETAIL]
     return part.repeat(_ZOOM, axis=0).repeat(_ZOOM, axis=1)
+
+
+def _patch_bits(result: RunResult, benchmark: BenchmarkSet, image: BenchmarkImage) -> np.ndarray | None:
+    """The result with the bits of every patch of its low-resolution image; None where it runs as a whole."""
+    form = result.forms["torch"]
+    if form.patches is None:
+        return None
+    low, _ = image.load(benchmark.scale)
+    shown = form.upscale(low)
+    scale = benchmark.scale
+    tiles = []
+    for patch in form.patches():
+        top, left = patch.top * scale, patch.left * scale
+        bottom, right = min((patch.top + patch.height) * scale, shown.shape[0]), (patch.left + patch.width) * scale
+        tiles.append(TileBits(top, left, bottom - top, min(right, shown.shape[1]) - left, patch.fab))
+    # the same colours in every picture
+    possible = getattr(result.quantized.scheme.config, "candidates", ())
+    return bit_map(shown, tiles, f"Mean bits of {len(tiles)} patches:", possible)
 
 
 def _bits(upscaler: Upscaler, image: BenchmarkImage) -> np.ndarray:

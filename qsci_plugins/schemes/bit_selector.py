@@ -36,13 +36,26 @@ class BitSelector(SymmetricActivation):
         self.channels = channels
         self.candidates = tuple(candidates)
         self.channel_axis = channel_axis
+        #: always the widest candidate, as an ordinary PAMS quantizer: CADyQ's warm-up and its teacher
+        self.widest_only = False
         self.weight = nn.Parameter(torch.ones(len(candidates), channels + 2))
         self.bias = nn.Parameter(torch.zeros(len(candidates)))
         with torch.no_grad():
             self.bias[-1] = 1.0
 
     def scores(self, x: Tensor) -> Tensor:
-        """The score of every candidate for every sample, (N,K).
+        """The score of every candidate for every sample, (N,K). Raises what `sensitivity` does."""
+        sensitivity = self.sensitivity(x)
+        # no matrix product: its rounding may depend on the number of rows, and a sample's bits must not
+        if torch.jit.is_tracing():
+            # the bias as one more term: where N = K, OpenVINO 2026.4's CPU plugin adds a bias behind a sum along N
+            ones = torch.ones_like(sensitivity[:, :1])
+            weight = torch.cat([self.weight, self.bias.unsqueeze(1)], 1)
+            return (torch.cat([sensitivity, ones], 1).unsqueeze(1) * weight).sum(-1)
+        return (sensitivity.unsqueeze(1) * self.weight).sum(-1) + self.bias
+
+    def sensitivity(self, x: Tensor) -> Tensor:
+        """What the selector looks at: the image's gradient along x and y and each channel's deviation, (N,C+2).
 
         Raises UserError outside of a network whose input module measured the images.
         """
@@ -61,24 +74,37 @@ class BitSelector(SymmetricActivation):
             # not where it changes nothing, as OpenVINO then moves the whole tensor into another memory layout
             features = features.reshape(samples, -1, *x.shape[1:])
             channel += 1
-        sensitivity = torch.cat([gradients, _deviations(features, channel)], dim=1)
-        # no matrix product: its rounding may depend on the number of rows, and a sample's bits must not
-        if torch.jit.is_tracing():
-            # the bias as one more term: where N = K, OpenVINO 2026.4's CPU plugin adds a bias behind a sum along N
-            ones = torch.ones_like(sensitivity[:, :1])
-            weight = torch.cat([self.weight, self.bias.unsqueeze(1)], 1)
-            return (torch.cat([sensitivity, ones], 1).unsqueeze(1) * weight).sum(-1)
-        return (sensitivity.unsqueeze(1) * self.weight).sum(-1) + self.bias
+        return torch.cat([gradients, _deviations(features, channel)], dim=1)
 
     def expected_bits(self, scores: Tensor) -> Tensor:
         """The mean bit-width under softmax(scores), (N,)."""
         return (scores.softmax(1) * self.bits).sum(1)
+
+    @torch.no_grad()
+    def spread(self, sensitivity: Tensor) -> None:
+        """Sets W and b so that each candidate is chosen by an equal share of these samples (M,C+2), wider ones by the more
+        sensitive: score_k = k t - theta_1 - ... - theta_k, with t the mean of the standardised sensitivities, itself
+        scaled to a deviation of 1, and theta its quantiles. k and k-1 meet at t = theta_k.
+        """
+        mean, deviation = sensitivity.mean(0), sensitivity.std(0)
+        direction = torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0.0)
+        direction = direction / ((sensitivity - mean) @ direction).std().clamp_min(1e-6)
+        t = (sensitivity - mean) @ direction
+        count = len(self.candidates)
+        thresholds = torch.quantile(t, torch.arange(1, count, device=t.device) / count)
+        rank = torch.arange(count, device=t.device, dtype=t.dtype)
+        self.weight.copy_(rank[:, None] * direction)
+        self.bias.copy_(-rank * (mean @ direction))
+        self.bias[1:] -= thresholds.cumsum(0)
 
     def choices(self, x: Tensor) -> QParams:
         """Scale, levels and bits of each candidate, (K,)."""
         return super().qparams(x)
 
     def qparams(self, x: Tensor) -> QParams:
+        if self.widest_only:
+            p = super().qparams(x)
+            return QParams(p.scale[-1], None, p.low[-1], p.high[-1], p.bit_width[-1])
         choice = self.scores(x).argmax(1)
         p = super().qparams(x)
         return QParams(
@@ -90,6 +116,8 @@ class BitSelector(SymmetricActivation):
         )
 
     def simulate(self, x: Tensor) -> Tensor:
+        if self.widest_only:
+            return super().simulate(x)
         scores = self.scores(x)
         choice = scores.argmax(1)
         ledger = current_ledger()

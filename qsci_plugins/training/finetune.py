@@ -18,7 +18,7 @@ from qsci_plugins.schemes.memory import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.loop import save_atomically
 from qsci_plugins.training.parameters import Role, parameter_groups
-from qsci_plugins.training.precision import computes_in_bf16
+from qsci_plugins.training.precision import uses_bf16
 from qsci_plugins.training.teacher import BlockOutputs, Teacher
 
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune"]
@@ -92,7 +92,7 @@ def finetune(
     step = _restore(checkpoint, network.model, optimizer, settings) if checkpoint and checkpoint.is_file() else 0
     guide = Teacher(teacher, patches, names, checkpoint.parent if checkpoint else None)
     features = BlockOutputs(network.model, names) if names else None
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and computes_in_bf16())
+    bf16 = uses_bf16(settings.precision)
     losses: list[float] = []
 
     def save() -> None:

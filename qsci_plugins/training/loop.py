@@ -32,7 +32,9 @@ Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
 class LoopSettings:
     """How long and how fast to train.
 
-    `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself.
+    `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself, or
+    halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
+    keep theirs.
     `ema` is the decay of the averaged weights that the loop returns (0: none). `precision` is "no", "bf16" or "fp16".
     """
 
@@ -46,6 +48,8 @@ class LoopSettings:
     checkpoint_every: int = 200
     channels_last: bool = True
     cpu: bool = False
+    halve_every: int = 0
+    keep_statistics: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def learning_rate_at(settings: LoopSettings, step: int) -> float:
     """The rate of a 0-based step."""
     if step < settings.warmup:
         return settings.learning_rate * (step + 1) / settings.warmup
+    if settings.halve_every:
+        return settings.learning_rate * 0.5 ** (step // settings.halve_every)
     progress = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return settings.learning_rate * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
@@ -128,7 +134,7 @@ def train(
             }
             save_atomically({**state, "settings": asdict(settings)}, checkpoint)
 
-    model.train()
+    model.train(not settings.keep_statistics)
     finished = True
     try:
         with Interruption() as interruption:

@@ -1,4 +1,4 @@
-"""In which number format a processor trains fastest."""
+"""Whether training computes in bf16."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["computes_in_bf16"]
+__all__ = ["uses_bf16"]
 
 
-def computes_in_bf16() -> bool:
-    """Whether the CPU has instructions for bf16, with which training takes about half the time."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+def uses_bf16(precision: str) -> bool:
+    """`precision` is "float32", "bf16", or "auto": bf16 where the CPU computes in it natively."""
+    if precision == "auto":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+    return precision == "bf16"
 
 
 def _cpu_flags() -> str:

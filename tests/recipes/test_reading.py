@@ -142,7 +142,10 @@ def test_a_misspelt_key_is_always_refused_with_a_valid_one(data: st.DataObject) 
     cut = data.draw(st.integers(0, len(key.rsplit(".", 1)[1]) - 1))
     head, name = key.rsplit(".", 1)
     wrong = f"{head}.{name[:cut]}qz{name[cut:]}".replace("evaluate.", "evaluate.0.")
+    wrong = wrong.replace("train.data.", "train.data.0.")
     mapping = {**copy.deepcopy(SMALL), "evaluate": [{"set": "A"}]}
+    if head == "train.data":
+        mapping["train"] = {"schedule": "cadyq", "data": [{"path": "A"}]}
     with pytest.raises(UserError, match="unknown key") as caught:
         make_recipe(mapping, overrides=[f"{wrong}=1"])
     named = re.search(r"nearest is '([\w.]+)'", str(caught.value))
@@ -155,6 +158,7 @@ def test_nearest_key_prefers_the_same_section() -> None:
     assert nearest_key(Recipe, ("tile",)) == "export.openvino.tile"
     assert nearest_key(Recipe, ("evaluate", "1", "sett")) == "evaluate.1.set"
     assert nearest_key(FloatRecipe, ("learning_rate",)) == "train.learning_rate"
+    assert nearest_key(Recipe, ("train", "kind of cadyq", "warmup")) == "train.warm_up"
 
 
 def test_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,5 +173,5 @@ def test_the_sections_for_training_are_those_of_the_loops() -> None:
     tuned = {field.name: field.default for field in dataclasses.fields(FinetuneSettings)}
     assert {name: field.default for name, field in FineTuning.model_fields.items()} == tuned
     loop = {field.name for field in dataclasses.fields(LoopSettings)}
-    assert loop <= set(FloatTraining.model_fields)
+    assert loop - {"halve_every", "keep_statistics"} <= set(FloatTraining.model_fields)
     assert set(FloatTraining.model_fields) - loop == {"batch", "patch"}

@@ -16,6 +16,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import Content, set_content
 from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.settings import describe, rebuild
 
 
@@ -170,3 +171,48 @@ def test_copied_and_rebuilt_selectors_are_equal() -> None:
     again = rebuild(describe(selector))
     again.load_state_dict(selector.state_dict())
     assert torch.equal(again(x), y)
+
+
+def test_widest_only_is_pams_with_the_widest_candidates_maximum() -> None:
+    selector = BitSelector(3, (4, 6, 8))
+    pams = SymmetricActivation((8,))
+    with torch.no_grad():
+        selector.alpha.copy_(torch.tensor([0.5, 1.0, 2.0]))
+        pams.alpha.fill_(2.0)
+    selector.widest_only = True
+    x = torch.randn(2, 3, 5, 5)
+    # no content is needed, as nothing is chosen
+    with record_bits() as ledger:
+        y = selector(x)
+    assert torch.equal(y, pams(x))
+    assert ledger.total([selector]).item() == 8
+    y.sum().backward()
+    assert selector.weight.grad is None
+    assert selector.alpha.grad is not None
+    assert selector.alpha.grad[:2].abs().max() == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 6), st.sampled_from([(4, 6, 8), (3, 8), (2, 4, 6, 8)]))
+def test_spread_chooses_every_candidate_equally_often_and_wide_ones_for_the_sensitive(
+    seed: int, channels: int, candidates: tuple[int, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    contrast = torch.rand(240, 1, generator=generator) * 50
+    sensitivity = contrast * (0.5 + torch.rand(1, channels + 2, generator=generator))
+    selector = BitSelector(channels, candidates)
+    selector.spread(sensitivity)
+    choice = (sensitivity @ selector.weight.T + selector.bias).argmax(1)
+    share = 240 / len(candidates)
+    assert all(abs(int((choice == k).sum()) - share) <= 2 for k in range(len(candidates)))
+    order = contrast[:, 0].argsort()
+    assert (choice[order].diff() >= 0).all()
+
+
+def test_a_channel_that_never_changes_says_nothing() -> None:
+    selector = BitSelector(2, (4, 8))
+    sensitivity = torch.rand(50, 4)
+    sensitivity[:, 2] = 3.0
+    selector.spread(sensitivity)
+    assert torch.isfinite(selector.weight).all()
+    assert (selector.weight[:, 2] == 0).all()

@@ -113,3 +113,16 @@ def test_processes_share_one_global_batch(pairs: PatchPairs) -> None:
 
 def _keep(losses: list[float]):  # type: ignore[no-untyped-def]
     return lambda step, scalars: losses.append(scalars["loss"])
+
+
+def test_a_rate_that_halves() -> None:
+    settings = LoopSettings(steps=9, learning_rate=0.8, warmup=0, halve_every=3)
+    assert [learning_rate_at(settings, step) for step in (0, 2, 3, 8)] == [0.8, 0.8, 0.4, 0.2]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_normalisation_keeps_its_statistics_where_asked(pairs: PatchPairs, keep: bool) -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), _network())
+    settings = LoopSettings(steps=2, warmup=0, cpu=True, keep_statistics=keep)
+    result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
+    assert (result.weights["0.running_mean"].abs().max() == 0) == keep

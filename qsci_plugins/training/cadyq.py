@@ -1,0 +1,248 @@
+"""CADyQ's training: an 8-bit PAMS warm-up, then bit selectors with a bit loss and a teacher (ECCV 2022, Section 3.3)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qsci_plugins.data.patches import PatchPairs
+from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.bit_selector import BitSelector
+from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.pams import SymmetricActivation
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
+from qsci_plugins.training.loop import LoopSettings, TrainResult, train
+from qsci_plugins.training.precision import uses_bf16
+from qsci_plugins.training.selectors import set_widest, spread_selectors
+
+__all__ = ["CADyQSettings", "selector_groups", "train_cadyq"]
+
+
+@dataclass(frozen=True)
+class CADyQSettings:
+    """Loss = label_weight |SR - HR| + output_weight |SR - teacher| + w_bit sum_layers(bits / expected bits)
+    + feature_weight D(last feature) + block_weight sum_blocks D(block), on images of 0..255, with D the squared difference
+    of attention maps and w_bit = bit_weight + bit_growth * epoch, the first epoch being 1.
+
+    Adam's rates are `learning_rate` for weights, `range_rate` for PAMS' maxima and `selector_rate` for the selectors, all
+    halved every `halve_every` steps; with `relative` they are shares of each tensor's mean magnitude, which suits a network
+    whose features are not of the published size. `warm_up` steps with every selector at
+    its widest candidate come first, and the network as it is then is the teacher. `selector_start` "widest" is published;
+    "spread" lets all candidates be chosen equally often at first, the wider ones by the more sensitive patches.
+    """
+
+    steps: int
+    warm_up: int = 0
+    batch: int = 16
+    learning_rate: float = 1e-4
+    range_rate: float = 1e-2
+    selector_rate: float = 1e-4
+    relative: bool = False
+    selector_start: Literal["widest", "spread"] = "widest"
+    halve_every: int = 150_000
+    epoch: int = 1000
+    label_weight: float = 1.0
+    output_weight: float = 0.0
+    bit_weight: float = 1e-4
+    bit_growth: float = 1e-6
+    feature_weight: float = 1e3
+    block_weight: float = 1e2
+    ema: float = 0.0
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    checkpoint_every: int = 1000
+    cpu: bool = False
+    seed: int = 0
+
+    @property
+    def taught(self) -> bool:
+        """Whether the loss asks for a teacher."""
+        return any((self.output_weight, self.feature_weight, self.block_weight))
+
+    def bit_weight_at(self, step: int) -> float:
+        """w_bit of a 0-based step."""
+        return self.bit_weight + self.bit_growth * (step // self.epoch + 1)
+
+
+def train_cadyq(
+    network: QuantizedNetwork,
+    pairs: PatchPairs,
+    settings: CADyQSettings,
+    sites: FeatureSites,
+    folder: Path | None = None,
+    *,
+    on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
+) -> TrainResult:
+    """Trains a calibrated CADyQ network in place; the steps that it counts include the warm-up.
+
+    `folder` is where warm_up.state and training.state are kept, from which an interrupted run goes on to the same weights.
+    `on_step` gets loss, fab, psnr (RGB, of the batch) and l1. Raises UserError for a network without selectors or without
+    calibration, and for a loss that is not finite.
+    """
+    if not network.calibrated():
+        raise UserError("CADyQ's training needs a calibrated network; calibrate it first")
+    selectors = [module for module in network.model.modules() if isinstance(module, BitSelector)]
+    if not selectors:
+        raise UserError("train.schedule: cadyq trains bit selectors, which this network has none of")
+    was_training = network.model.training
+    network.model.eval()
+    try:
+        warm = _phase(network, None, pairs, settings, sites, settings.warm_up, 0, folder, "warm_up", on_step)
+        if not warm.finished:
+            return warm
+        teacher = _teacher(network) if settings.taught else None
+        if settings.selector_start == "spread":
+            spread_selectors(network, pairs, settings.seed)
+        rest = _phase(
+            network, teacher, pairs, settings, sites, settings.steps, settings.warm_up, folder, "training", on_step
+        )
+    finally:
+        network.model.to(memory_format=torch.contiguous_format).train(was_training)  # type: ignore[call-overload]
+    return TrainResult(rest.weights, settings.warm_up + rest.steps, warm.seconds + rest.seconds, rest.finished)
+
+
+def selector_groups(network: QuantizedNetwork, settings: CADyQSettings, *, selectors: bool) -> list[dict[str, Any]]:
+    """Adam's groups {params, lr}: weights, PAMS' maxima and, with `selectors`, each selector's W and b."""
+    modules = list(network.model.modules())
+    ranges = {id(m.alpha): m.alpha for m in modules if isinstance(m, SymmetricActivation)}
+    mappings = {id(p): p for m in modules if isinstance(m, BitSelector) for p in (m.weight, m.bias)}
+    rest = [p for p in network.model.parameters() if p.requires_grad and id(p) not in ranges and id(p) not in mappings]
+    groups = _groups(rest, settings.learning_rate, settings.relative)
+    groups += _groups(list(ranges.values()), settings.range_rate, settings.relative)
+    if selectors:
+        groups += _groups(list(mappings.values()), settings.selector_rate, settings.relative)
+    return groups
+
+
+def _groups(parameters: list[nn.Parameter], rate: float, relative: bool) -> list[dict[str, Any]]:
+    if not relative:
+        return [{"params": parameters, "lr": rate}] if parameters else []
+    return [{"params": [p], "lr": rate * float(p.detach().abs().mean())} for p in parameters]
+
+
+def _phase(
+    network: QuantizedNetwork,
+    teacher: nn.Module | None,
+    pairs: PatchPairs,
+    settings: CADyQSettings,
+    sites: FeatureSites,
+    steps: int,
+    before: int,
+    folder: Path | None,
+    name: str,
+    on_step: Callable[[int, dict[str, float]], None],
+) -> TrainResult:
+    """Steps `before` to `before` + `steps` of the training; a warm-up where its name says so."""
+    if not steps:
+        return TrainResult({}, 0, 0.0, True)
+    warming = name == "warm_up"
+    student = _Student(network, teacher, sites, compared=not warming and settings.taught)
+    loop = LoopSettings(
+        steps=steps,
+        learning_rate=1.0,
+        warmup=0,
+        halve_every=settings.halve_every,
+        ema=settings.ema,
+        precision="bf16" if uses_bf16(settings.precision) else "no",
+        checkpoint_every=settings.checkpoint_every,
+        keep_statistics=True,
+        cpu=settings.cpu,
+    )
+
+    def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
+        return (*pairs.draw(settings.seed, before + step, settings.batch, rank, world), torch.tensor(step))
+
+    set_widest(network.model, warming)
+    try:
+        result = train(
+            student,
+            lambda model, batch: _loss(model, batch, settings, warming),
+            draw,
+            loop,
+            None if folder is None else folder / f"{name}.state",
+            parameters=selector_groups(network, settings, selectors=not warming),
+            on_step=lambda step, scalars: on_step(before + step, scalars),
+        )
+    finally:
+        set_widest(network.model, False)
+        student.close()
+    if result.finished:
+        weights = {key.removeprefix("model."): tensor for key, tensor in result.weights.items()}
+        network.model.load_state_dict(weights)
+    return result
+
+
+class _Student(nn.Module):
+    """The network and its teacher in one forward; Accelerate wraps this, and leaves the network's own forward alone."""
+
+    def __init__(
+        self, network: QuantizedNetwork, teacher: nn.Module | None, sites: FeatureSites, *, compared: bool
+    ) -> None:
+        super().__init__()
+        self.model = network.model
+        self._network = network
+        self._gain = network.value_range / 255
+        self._teacher = (teacher,)  # in a tuple, as it is no part of what is trained and saved
+        self._maps = FeatureMaps(network.model, sites) if compared else None
+        self._teacher_maps = FeatureMaps(teacher, sites) if compared and teacher is not None else None
+
+    def forward(self, low: Tensor) -> dict[str, Any]:
+        with record_bits() as ledger:
+            result: dict[str, Any] = {"output": self.model(low * self._gain).float() / self._gain}
+        counted = self._network.counted()
+        result["fab"] = ledger.mean(counted).detach()
+        result["bits"] = ledger.weighted_total(counted)
+        teacher = self._teacher[0]
+        if self._maps is not None and self._teacher_maps is not None and teacher is not None:
+            result["maps"] = self._maps.take()
+            with torch.no_grad():
+                result["expected"] = teacher.to(low.device)(low * self._gain).float() / self._gain
+            result["expected_maps"] = self._teacher_maps.take()
+        return result
+
+    def close(self) -> None:
+        for maps in (self._maps, self._teacher_maps):
+            if maps is not None:
+                maps.close()
+
+
+def _loss(
+    student: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: CADyQSettings, warming: bool
+) -> tuple[Tensor, dict[str, float]]:
+    low, high, step = batch
+    got = student(low)
+    output = got["output"]
+    label = F.l1_loss(output, high)
+    with torch.no_grad():
+        error = F.mse_loss(output.clamp(0, 255), high).clamp_min(1e-6)
+        scalars = {
+            "l1": label.item(),
+            "psnr": (10 * torch.log10(255**2 / error)).item(),
+            "fab": got["fab"].mean().item(),
+        }
+    if warming:
+        return label, scalars
+    loss = settings.label_weight * label + settings.bit_weight_at(int(step)) * got["bits"].mean()
+    if "maps" in got:
+        (last, blocks), (last_expected, blocks_expected) = got["maps"], got["expected_maps"]
+        if settings.output_weight:
+            loss = loss + settings.output_weight * F.l1_loss(output, got["expected"])
+        if last is not None:
+            loss = loss + settings.feature_weight * attention_distance(last, last_expected)
+        for mine, expected in zip(blocks, blocks_expected, strict=True):
+            loss = loss + settings.block_weight * attention_distance(mine, expected)
+    return loss, scalars
+
+
+def _teacher(network: QuantizedNetwork) -> nn.Module:
+    """The network as it is, its selectors at their widest, frozen."""
+    teacher = copy.deepcopy(network.model).eval()
+    set_widest(teacher, True)
+    return teacher.requires_grad_(False)
