@@ -13,6 +13,7 @@ from qsci_plugins.errors import UserError
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
     from qsci_plugins.recipes.schema import Recipe
+    from qsci_plugins.recipes.video_schema import VideoRecipe
 
 __all__ = ["add", "run"]
 
@@ -28,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def run(
-    recipe: Recipe | str | Path,
+    recipe: Recipe | VideoRecipe | str | Path,
     output: str | Path,
     *,
     overrides: Sequence[str] = (),
@@ -44,11 +45,19 @@ def run(
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe
     from qsci_plugins.recipes.schema import FloatRecipe
+    from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
     read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
-    if isinstance(read, FloatRecipe):
+    if isinstance(read, (FloatRecipe, FloatVideoRecipe)):
         raise UserError(f"{name} trains a float network; run it with `qsci train`")
+    if isinstance(read, VideoRecipe):
+        from qsci_plugins.recipes.video_run import run_video_recipe
+        from qsci_plugins.report.video import write_video_report
+
+        if data is not None:
+            raise UserError("--data is for image benchmarks; name folders of .mat files in the recipe's `evaluate`")
+        return run_video_recipe(read, output, force=force, progress=progress, report=write_video_report)
     from qsci_plugins.recipes.runner import run_recipe
     from qsci_plugins.report.write import write_report
 
@@ -57,6 +66,7 @@ def run(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.recipes.processes import is_main
 
     with console_progress() as progress:
         output = run(
@@ -67,6 +77,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             progress=progress,
         )
-    print((output / "summary.md").read_text(encoding="utf-8"), end="")
-    print(f"\n{output}")
+    if is_main():
+        print((output / "summary.md").read_text(encoding="utf-8"), end="")
+        print(f"\n{output}")
     return 0

@@ -13,6 +13,7 @@ from qsci_plugins.errors import UserError
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
     from qsci_plugins.recipes.schema import FloatRecipe
+    from qsci_plugins.recipes.video_schema import FloatVideoRecipe
 
 __all__ = ["add", "train"]
 
@@ -28,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def train(
-    recipe: FloatRecipe | str | Path,
+    recipe: FloatRecipe | FloatVideoRecipe | str | Path,
     output: str | Path,
     *,
     overrides: Sequence[str] = (),
@@ -43,11 +44,18 @@ def train(
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe
     from qsci_plugins.recipes.schema import Recipe
+    from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
     read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
-    if isinstance(read, Recipe):
+    if isinstance(read, (Recipe, VideoRecipe)):
         raise UserError(f"{name} quantizes a network; run it with `qsci run`")
+    if isinstance(read, FloatVideoRecipe):
+        from qsci_plugins.recipes.video_training import train_video_recipe
+
+        if data is not None:
+            raise UserError("--data is for image benchmarks; name folders of .mat files in the recipe's `evaluate`")
+        return train_video_recipe(read, output, force=force, progress=progress)
     from qsci_plugins.recipes.float_training import train_recipe
 
     return train_recipe(read, output, data=data, force=force, progress=progress)
@@ -55,6 +63,7 @@ def train(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.recipes.processes import is_main
 
     with console_progress() as progress:
         output = train(
@@ -65,5 +74,6 @@ def _execute(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             progress=progress,
         )
-    print(output)
+    if is_main():
+        print(output)
     return 0

@@ -21,6 +21,7 @@ from qsci_plugins.recipes.latency import usable_threads
 from qsci_plugins.recipes.outputs import RECIPE_FILE
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.recipes.video_schema import VideoRecipe
 
 __all__ = ["bench_model"]
 
@@ -67,6 +68,8 @@ def _plain(model: Path, manifest: Manifest, folder: Path, threads: int) -> list[
     from qsci_plugins.recipes.prepare import prepare
 
     recipe = read_recipe(model / RECIPE_FILE)
+    if isinstance(recipe, VideoRecipe):
+        raise UserError(f"{model} is for video; `qsci reconstruct` measures it")
     if not isinstance(recipe, Recipe):
         raise UserError(f"{model} is the output of `qsci train`; `qsci bench` takes that of `qsci run`")
     return plain_contenders(prepare(recipe.model_copy(update={"evaluate": []})), manifest, folder, threads)

@@ -14,6 +14,7 @@ from qsci_plugins.recipes.measure import Form, measure
 from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.recipes.video_schema import VideoRecipe
 
 __all__ = ["evaluate_run"]
 
@@ -39,6 +40,8 @@ def evaluate_run(
         images = find_sets([], folder, model_scale(run), sets or (None if folder else ["builtin"]))
         return measure({"openvino": openvino_form(run)}, images, progress)
     recipe = read_recipe(run / RECIPE_FILE)
+    if isinstance(recipe, VideoRecipe):
+        raise UserError(f"{run} is for video; `qsci reconstruct` measures it")
     if not isinstance(recipe, Recipe):
         raise UserError(f"{run} is the output of `qsci train`; `qsci evaluate` takes that of `qsci run`")
     forms, scale = _forms(run, recipe)

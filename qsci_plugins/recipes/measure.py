@@ -17,7 +17,7 @@ from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_m
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import torch_upscaler
 from qsci_plugins.schemes.ledger import BitLedger, record_bits
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 __all__ = [
     "BitMeter",
@@ -76,23 +76,24 @@ class BitMeter:
 
     def form(self) -> Form:
         """This network as one row of the table."""
-        return Form(self.upscale, lambda: {"fab": self._fabs[-1]})
+        return Form(self.upscale, lambda: {"fab": self.last_fab()})
 
     def upscale(self, low: np.ndarray) -> np.ndarray:
         """One image; its bits are remembered."""
         with record_bits() as ledger:
             output = self._upscale(low)
-        self._note(ledger)
+        self.note(ledger)
         return output
 
     @torch.no_grad()
-    def watch(self, batch: Tensor) -> None:
+    def watch(self, batch: Tensor | Sequence[Tensor]) -> None:
         """The bits of a batch of inputs, where there is no image to measure on."""
         with record_bits() as ledger:
-            self._quantized.model(batch)
-        self._note(ledger)
+            self._quantized.model(*inputs_of(batch))
+        self.note(ledger)
 
-    def _note(self, ledger: BitLedger) -> None:
+    def note(self, ledger: BitLedger) -> None:
+        """Takes in the bits of one more forward."""
         self._fabs.append(float(ledger.mean(self._quantized.counted()).mean()))
         self._note_layers(ledger)
 
@@ -101,6 +102,10 @@ class BitMeter:
             bits = None if layer.activation is None else ledger.of(layer.activation)
             if bits is not None:
                 self._seen[name].append(float(bits.mean()))
+
+    def last_fab(self) -> float:
+        """That of the last forward."""
+        return self._fabs[-1]
 
     def forget(self) -> None:
         """Starts anew, as if no image had been seen."""

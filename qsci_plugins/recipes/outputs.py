@@ -12,7 +12,17 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["CHECKPOINT", "JOURNAL", "RECIPE_FILE", "STATES", "check_output", "work_folder", "write_bytes", "write_text"]
+__all__ = [
+    "BOARD",
+    "CHECKPOINT",
+    "JOURNAL",
+    "RECIPE_FILE",
+    "STATES",
+    "check_output",
+    "work_folder",
+    "write_bytes",
+    "write_text",
+]
 
 #: what marks a folder as a run's, finished or not
 RECIPE_FILE = "recipe.yaml"
@@ -26,7 +36,10 @@ STATES = "*.state"
 #: the state that is nothing to go on from by itself: how long the steps took
 JOURNAL = "journal.state"
 
-_KEPT = (RECIPE_FILE, CHECKPOINT, STATES)
+#: the curves of a training, to which a run that goes on adds
+BOARD = "tensorboard"
+
+_KEPT = (RECIPE_FILE, CHECKPOINT, STATES, BOARD)
 
 #: what torch's own writer says, in a RuntimeError, when the disk refuses
 _WRITER = re.compile("inline_container|iostream|PytorchStreamWriter")

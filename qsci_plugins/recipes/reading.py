@@ -13,11 +13,14 @@ from pydantic import ValidationError
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes.keys import nearest_key
-from qsci_plugins.recipes.schema import AnyRecipe, FloatRecipe, Recipe
+from qsci_plugins.recipes.schema import FloatRecipe, Recipe
 from qsci_plugins.recipes.training_schema import TAG
+from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
 from qsci_plugins.recipes.yaml_text import parse_value, read_mapping, write_yaml
 
-__all__ = ["expand", "make_recipe", "read_recipe", "recipe_text", "write_recipe"]
+AnyRecipe = Recipe | FloatRecipe | VideoRecipe | FloatVideoRecipe
+
+__all__ = ["AnyRecipe", "expand", "make_recipe", "read_recipe", "recipe_text", "write_recipe"]
 
 
 def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -37,7 +40,7 @@ def make_recipe(mapping: Mapping[str, Any], source: str = "recipe", overrides: S
         path, value = _split(override)
         _put(values, path, value, f"--set {override}")
         sources[path] = f"--set {override}"
-    kind = FloatRecipe if "data" in values and "scheme" not in values else Recipe
+    kind = _kind(values)
 
     def named(path: tuple[str, ...]) -> str:
         touched = [where for key, where in sources.items() if path[: len(key)] == key or key[: len(path)] == path]
@@ -47,9 +50,16 @@ def make_recipe(mapping: Mapping[str, Any], source: str = "recipe", overrides: S
         recipe = kind.model_validate(values)
     except ValidationError as error:
         raise _explained(error, kind, named) from None
-    if isinstance(recipe, Recipe):
+    if isinstance(recipe, (Recipe, VideoRecipe)):
         return recipe.model_copy(update={"scheme": _checked_scheme(recipe.scheme, named)})
     return recipe
+
+
+def _kind(values: Mapping[str, Any]) -> type[AnyRecipe]:
+    """By the sections that a recipe has: `clips` are for video, and without a `scheme` a network is trained in float."""
+    if "clips" in values:
+        return VideoRecipe if "scheme" in values else FloatVideoRecipe
+    return FloatRecipe if "data" in values and "scheme" not in values else Recipe
 
 
 def recipe_text(recipe: AnyRecipe) -> str:

@@ -9,7 +9,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from qsci_plugins.recipes.training_schema import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training
 
 __all__ = [
-    "AnyRecipe",
     "Benchmark",
     "CADyQTraining",
     "Calibration",
@@ -171,6 +170,3 @@ class FloatRecipe(Section):
     train: FloatTraining
     evaluate: list[Benchmark] = Field(default=[])
     seed: int = Field(default=0, ge=0)
-
-
-AnyRecipe = Recipe | FloatRecipe

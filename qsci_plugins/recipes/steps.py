@@ -8,17 +8,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from qsci_plugins.architectures.network import Network
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.baselines import quiet
 from qsci_plugins.recipes.cadyq_training import train_selectors
 from qsci_plugins.recipes.outputs import CHECKPOINT, JOURNAL, write_text
 from qsci_plugins.recipes.prepare import Prepared
 from qsci_plugins.recipes.training_schema import CADyQTraining
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
 
-__all__ = ["MODEL", "Journal", "backend", "calibrated", "fine_tuned"]
+__all__ = ["MODEL", "Journal", "Quantizable", "backend", "calibrated", "fine_tuned"]
 
 #: the folder to deploy
 MODEL = "model"
@@ -27,7 +29,8 @@ MODEL = "model"
 class Journal:
     """Seconds of every step, kept in the work folder so that an interrupted run adds to them."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, writes: bool = True) -> None:
+        self._writes = writes
         self._file = work / JOURNAL
         self.seconds: dict[str, float] = json.loads(self._file.read_text()) if self._file.is_file() else {}
 
@@ -39,7 +42,8 @@ class Journal:
             yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
-            write_text(self._file, json.dumps(self.seconds))
+            if self._writes:
+                write_text(self._file, json.dumps(self.seconds))
 
 
 def backend(name: str) -> Any:
@@ -48,8 +52,25 @@ def backend(name: str) -> Any:
         return importlib.import_module(f"qsci_plugins.{name}.backend")
 
 
-def calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progress) -> QuantizedNetwork:
-    """The network with fitted quantizers, or as it was saved by the interrupted run."""
+class Quantizable(Protocol):
+    """What calibration needs of a prepared recipe, for images or for video."""
+
+    @property
+    def recipe(self) -> Any: ...
+    @property
+    def network(self) -> Network: ...
+    @property
+    def scheme(self) -> Scheme: ...
+    @property
+    def placement(self) -> Placement: ...
+    @property
+    def batches(self) -> Any: ...
+
+
+def calibrated(
+    prepared: Quantizable, work: Path, journal: Journal, progress: Progress, *, keep: bool = True
+) -> QuantizedNetwork:
+    """The network with fitted quantizers, or as it was saved by the interrupted run; saved in turn, unless not to `keep`."""
     door = backend(prepared.recipe.backend)
     network = prepared.network
     for file in (work / CHECKPOINT, work / "calibrated.state"):
@@ -63,7 +84,8 @@ def calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progr
                 network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
             )
         advance(1)
-    door.save(quantized, work / "calibrated.state")
+    if keep:
+        door.save(quantized, work / "calibrated.state")
     return quantized
 
 

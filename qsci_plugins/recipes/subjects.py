@@ -17,6 +17,7 @@ from qsci_plugins.recipes.prepare import resolved
 from qsci_plugins.recipes.reading import read_recipe, recipe_text
 from qsci_plugins.recipes.runner import METRICS_FILE, run_recipe
 from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.recipes.video_schema import VideoRecipe
 
 __all__ = ["Subject", "of_recipe", "read_subjects"]
 
@@ -75,6 +76,8 @@ def of_recipe(target: str | Path, runs: Path, overrides: Sequence[str] = (), tit
     """The subject of a recipe; see `read_subjects`."""
     file = find_recipe(target)
     recipe = read_recipe(file, overrides)
+    if isinstance(recipe, VideoRecipe):
+        raise UserError(f"{target} is for video; `qsci reconstruct` measures it")
     if not isinstance(recipe, Recipe):
         raise UserError(f"{target} trains a float network; compare recipes that quantize one")
     recipe = resolved(recipe.model_copy(update={"evaluate": []}))

@@ -13,6 +13,7 @@ from qsci_plugins.recipes.float_training import WEIGHTS_FILE, load_recipe_networ
 from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import FloatRecipe
+from qsci_plugins.recipes.video_schema import FloatVideoRecipe
 from qsci_plugins.schemes.shortcuts import add_shortcuts
 
 __all__ = ["load_video_network"]
@@ -48,7 +49,7 @@ def _of_run(run: Path) -> Network:
     if (run / WEIGHTS_FILE).is_file():
         # only the weights are the run's: those that it began with may be gone
         return load_network(recipe.model.architecture, run / WEIGHTS_FILE, **recipe.model.settings)
-    if isinstance(recipe, FloatRecipe) or not (run / CHECKPOINT).is_file():
+    if isinstance(recipe, FloatRecipe | FloatVideoRecipe) or not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} has neither {WEIGHTS_FILE} nor {CHECKPOINT}; it is not the whole output of a run")
     from qsci_plugins.recipes.steps import backend
 

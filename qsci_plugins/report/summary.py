@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["bench_table", "latency_table", "quality_table", "summary", "table"]
+__all__ = [
+    "FORMS",
+    "bench_table",
+    "bits_section",
+    "latency_table",
+    "machine_line",
+    "operations_section",
+    "quality_table",
+    "seconds_section",
+    "summary",
+    "table",
+]
 
 #: the forms of a network in the order in which tables show them
 FORMS = {"float": "float", "torch": "quantized, torch", "openvino": "quantized, OpenVINO"}
@@ -20,12 +31,12 @@ def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         f"# {network['architecture']} x{network['scale']}, {scheme['name']} through {metrics['backend']}",
         f"Weights: {network['weights'] or 'random'}. Scheme: {settings}.",
         _quality(metrics["sets"]),
-        _operations(metrics["operations"]),
-        _seconds(metrics["seconds"]),
+        operations_section(metrics["operations"]),
+        seconds_section(metrics["seconds"]),
         _latency(metrics.get("latency")),
         _precisions(metrics.get("latency")),
-        _bits(metrics["bits"]),
-        _machine(metrics["machine"]),
+        bits_section(metrics["bits"]),
+        machine_line(metrics["machine"]),
         *(f"![{name}]({name})" for name in pictures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -123,14 +134,16 @@ def _patches(sets: Mapping[str, Any]) -> str:
     return f"{title}\n\n{table(['set', 'patches', 'Spearman', 'Pearson'], rows)}"
 
 
-def _operations(operations: Mapping[str, Any]) -> str:
+def operations_section(operations: Mapping[str, Any]) -> str:
+    """The named counts of a run's `operations`."""
     full, quantized = operations["float"], operations["quantized"]
-    height, width = operations["input"]
+    *frames, height, width = operations["input"]
     rows = [
         [name, f"{full[key] / 1e9:.2f} G", f"{quantized[key] / 1e9:.2f} G", f"{quantized[key] / full[key]:.3f}"]
         for key, name in _MEASURES.items()
     ]
-    title = f"## Operations for an input of {width}x{height}"
+    of = "".join(f" of {count} frames" for count in frames)
+    title = f"## Operations for an input of {width}x{height}{of}"
     return f"{title}\n\n{table(['definition', 'float', 'quantized', 'share'], rows)}"
 
 
@@ -142,7 +155,8 @@ _MEASURES = {
 }
 
 
-def _seconds(seconds: Mapping[str, float]) -> str:
+def seconds_section(seconds: Mapping[str, float]) -> str:
+    """How long each stage took."""
     rows = [[stage.replace("_", "-"), f"{value:.1f}"] for stage, value in seconds.items()]
     return f"## Time\n\n{table(['stage', 'seconds'], rows)}"
 
@@ -163,12 +177,14 @@ def _precisions(latency: Mapping[str, Any] | None) -> str:
     return f"## What ours runs in\n\n{table(['node', 'takes', 'gives', 'count'], rows)}"
 
 
-def _bits(bits: Mapping[str, Mapping[str, float]]) -> str:
+def bits_section(bits: Mapping[str, Mapping[str, float]]) -> str:
+    """The bits of every layer."""
     rows = [[name, f"{layer['weight']:.0f}", f"{layer['activation']:.2f}"] for name, layer in bits.items()]
     return f"## Bits by layer\n\n{table(['layer', 'weight', 'activation, mean'], rows)}"
 
 
-def _machine(machine: Mapping[str, Any]) -> str:
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """What the run was measured on."""
     versions = ", ".join(f"{key} {value}" for key, value in machine.items() if key not in _HARDWARE)
     return (
         f"Measured on {machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "

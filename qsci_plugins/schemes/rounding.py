@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -50,7 +50,8 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, 
 
 
 def _forward(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
-    y = torch.empty_like(x)
+    result = torch.empty_like(x)
+    x, y, (scale, offset, low, high) = _lined_up(x, result, (scale, offset, low, high))
     for part in _parts(x):
         s, o, lo, hi = (_of(value, part, x.dim()) for value in (scale, offset, low, high))
         v = y[part]
@@ -61,7 +62,7 @@ def _forward(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high:
         torch.minimum(torch.maximum(v, lo, out=v), hi, out=v).round_().mul_(s)
         if o is not None:
             v.add_(o)
-    return y
+    return result
 
 
 class _FakeQuantize(torch.autograd.Function):
@@ -73,6 +74,8 @@ class _FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
+        if not _is_dense(x):
+            x = x.contiguous()  # such as queries, which lie between keys and values
         ctx.save_for_backward(x, scale, offset, low, high)
         return _forward(x, scale, offset, low, high)
 
@@ -80,13 +83,20 @@ class _FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, *values = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
-        grad_x = torch.empty_like(x)
+        result = torch.empty_like(x)
         sums = [torch.zeros_like(v) if need else None for v, need in zip(values, needed, strict=True)]
+        if grad.stride() != x.stride():
+            grad = torch.empty_like(x).copy_(grad)
+        totals = sums
+        if _is_lined_up(x, values):
+            grad = _line(grad)
+            totals = [None if total is None else total.view(()) for total in sums]
+        x, grad_x, values = _lined_up(x, result, values)
         parts = list(_parts(x))
         buffers = x.new_empty(4, x[parts[0]].numel())  # taken once: memory that is new costs more than the arithmetic
         for part in parts:
             scale, offset, low, high = (_of(value, part, x.dim()) for value in values)
-            to_scale, to_offset, to_low, to_high = (None if s is None else _of(s, part, x.dim()) for s in sums)
+            to_scale, to_offset, to_low, to_high = (None if s is None else _of(s, part, x.dim()) for s in totals)
             g, gx = grad[part], grad_x[part]
             v, z, below, above = (buffer[: g.numel()].view(g.shape) for buffer in buffers)
             if offset is None:
@@ -106,7 +116,7 @@ class _FakeQuantize(torch.autograd.Function):
             if to_scale is not None:
                 _add_product(to_scale, g, z.sub_(v.addcmul_(v, clipped, value=-1)))
             torch.addcmul(g, g, clipped, value=-1, out=gx)
-        return grad_x, *sums
+        return result, *sums
 
 
 def quantized_again(made_by: Any) -> Callable[[], Tensor] | None:
@@ -126,10 +136,39 @@ def _add_product(total: Tensor, grad: Tensor, factor: Tensor, scale: Tensor | No
         total.add_((product if scale is None else product * scale).sum_to_size(total.shape))
 
 
+def _lined_up(x: Tensor, y: Tensor, values: Sequence[Any]) -> tuple[Tensor, Tensor, list[Any]]:
+    """x, y and the values for a pass through x: where the values are single numbers, x and y in the order of memory."""
+    if not _is_lined_up(x, values):
+        return x, y, list(values)
+    return _line(x), _line(y), [None if value is None else value.reshape(()) for value in values]
+
+
+def _is_lined_up(x: Tensor, values: Sequence[Any]) -> bool:
+    return _is_dense(x) and all(value is None or value.numel() == 1 for value in values)
+
+
+def _line(x: Tensor) -> Tensor:
+    """A dense tensor as a vector, in whatever order its axes lie in memory; nothing is copied."""
+    return x.as_strided((x.numel(),), (1,))
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Whether the elements lie side by side in memory, in any order of the axes."""
+    expected = 1
+    for stride, size in sorted((s, n) for s, n in zip(x.stride(), x.shape, strict=True) if n != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
 def _parts(x: Tensor) -> Iterator[_Part]:
     """Slices of the first axes that cover x, each of about `_ELEMENTS` elements."""
-    if x.device.type != "cpu" or x.numel() <= _ELEMENTS or x.dim() < 2:
+    if x.device.type != "cpu" or x.numel() <= _ELEMENTS:
         yield (slice(None),) * x.dim()
+        return
+    if x.dim() == 1:
+        yield from ((slice(first, first + _ELEMENTS),) for first in range(0, len(x), _ELEMENTS))
         return
     sample = x.numel() // x.shape[0]
     if sample <= _ELEMENTS:

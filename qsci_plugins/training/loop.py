@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.training.interruption import Interruption
 
 __all__ = ["LoopSettings", "TrainResult", "train"]
 
@@ -91,16 +94,23 @@ def train(
     checkpoint: Path | None = None,
     *,
     parameters: Iterable[nn.Parameter] | list[dict[str, Any]] | None = None,
+    rate_at: Callable[[int], float] | None = None,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
 ) -> TrainResult:
     """Trains `model` with Adam from `checkpoint` (where it exists) up to `settings.steps`.
 
-    Ctrl-C saves the state and returns with `finished=False`; the next call goes on with the same batches, moments and
-    averages, so that it ends with the weights of a run that nobody stopped.
-    Raises UserError for a checkpoint of another network and for a loss that is not finite.
+    `rate_at` gives the rate of a 0-based step, instead of `learning_rate_at`. Started by `accelerate launch`, all
+    processes train one network, each on its part of the global batch, and the first one writes.
+    Ctrl-C or SIGTERM saves the state after the step under way and returns with `finished=False`; the next call goes on
+    with the same batches, moments, averages and random numbers, so that it ends with the weights of a run that nobody
+    stopped. Raises UserError for a checkpoint of another network and for a loss that is not finite.
     """
     started = time.perf_counter()
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu)
+    # an earlier training of this Python session may have had another precision
+    AcceleratorState._reset_state(reset_partial_state=False)
+    # a quantizer has parameters that its form does not use
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu, kwargs_handlers=[unused])
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(parameters or [p for p in model.parameters() if p.requires_grad], lr=1.0)
@@ -110,7 +120,7 @@ def train(
     average = {name: tensor.detach().clone() for name, tensor in plain.state_dict().items()}
     step = 0
     if checkpoint is not None and checkpoint.is_file():
-        step = _restore(checkpoint, plain, optimizer, average, accelerator.device)
+        step = _restore(checkpoint, plain, optimizer, average, accelerator)
 
     def save() -> None:
         if checkpoint is not None and accelerator.is_main_process:
@@ -119,31 +129,35 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "average": average,
                 "step": step,
+                "random": torch.get_rng_state(),
+                "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
             }
             save_atomically({**state, "settings": asdict(settings)}, checkpoint)
 
     model.train(not settings.keep_statistics)
     finished = True
     try:
-        while step < settings.steps:
-            rate = learning_rate_at(settings, step)
-            for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
-                group["lr"] = rate * ratio
-            batch = draw(step, accelerator.process_index, accelerator.num_processes)
-            with accelerator.autocast():
-                value, scalars = loss(model, _to(batch, accelerator.device, settings.channels_last))
-            if not torch.isfinite(value):
-                raise UserError(f"the loss became {value.item()} at step {step}; lower train.learning_rate")
-            accelerator.backward(value)
-            if settings.clip:
-                accelerator.clip_grad_norm_(model.parameters(), settings.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            _update_average(average, plain, min(settings.ema, (1 + step) / (10 + step)))
-            step += 1
-            on_step(step, {"loss": value.item(), "rate": rate, **scalars})
-            if step % settings.checkpoint_every == 0:
-                save()
+        with Interruption() as interruption:
+            while step < settings.steps and finished:
+                rate = (rate_at or _scheduled(settings))(step)
+                for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+                    group["lr"] = rate * ratio
+                batch = draw(step, accelerator.process_index, accelerator.num_processes)
+                with accelerator.autocast():
+                    value, scalars = loss(model, _to(batch, accelerator.device, settings.channels_last))
+                if not torch.isfinite(value):
+                    raise UserError(f"the loss became {value.item()} at step {step}; lower train.learning_rate")
+                accelerator.backward(value)
+                if settings.clip:
+                    accelerator.clip_grad_norm_(model.parameters(), settings.clip)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                _update_average(average, plain, min(settings.ema, (1 + step) / (10 + step)))
+                step += 1
+                on_step(step, {"loss": value.item(), "rate": rate, **scalars})
+                if step % settings.checkpoint_every == 0:
+                    save()
+                finished = step == settings.steps or not _asked(accelerator, interruption)
     except KeyboardInterrupt:
         finished = False
     save()
@@ -157,7 +171,21 @@ def train(
     )
 
 
-def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], device: Any) -> int:
+def _scheduled(settings: LoopSettings) -> Callable[[int], float]:
+    return lambda step: learning_rate_at(settings, step)
+
+
+def _asked(accelerator: Accelerator, interruption: Interruption) -> bool:
+    """Whether any process was asked to stop; all of them stop after the same step."""
+    if accelerator.num_processes == 1:
+        return interruption.requested
+    if interruption.requested:
+        accelerator.set_trigger()
+    return bool(accelerator.check_trigger())
+
+
+def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator) -> int:
+    device = accelerator.device
     try:
         state = torch.load(file, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -167,6 +195,10 @@ def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Te
             f"{file} does not continue this run ({str(error).splitlines()[0]}); remove it, or use another output folder"
         ) from error
     average.update({name: tensor.to(device) for name, tensor in state["average"].items()})
+    if "random" in state:
+        torch.set_rng_state(state["random"].cpu())
+    if accelerator.scaler is not None and state.get("scaler"):
+        accelerator.scaler.load_state_dict(state["scaler"])
     return int(state["step"])
 
 
@@ -174,7 +206,7 @@ def _to(batch: Any, device: torch.device, channels_last: bool) -> Any:
     if isinstance(batch, Tensor):
         layout = torch.channels_last if channels_last and batch.dim() == 4 else torch.preserve_format
         return batch.to(device, memory_format=layout)
-    return type(batch)(_to(item, device, channels_last) for item in batch)
+    return tuple(_to(item, device, channels_last) for item in batch)
 
 
 @torch.no_grad()

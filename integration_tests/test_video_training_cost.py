@@ -1,0 +1,50 @@
+"""What a Q-SCI training step costs beside the float network's."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from qsci_plugins.architectures.registry import load_network
+from qsci_plugins.data.clips import SnapshotClips
+from qsci_plugins.data.scenes import synthetic_scene
+from qsci_plugins.data.snapshots import random_mask
+from qsci_plugins.recipes.costing import Pairs
+from qsci_plugins.recipes.steps import backend
+from qsci_plugins.schemes.memory import quantize_again_in_backward
+from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
+from qsci_plugins.training.precision import uses_bf16
+
+PAIRS = int(os.environ.get("QSCI_COST_PAIRS", "8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", ["nncf", "brevitas"])
+def test_a_training_step_costs_at_most_1_9_of_the_float_networks(door: str) -> None:
+    """EfficientSCI-T with everything that Q-SCI adds, in the processor's best format, as the recipes train it."""
+    network = load_network("efficientsci_t", None)
+    clips = SnapshotClips([synthetic_scene(8, 80, 80)], random_mask(8, 64, 64), 64, resize=False)
+    *inputs, frames = clips.draw(0, 0, 2)
+    stock = add_shortcuts(network.module, ["fem.*", "vrm.*"])
+    scheme = make_scheme({"name": "qsci", "weight_bits": 4, "activation_bits": 4})
+    quantized = backend(door).quantize(stock, scheme, Placement(eight_bit=(SHORTCUTS,)), [tuple(inputs)], 1.0)
+
+    def step(model: torch.nn.Module, again: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16("auto")):
+            if again:
+                with quantize_again_in_backward():
+                    output = model(*inputs)
+            else:
+                output = model(*inputs)
+        (output.float() - frames).square().mean().backward()
+        model.zero_grad(set_to_none=True)
+
+    plain = network.module.train().to(memory_format=torch.channels_last_3d)
+    quantized.model.train().to(memory_format=torch.channels_last_3d)
+    measured = Pairs().measure(lambda: step(plain, False), lambda: step(quantized.model, True), PAIRS).summary()
+    print(door, measured)
+    assert measured["ratio"] <= 1.9

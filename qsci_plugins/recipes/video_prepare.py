@@ -1,0 +1,141 @@
+"""Everything that a quantization recipe for video needs, loaded and tried out before the long work begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.data.clips import SnapshotClips
+from qsci_plugins.data.snapshot_sources import SnapshotSource
+from qsci_plugins.errors import UserError
+from qsci_plugins.progress import Progress
+from qsci_plugins.recipes.reading import expand
+from qsci_plugins.recipes.video_data import ClipSource, calibration_inputs, find_scenes
+from qsci_plugins.recipes.video_schema import BUILTIN_SCENES, VideoRecipe
+from qsci_plugins.recipes.video_training import check_crops, load_video_network, phase_clips
+from qsci_plugins.schemes.placement import Placement, place
+from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import Scheme
+from qsci_plugins.schemes.shortcuts import SHORTCUTS, WithShortcut, add_shortcuts
+
+__all__ = ["VideoPrepared", "prepare_video", "resolved_video"]
+
+
+@dataclass(frozen=True)
+class VideoPrepared:
+    """A recipe whose every part was found and fits together.
+
+    `network` is `float_network` with the recipe's shortcuts; `batches` are (measurement, mask, mask_sum) to calibrate on;
+    `clips` those of every training phase.
+    """
+
+    recipe: VideoRecipe
+    float_network: Network
+    network: Network
+    scheme: Scheme
+    placement: Placement
+    batches: list[tuple[Tensor, ...]]
+    clips: list[SnapshotClips]
+    scenes: dict[str, list[SnapshotSource]]
+    #: frames in a measurement
+    frames: int
+    #: context around the tiles of the exported network
+    overlap: int
+
+
+def prepare_video(recipe: VideoRecipe, progress: Progress) -> VideoPrepared:
+    """Loads the network, the clips and the scenes, adds the shortcuts and runs the network once on a small measurement.
+
+    Raises UserError for whatever does not fit: weights, layers that `shortcuts` and `place` name, folders, masks, sizes.
+    """
+    plain = load_video_network(recipe.model, recipe.seed)
+    network = _with_shortcuts(plain, recipe)
+    scheme = make_scheme(recipe.scheme)
+    eight_bit = (*recipe.place.eight_bit, *((SHORTCUTS,) if recipe.shortcuts else ()))
+    placement = Placement(tuple(recipe.place.targets), eight_bit, tuple(recipe.place.float_))
+    place(network.module, placement)
+    _check(recipe, plain)
+    color = plain.channels == 3
+    source = ClipSource(recipe.clips, color, progress)
+    batches = calibration_inputs(source, recipe.calibrate)
+    _try_out(network, batches[0])
+    clips = [] if recipe.train is None else phase_clips(recipe.train, source)
+    scenes = find_scenes(recipe.evaluate, len(source.mask), color)
+    overlap = _overlap(recipe, plain)
+    return VideoPrepared(recipe, plain, network, scheme, placement, batches, clips, scenes, len(source.mask), overlap)
+
+
+def resolved_video(recipe: VideoRecipe) -> VideoRecipe:
+    """The same recipe with absolute paths, which means the same from any working folder."""
+    model, clips = recipe.model, recipe.clips
+    if model.weights is not None and not model.weights.startswith("builtin:"):
+        model = model.model_copy(update={"weights": _absolute(model.weights, "model.weights")})
+    folders = [one if one == BUILTIN_SCENES else _absolute(one, "clips.folders") for one in clips.folders]
+    mask = clips.mask if clips.mask == "random" else _absolute(clips.mask, "clips.mask")
+    evaluate = [
+        one if one.folder is None else one.model_copy(update={"folder": _absolute(one.folder, "evaluate.folder")})
+        for one in recipe.evaluate
+    ]
+    clips = clips.model_copy(update={"folders": folders, "mask": mask})
+    return recipe.model_copy(update={"model": model, "clips": clips, "evaluate": evaluate})
+
+
+def _absolute(path: str, key: str) -> str:
+    return str(expand(path, key).absolute())
+
+
+def _with_shortcuts(network: Network, recipe: VideoRecipe) -> Network:
+    if not recipe.shortcuts:
+        return network
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(recipe.seed)
+        module = add_shortcuts(network.module, recipe.shortcuts).eval()
+        for part in module.modules():
+            if isinstance(part, WithShortcut):
+                for parameter in part.shortcut.parameters():
+                    parameter.mul_(recipe.shortcut_start)
+    return replace(network, module=module)
+
+
+def _check(recipe: VideoRecipe, network: Network) -> None:
+    multiple = network.size_multiple
+    sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
+    for key, sides in sizes.items():
+        if any(side % multiple for side in sides):
+            raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
+    if recipe.train is None:
+        return
+    check_crops(recipe.train, network)
+    if recipe.train.gradient_checkpointing and recipe.backend == "nncf":
+        raise UserError(
+            "train.gradient_checkpointing does not see NNCF's hooks; use backend: brevitas, or leave it out"
+        )
+
+
+def _overlap(recipe: VideoRecipe, network: Network) -> int:
+    settings = recipe.export.openvino
+    if settings.overlap is not None:
+        return settings.overlap
+    limit = min(settings.tile) // 4
+    return limit if network.receptive_radius is None else min(network.receptive_radius, limit)
+
+
+@torch.no_grad()
+def _try_out(network: Network, inputs: tuple[Tensor, ...]) -> None:
+    side = -(-16 // network.size_multiple) * network.size_multiple
+    small = [one[:1, ..., :side, :side] for one in inputs]
+    try:
+        output = network.module(*small)
+    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model: {network.architecture} fails on a measurement: {reason}") from error
+    mask = small[1]
+    expected = tuple(mask.shape) if network.channels == 1 else (1, 3, *mask.shape[1:])
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"model: {network.architecture} makes {got} of a mask {tuple(mask.shape)}, not {expected}")
+    if not torch.isfinite(output).all():
+        raise UserError(f"model: {network.architecture} makes NaN or infinite frames; its weights are damaged")
