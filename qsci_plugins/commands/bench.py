@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.commands.options import add_data, positive
+from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
@@ -25,6 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--repeats", type=positive, default=20, metavar="N", help="runs per form (default: 20)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="draw milliseconds against PSNR (.png)")
     parser.set_defaults(execute=_execute)
 
 
@@ -46,8 +48,11 @@ def bench(
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
     from qsci_plugins.recipes.machine import describe_machine
+    from qsci_plugins.report.bench_picture import bench_picture
     from qsci_plugins.report.summary import bench_table
 
+    if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
+        raise UserError(f"--picture {arguments.picture}: pictures are written as .png")
     with console_progress() as progress:
         tables = bench(
             arguments.models,
@@ -57,6 +62,10 @@ def _execute(arguments: argparse.Namespace) -> int:
             threads=arguments.threads,
             progress=progress,
         )
+    if arguments.picture is not None:
+        from qsci_plugins.data.images import write_image
+
+        write_image(arguments.picture, bench_picture(tables))
     if arguments.format == "json":
         print(json.dumps({"machine": describe_machine(), "models": tables}, indent=2))
     else:

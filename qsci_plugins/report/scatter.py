@@ -70,7 +70,9 @@ def scatter(
     for point in points:
         x, y = place(point.cost, point.quality)
         draw.ellipse((x - 5, y - 5, x + 5, y + 5), fill=_ON_FRONT if point in best else _BEATEN, outline=_PAPER)
-        draw.text((x + 6, y + 5), point.label, fill=_INK, font=small, anchor="lt")
+        fits = x + 6 + small.getlength(point.label) < width
+        offset, anchor = (6, "lt") if fits else (-6, "rt")
+        draw.text((x + offset, y + 5), point.label, fill=_INK, font=small, anchor=anchor)
     return np.asarray(canvas)
 
 

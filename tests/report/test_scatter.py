@@ -35,3 +35,11 @@ def test_points_lie_where_their_numbers_say() -> None:
 def test_equal_points_can_be_drawn() -> None:
     assert scatter([Point("1", 5.0, 30.0)] * 2, "cost", "quality").std() > 0
     assert scatter([Point("1", 0.0, 0.0)], "cost", "quality", ("float", 0.0)).std() > 0
+
+
+def test_a_label_at_the_right_edge_is_written_to_the_left() -> None:
+    long = scatter([Point("a", 0, 1), Point("a label of some length", 30, 2)], "x", "y")
+    short = scatter([Point("a", 0, 1), Point("", 30, 2)], "x", "y")
+    changed = np.argwhere((long != short).any(2))[:, 1]
+    dots = np.argwhere((short == (206, 46, 46)).all(2))[:, 1]
+    assert changed.max() < dots.max()
