@@ -79,8 +79,9 @@ def find_scenes(sets: Sequence[VideoSet], frames: int, color: bool) -> dict[str,
 def _mask(settings: Clips) -> np.ndarray:
     if settings.mask == "random":
         return random_mask(settings.frames, settings.size, settings.size)
+    file = expand(settings.mask, "clips.mask")
     try:
-        return read_mask(expand(settings.mask, "clips.mask"))
+        return read_mask(file)
     except UserError as error:
         raise UserError(f"clips.mask: {error}") from None
 

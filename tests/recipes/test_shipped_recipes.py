@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from qsci_plugins import run, train
 from qsci_plugins.data import write_image
-from qsci_plugins.recipes import FloatRecipe, Recipe, ShippedRecipe, read_recipe, shipped_recipes
-from qsci_plugins.recipes.float_training import train_recipe
+from qsci_plugins.recipes import FloatRecipe, FloatVideoRecipe, Recipe, ShippedRecipe, read_recipe, shipped_recipes
+from qsci_plugins.recipes.reading import AnyRecipe
 from qsci_plugins.recipes.runner import run_recipe
 
 #: a tiny network of every architecture that a shipped recipe is about, by the first word of the recipe's file name
@@ -25,6 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
     "srresnet": {"blocks": 1, "width": 4, "bias": True, "channel_slopes": True},
     "carn": {"width": 4},
     "idn": {"width": 16, "blocks": 1, "diff": 4, "groups": 2, "kernel": 9},
+    "efficientsci": {"in_ch": 4, "units": 1, "group_num": 2},
 }
 
 #: cuts of keys that a recipe has
@@ -36,6 +38,9 @@ SMALL = {
     "train.patch": 16,
     "train.precision": "float32",
     "export.openvino.tile": [32, 32],
+    "inference": {"patch": 16, "step": 12},
+    "clips.size": 32,
+    "train.phases": [{"crop": 16, "steps": 2, "rate": 1e-3}],
 }
 
 EXPORTED = "w8a8"
@@ -62,14 +67,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def overrides(shipped: ShippedRecipe, recipe: Recipe | FloatRecipe, folder: Path) -> Iterator[str]:
+def overrides(shipped: ShippedRecipe, recipe: AnyRecipe, folder: Path) -> Iterator[str]:
     """What makes a recipe tiny, as a user would write it after --set."""
     written = recipe.model_dump(by_alias=True)
     for key, value in SMALL.items():
         section, _, name = key.partition(".")
-        if name.partition(".")[0] in (written.get(section) or {}):
+        found = written.get(section) or {}
+        if found and (not name or name.partition(".")[0] in found):
             yield f"{key}={json.dumps(value)}"
-    yield from (f"train.{name}=2" for name in written.get("train") or {} if name.endswith("steps"))
+    training = written.get("train") or {}
+    yield from (f"train.{name}=2" for name in training if name.endswith("steps"))
+    if "data" in training:
+        yield f"train.data=[{{path: {folder / 'photos'}}}]"
+    if training.get("warm_up"):
+        yield "train.warm_up=1"
+    if "clips" in written:
+        yield from ("clips.folders=builtin:scenes", "clips.mask=random")
     yield "evaluate=[]"
     architecture = Path(shipped.name).name.split("_")[0]
     if architecture == "swinir":
@@ -78,7 +91,9 @@ def overrides(shipped: ShippedRecipe, recipe: Recipe | FloatRecipe, folder: Path
     assert architecture in TINY, f"add a tiny {architecture} to TINY, so that {shipped.name} is run"
     yield from (f"model.architecture={architecture}", "model.weights=null")
     yield f"model.settings={json.dumps(TINY[architecture])}"
-    if isinstance(recipe, FloatRecipe):
+    if isinstance(recipe, FloatVideoRecipe):
+        yield "train.cpu=true"
+    elif isinstance(recipe, FloatRecipe):
         yield from (f"data=[{{path: {folder / 'photos'}}}]", "train.cpu=true")
     elif EXPORTED not in shipped.name:
         yield "export.openvino.mode=none"
@@ -87,13 +102,15 @@ def overrides(shipped: ShippedRecipe, recipe: Recipe | FloatRecipe, folder: Path
 @pytest.mark.parametrize("shipped", shipped_recipes(), ids=lambda shipped: Path(shipped.name).stem)
 def test_every_shipped_recipe_runs(shipped: ShippedRecipe, folder: Path, tmp_path: Path) -> None:
     recipe = read_recipe(shipped.file, list(overrides(shipped, read_recipe(shipped.file), folder)))
-    if isinstance(recipe, FloatRecipe):
-        output = train_recipe(recipe, tmp_path / "out")
+    if isinstance(recipe, (FloatRecipe, FloatVideoRecipe)):
+        output = train(recipe, tmp_path / "out")
         assert json.loads((output / "metrics.json").read_text())["steps"] == 2
         return
-    output = run_recipe(recipe, tmp_path / "out", latency=False)
+    output = run_recipe(recipe, tmp_path / "out", latency=False) if isinstance(recipe, Recipe) else None
+    output = output or run(recipe, tmp_path / "out")
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["scheme"]["name"] == recipe.scheme["name"]
-    low = [bits["activation"] for bits in metrics["bits"].values() if bits["activation"] < 8]
-    assert bool(low) == (recipe.scheme.get("activation_bits") != 8)
+    if "activation_bits" in recipe.scheme and isinstance(recipe, Recipe):
+        low = [bits["activation"] for bits in metrics["bits"].values() if bits["activation"] < 8]
+        assert bool(low) == (recipe.scheme["activation_bits"] != 8)
     assert (output / "model").is_dir() == (recipe.export.openvino.mode != "none")
