@@ -76,7 +76,7 @@ class VideoTraining(Section):
     #: steps in which the first phase's rate rises
     warmup: int = Field(default=0, ge=0)
     ema: float = Field(default=0.0, ge=0, lt=1)
-    #: auto: bf16 where the processor computes in it, else float32
+    #: auto: bf16 on a GPU that computes in it, else float32
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     #: largest norm of the gradient; 0: any
     clip: float = Field(default=0.0, ge=0)

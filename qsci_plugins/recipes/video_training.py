@@ -25,7 +25,6 @@ from qsci_plugins.recipes.video_data import ClipSource, find_scenes
 from qsci_plugins.recipes.video_measure import float_video_form, measure_video
 from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoSet, VideoTraining
 from qsci_plugins.training.loop import TrainResult
-from qsci_plugins.training.precision import uses_bf16
 from qsci_plugins.training.recomputation import recompute_in_backward
 from qsci_plugins.training.snapshots import Phase, SnapshotTraining, train_on_snapshots
 
@@ -162,8 +161,9 @@ def train_snapshots(
 
 def _precision(settings: VideoTraining) -> str:
     if settings.precision == "auto":
+        # not on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
         on_gpu = torch.cuda.is_available() and not settings.cpu
-        return "bf16" if (torch.cuda.is_bf16_supported() if on_gpu else uses_bf16("auto")) else "no"
+        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
     return {"float32": "no"}.get(settings.precision, settings.precision)
 
 
