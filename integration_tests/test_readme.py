@@ -17,6 +17,7 @@ from qsci_plugins.cli import main
 from qsci_plugins.recipes.library import find_recipe
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import FloatRecipe, Recipe
+from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 NNCF = "In your NNCF pipeline"
@@ -85,7 +86,8 @@ def test_commands_are_understood_and_name_recipes_that_exist(
     )
     assert main(words) == 0
     (arguments,) = understood
-    kinds = {"run": Recipe, "train": FloatRecipe, "validate": (Recipe, FloatRecipe)}
+    run, train = (Recipe, VideoRecipe), (FloatRecipe, FloatVideoRecipe)
+    kinds = {"run": run, "train": train, "validate": (*run, *train)}
     if arguments.command in kinds:
         for name in arguments.files if arguments.command == "validate" else [arguments.recipe]:
             recipe = read_recipe(find_recipe(name), getattr(arguments, "overrides", []))
