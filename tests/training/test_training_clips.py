@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -85,6 +87,15 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(clips: list[Snap
     assert all(torch.equal(rest.weights[name], whole[name]) for name in whole)
 
 
+def test_signals_in_a_process_of_their_own() -> None:
+    """In this one, libraries that other tests have loaded change how signals arrive."""
+    told = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-m", "alone", __file__], capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stdout
+
+
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_after_a_whole_step(number: signal.Signals, clips: list[SnapshotClips], tmp_path: Path) -> None:
     """It may come anywhere: here in the middle of the fourth forward pass."""
@@ -106,6 +117,7 @@ def test_a_signal_stops_after_a_whole_step(number: signal.Signals, clips: list[S
     assert all(torch.equal(rest.weights[name], whole[name]) for name in whole)
 
 
+@pytest.mark.alone
 def test_a_second_signal_does_not_wait() -> None:
     with Interruption() as interruption:
         os.kill(os.getpid(), signal.SIGINT)
