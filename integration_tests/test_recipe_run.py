@@ -171,7 +171,12 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
 def test_ctrl_c_in_the_terminal(recipe: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "qsci_plugins", "run", str(recipe), "-o", str(tmp_path / "out")]
     command += ["--set", "train.steps=1000000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # a shell that starts the tests in the background has them ignore Ctrl-C, and their children too
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     state = tmp_path / "out.partial" / "finetune.state"
     deadline = time.monotonic() + 120
     while not state.is_file() and time.monotonic() < deadline:
