@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["peak_memory"]
+__all__ = ["held_mebibytes", "peak_memory"]
 
 _STATUS = Path("/proc/self/status")
 
@@ -44,8 +44,13 @@ def _run(case: dict[str, Any]) -> float:
     run = runner(compiled, tuple(case["tile"]))
     for _ in range(2):
         run()
-    peak = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(peak.split()[1]) / 1024
+    return held_mebibytes("VmHWM")
+
+
+def held_mebibytes(field: str) -> float:
+    """MiB of this process's memory, as a field of Linux' /proc/self/status has it: VmRSS now, VmHWM at most."""
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(f"{field}:"))
+    return int(line.split()[1]) / 1024
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from qsci_plugins.openvino.manifest import MANIFEST, Manifest, load_manifest
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.contenders import Contender, exported_contenders, plain_contenders
-from qsci_plugins.recipes.latency import usable_threads
+from qsci_plugins.recipes.latency import latency_row, usable_threads
 from qsci_plugins.recipes.outputs import RECIPE_FILE
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
@@ -93,14 +93,9 @@ def _timed(
             memory = None
             if one.graph is not None:
                 memory = peak_memory(one.graph, one.weights, manifest.tile, precision=one.precision, threads=threads)
-            latency = latencies[one.name]
             rows.append(
                 {
-                    "name": one.name,
-                    "title": one.title,
-                    "median_ms": round(latency.median_ms, 2),
-                    "fast_ms": round(latency.fast_ms, 2),
-                    "slowest_ms": round(latency.slowest_ms, 2),
+                    **latency_row(one.name, one.title, latencies[one.name]),
                     "tiles_per_second": None if one.name not in rates else round(rates[one.name], 2),
                     "peak_mib": None if memory is None else round(memory, 1),
                     "file_bytes": one.file_bytes,

@@ -11,11 +11,11 @@ import openvino
 from torch import Tensor
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.openvino.latency import has_bf16, measure, open_graph
+from qsci_plugins.openvino.latency import Latency, has_bf16, measure, open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.recipes.baselines import default_int8_graph, float_graph
 
-__all__ = ["TITLES", "compile_forms", "compile_ours", "measured_latency", "usable_threads"]
+__all__ = ["TITLES", "compile_forms", "compile_ours", "latency_row", "measured_latency", "usable_threads"]
 
 #: the rows of a latency table by name, in their order
 TITLES = {"fp32": "OpenVINO fp32", "bf16": "OpenVINO bf16", "nncf_int8": "NNCF default INT8", "ours": "ours"}
@@ -50,13 +50,15 @@ def measured_latency(
     compiled: Mapping[str, openvino.CompiledModel], tile: tuple[int, int], repeats: int
 ) -> list[dict[str, Any]]:
     """One row per compiled model: its name, title and milliseconds per tile."""
-    return [
-        {
-            "name": name,
-            "title": TITLES[name],
-            "median_ms": round(one.median_ms, 2),
-            "fast_ms": round(one.fast_ms, 2),
-            "slowest_ms": round(one.slowest_ms, 2),
-        }
-        for name, one in measure(compiled, tile, repeats).items()
-    ]
+    return [latency_row(name, TITLES[name], one) for name, one in measure(compiled, tile, repeats).items()]
+
+
+def latency_row(name: str, title: str, latency: Latency) -> dict[str, Any]:
+    """A row of a latency table."""
+    return {
+        "name": name,
+        "title": title,
+        "median_ms": round(latency.median_ms, 2),
+        "fast_ms": round(latency.fast_ms, 2),
+        "slowest_ms": round(latency.slowest_ms, 2),
+    }

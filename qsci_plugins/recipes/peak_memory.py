@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.openvino.footprint import held_mebibytes
+
 __all__ = ["measure_memory"]
 
 _STEPS = 4
@@ -68,21 +70,14 @@ def _measured(case: dict[str, Any]) -> dict[str, float]:
     network = quantized_reference(model, case["scheme"], case["backend"], case["form"])
     with suppress(OSError):  # forgets the peak so far
         Path("/proc/self/clear_refs").write_text("5")
-    before = _mebibytes("VmRSS")
+    before = held_mebibytes("VmRSS")
     if case["quantized"]:
         finetune(network, model, patches, FinetuneSettings(steps=_STEPS, batch=batch))
     else:
         for _ in range(_STEPS):
             training_step(model.train(), patches)
-    peak = _mebibytes("VmHWM")
+    peak = held_mebibytes("VmHWM")
     return {"added": peak - before, "peak": peak}
-
-
-def _mebibytes(field: str) -> float:
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"{_STATUS} has no {field}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from qsci_plugins.recipes.training_schema import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training
 
@@ -30,6 +30,16 @@ BUILTIN_PHOTOS = "builtin:photos"
 #: a list that may be written as its only item
 _Listed = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 Strings = Annotated[list[str], _Listed]
+
+
+def _two_sides(tile: list[int]) -> list[int]:
+    if len(tile) != 2 or not all(16 <= side <= 4096 for side in tile):
+        raise ValueError("should be [height, width], each 16 to 4096")
+    return tile
+
+
+#: height and width of a tile
+Tile = Annotated[list[int], AfterValidator(_two_sides)]
 
 
 class Model(Section):
@@ -122,18 +132,11 @@ class OpenVINOExport(Section):
 
     mode: Literal["routed", "static", "dynamic", "none"] = "routed"
     #: height and width of the tiles that images of any size are cut into, low-resolution pixels
-    tile: list[int] = Field(default=[180, 320])
+    tile: Tile = Field(default=[180, 320])
     #: of a network that reconstructs video: how many a measurement holds
     frames: int = Field(default=8, ge=1, le=256)
     #: context around a tile in low-resolution pixels; absent: the receptive radius, at most a quarter of the tile
     overlap: int | None = Field(default=None, ge=0)
-
-    @field_validator("tile")
-    @classmethod
-    def _two(cls, tile: list[int]) -> list[int]:
-        if len(tile) != 2 or not all(16 <= side <= 4096 for side in tile):
-            raise ValueError("should be [height, width], each 16 to 4096")
-        return tile
 
 
 class Export(Section):

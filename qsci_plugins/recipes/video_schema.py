@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from qsci_plugins.recipes.schema import Model, Place, Section, Strings
+from qsci_plugins.recipes.schema import Model, Place, Section, Strings, Tile
 
 __all__ = [
     "BUILTIN_SCENES",
@@ -122,16 +122,9 @@ class VideoOpenVINO(Section):
 
     mode: Literal["static", "routed", "none"] = "static"
     #: height and width of the tiles that measurements of any size are cut into
-    tile: list[int] = Field(default=[256, 256])
+    tile: Tile = Field(default=[256, 256])
     #: context around a tile; absent: the receptive radius, at most a quarter of the tile
     overlap: int | None = Field(default=None, ge=0)
-
-    @field_validator("tile")
-    @classmethod
-    def _two(cls, tile: list[int]) -> list[int]:
-        if len(tile) != 2 or not all(16 <= side <= 4096 for side in tile):
-            raise ValueError("should be [height, width], each 16 to 4096")
-        return tile
 
 
 class VideoExport(Section):
