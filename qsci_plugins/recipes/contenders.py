@@ -120,7 +120,7 @@ def _static(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) 
 
 def _static_network(prepared: Prepared, door: str) -> QuantizedNetwork:
     """W8A8 at the recipe's placement: nothing adapts, and no weight is reconstructed."""
-    static = {"image_mapping": False, "layer_mapping": False, "reconstruct_weights": False}
+    static = {"image_mapping": False, "layer_mapping": False, "reconstruct_weights": False, "bias_correction": False}
     scheme = make_scheme({"name": "adabm", "weight_bits": 8, "activation_bits": 8, **static})
     network = prepared.network
     with quiet():

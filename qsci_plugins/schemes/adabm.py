@@ -52,6 +52,10 @@ class AdaBMConfig(SchemeConfig):
     mean_bits: float | None = Field(None, ge=1, le=8)
     #: integer form: round weights so that their errors cancel on calibration images
     reconstruct_weights: bool = True
+    #: integer form: biases take up the mean error of the rounded weights on calibration images
+    bias_correction: bool = True
+    #: integer form: a weight step for each output channel, instead of one for the tensor
+    channel_weights: bool = True
     #: switch either mapping off: without the image part the bits are static, a mixed precision per layer
     image_mapping: bool = True
     layer_mapping: bool = True
@@ -85,7 +89,7 @@ class AdaBM(Scheme):
             activation = ImageGridActivation(int(module.in_channels), clipping=clipping)  # type: ignore[arg-type]
         else:
             activation = RangeActivation(self._bit_width(adaptive), integer=True, clipping=clipping)
-        return LayerQuantizers(activation, ChannelWeight(weight, weight_bits), counted=adaptive)
+        return LayerQuantizers(activation, ChannelWeight(weight, weight_bits, per_channel=config.channel_weights), counted=adaptive)
 
     def _bit_width(self, adaptive: bool) -> BitWidth:
         if not adaptive:
@@ -132,9 +136,15 @@ class AdaBM(Scheme):
                 activation.lower.copy_(lower)
                 activation.upper.copy_(upper)
         refine_pass(network, inputs)
-        if config.reconstruct_weights:
+        if config.reconstruct_weights or config.bias_correction:
             more = tuple(tensor[: 2 * _IMAGES] for tensor in inputs)
-            reconstruct_weights(network.model, network.layers, lambda: network.model(*more))
+            reconstruct_weights(
+                network.model,
+                network.layers,
+                lambda: network.model(*more),
+                rounding=config.reconstruct_weights,
+                bias=config.bias_correction,
+            )
 
 
 def _mapped(layers: Mapping[str, LayerQuantizers]) -> list[tuple[RangeActivation, MappedBitWidth]]:

@@ -24,13 +24,20 @@ class _Captured(Exception):  # noqa: N818 (it ends a forward early and is no err
 
 @torch.no_grad()
 def reconstruct_weights(
-    model: nn.Module, layers: Mapping[str, LayerQuantizers], run: Callable[[], Any], damping: float = 0.01
+    model: nn.Module,
+    layers: Mapping[str, LayerQuantizers],
+    run: Callable[[], Any],
+    *,
+    rounding: bool = True,
+    bias: bool = True,
+    damping: float = 0.01,
 ) -> list[str]:
     """Replaces weight and bias of each quantized layer, in order, by ones on the integer grid with less output error.
 
     `run()` is one forward of the quantized model over calibration inputs. For a layer with quantized inputs X, weights
     change one column after the other, the error of each spread over those still to come (GPTQ, Frantar et al., ICLR 2023,
-    arXiv 2210.17323, with H = X^T X around the mean of X); the bias then takes up what is left of the mean.
+    arXiv 2210.17323, with H = X^T X around the mean of X); without `rounding` each goes to its nearest level. With `bias`
+    the bias takes up what is left of the mean output.
     Layers with grouped channels or an unusual padding, and those whose weights are not `ChannelWeight`, keep their rounding.
     Returns the names of the layers that changed.
     """
@@ -47,12 +54,16 @@ def reconstruct_weights(
         p = weight.qparams(module.weight)  # type: ignore[arg-type]
         mean = columns.mean(0)
         centred = columns - mean
-        hessian = (centred.T @ centred).double()
-        rounded = _round_columns(flat.double(), hessian, p.scale.reshape(-1, 1).double(), float(p.high), damping)
+        step, bound = p.scale.reshape(-1, 1).double(), float(p.high)
+        if rounding:
+            rounded = _round_columns(flat.double(), (centred.T @ centred).double(), step, bound, damping)
+        else:
+            rounded = (flat.double() / step).round().clamp(-bound, bound) * step
         rounded = rounded.to(flat.dtype)
-        if module.bias is not None:
+        if bias and module.bias is not None:
             module.bias += ((flat - rounded) @ mean).reshape(module.bias.shape)  # type: ignore[operator]
-        module.weight.copy_(rounded.reshape(module.weight.shape))  # type: ignore[operator, union-attr]
+        if rounding:
+            module.weight.copy_(rounded.reshape(module.weight.shape))  # type: ignore[operator, union-attr]
         changed.append(name)
     return changed
 

@@ -53,15 +53,15 @@ class TensorWeight(Quantizer):
 
 
 class ChannelWeight(Quantizer):
-    """Integer weights -n..n with n = 2^(bits-1) - 1 and one learned step per output channel (axis 0).
+    """Integer weights -n..n with n = 2^(bits-1) - 1 and one learned step per output channel (axis 0), or one for all.
 
     The steps start at the least squared error of every channel (candidates max|w|/n * (1 - k/100), k = 0..79).
     """
 
-    def __init__(self, weight: Tensor, bits: int) -> None:
+    def __init__(self, weight: Tensor, bits: int, per_channel: bool = True) -> None:
         super().__init__()
         self.bits = bits
-        rows = weight.detach().flatten(1)
+        rows = weight.detach().flatten(1) if per_channel else weight.detach().reshape(1, -1)
         bound = float(2 ** (bits - 1) - 1)
         full = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / bound
         best_error = torch.full_like(full, float("inf"))

@@ -89,6 +89,18 @@ def test_a_layer_of_any_kind_equals_its_fake_quantized_form(name: str, levels: t
         assert (run(lowered, x)[0] - expected).abs().max() < 1e-4
 
 
+@torch.no_grad()
+def test_one_weight_step_may_serve_all_channels() -> None:
+    layer, x = layer_case("conv")
+    stock, network = one_layer(layer, Levels(0.1, -8, 7))
+    network.layers["0"].weight = network.model[0].weighting = ChannelWeight(layer.weight, 4, per_channel=False)
+    expected = network.model(x)
+    actual, compiled = run(lower(stock, network), x)
+    assert network.layers["0"].weight.step.numel() == 1
+    assert (actual - expected).abs().max() < 1e-4
+    assert all(integer_layers(compiled).values())
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @torch.no_grad()
 def test_levels_beyond_int8_are_split_exactly(name: str) -> None:
