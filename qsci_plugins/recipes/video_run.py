@@ -29,6 +29,7 @@ from qsci_plugins.recipes.video_prepare import VideoPrepared, prepare_video, res
 from qsci_plugins.recipes.video_schema import VideoRecipe
 from qsci_plugins.recipes.video_training import limits, train_snapshots
 from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.shortcuts import widen_shortcuts
 from qsci_plugins.training.relative_rates import relative_groups
 
 __all__ = ["VideoRunResult", "run_video_recipe"]
@@ -95,6 +96,7 @@ def _train(
         progress.note("training: done before the interruption")
         return
     if recipe.train is not None:
+        widen_shortcuts(quantized, 1 / recipe.shortcut_start)
         groups = relative_groups(quantized, recipe.train.quantizer_rate)
         with journal.timed("training"):
             result = train_snapshots(

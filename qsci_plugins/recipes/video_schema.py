@@ -152,7 +152,7 @@ class VideoRecipe(Section):
     backend: Literal["nncf", "brevitas"] = "nncf"
     #: convolutions that get an 8-bit branch beside them: Q-SCI's feature extraction (fem.*) and reconstruction (vrm.*)
     shortcuts: Strings = Field(default=[])
-    #: factor of the branches' first (random) weights
+    #: factor of the branches' first (random) weights; their quantizers keep the range of whole ones, to grow into
     shortcut_start: float = Field(default=1.0, gt=0)
     #: a scheme's name and settings; `schemes.make_scheme` knows which
     scheme: dict[str, Any]

@@ -89,7 +89,9 @@ class AdaBM(Scheme):
             activation = ImageGridActivation(int(module.in_channels), clipping=clipping)  # type: ignore[arg-type]
         else:
             activation = RangeActivation(self._bit_width(adaptive), integer=True, clipping=clipping)
-        return LayerQuantizers(activation, ChannelWeight(weight, weight_bits, per_channel=config.channel_weights), counted=adaptive)
+        return LayerQuantizers(
+            activation, ChannelWeight(weight, weight_bits, per_channel=config.channel_weights), counted=adaptive
+        )
 
     def _bit_width(self, adaptive: bool) -> BitWidth:
         if not adaptive:

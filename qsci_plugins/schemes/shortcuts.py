@@ -7,12 +7,15 @@ import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.lsq import LearnedStepWeight
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["SHORTCUTS", "WithShortcut", "add_shortcuts"]
+__all__ = ["SHORTCUTS", "WithShortcut", "add_shortcuts", "widen_shortcuts"]
 
 #: what to give as `Placement.eight_bit`, so that the branches get 8 bits
 SHORTCUTS = "*.shortcut"
@@ -75,6 +78,18 @@ def add_shortcuts(model: nn.Module, layers: Sequence[str]) -> nn.Module:
         if any(fnmatchcase(name, pattern) for pattern in layers):
             _replace(model, name)
     return model
+
+
+@torch.no_grad()
+def widen_shortcuts(network: QuantizedNetwork, factor: float) -> None:
+    """Multiplies the learned weight steps of all shortcuts.
+
+    Shortcuts that start small have to grow in training; a step fitted to their first weights would clip them long before
+    it is learned. At 8 bits a step that is ten times too large still costs next to nothing.
+    """
+    for name, quantizers in network.layers.items():
+        if fnmatchcase(name, SHORTCUTS) and isinstance(quantizers.weight, LearnedStepWeight):
+            quantizers.weight.step *= factor
 
 
 def _replace(model: nn.Module, name: str) -> None:

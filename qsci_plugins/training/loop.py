@@ -115,8 +115,8 @@ def train(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(parameters or [p for p in model.parameters() if p.requires_grad], lr=1.0)
     ratios = [group["lr"] for group in optimizer.param_groups]
+    plain, forward = model, vars(model).get("forward")
     model, optimizer = accelerator.prepare(model, optimizer)
-    plain = accelerator.unwrap_model(model)
     average = {name: tensor.detach().clone() for name, tensor in plain.state_dict().items()}
     step = 0
     if checkpoint is not None and checkpoint.is_file():
@@ -160,6 +160,8 @@ def train(
                 finished = step == settings.steps or not _asked(accelerator, interruption)
     except KeyboardInterrupt:
         finished = False
+    finally:
+        _restore_forward(plain, forward)
     save()
     accelerator.wait_for_everyone()
     weights = average if settings.ema else plain.state_dict()
@@ -169,6 +171,14 @@ def train(
         time.perf_counter() - started,
         finished,
     )
+
+
+def _restore_forward(model: nn.Module, forward: Any) -> None:
+    """Removes the forward that Accelerate leaves behind, which computes in the precision of the training."""
+    vars(model).pop("_original_forward", None)
+    vars(model).pop("forward", None)
+    if forward is not None:
+        vars(model)["forward"] = forward
 
 
 def _scheduled(settings: LoopSettings) -> Callable[[int], float]:

@@ -9,7 +9,7 @@ from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.shortcuts import SHORTCUTS, WithShortcut, add_shortcuts
+from qsci_plugins.schemes.shortcuts import SHORTCUTS, WithShortcut, add_shortcuts, widen_shortcuts
 
 
 def network() -> nn.Sequential:
@@ -69,6 +69,22 @@ def test_shortcuts_get_eight_bits() -> None:
     assert bits["fem.4.shortcut"] == bits["vrm.4.shortcut"] == 8
     assert bits["fem.4.layer"] == bits["up_conv"] == 4
     assert quantized.model.train()(*inputs).shape == (1, 2, 8, 8)
+
+
+def test_shortcuts_have_room_to_grow() -> None:
+    torch.manual_seed(0)
+    model = add_shortcuts(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1)), ["0"]).eval()
+    with torch.no_grad():
+        model[0].shortcut.weight *= 0.1
+    x = torch.rand(2, 4, 8, 8)
+    scheme = make_scheme({"name": "qsci", "attention": ()})
+    quantized = apply_plain(model, scheme, Placement(eight_bit=(SHORTCUTS,)), x, 1.0)
+    shortcut, layer = quantized.layers["0.shortcut"].weight, quantized.layers["0.layer"].weight
+    before, grown = layer.step.clone(), 8 * model[0].shortcut.weight
+    assert (shortcut(grown) - grown).abs().max() > 0.5 * grown.abs().max()
+    widen_shortcuts(quantized, 10)
+    assert (shortcut(grown) - grown).abs().max() < 0.01 * grown.abs().max()
+    assert torch.equal(layer.step, before)
 
 
 def test_a_pattern_that_matches_nothing_and_a_stride_in_time() -> None:

@@ -75,6 +75,16 @@ def test_a_hard_kill_goes_back_to_the_last_checkpoint(pairs: PatchPairs, tmp_pat
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
+def test_a_network_trained_in_bf16_computes_in_float_afterwards(pairs: PatchPairs) -> None:
+    settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", cpu=True)
+    network, other = _network(), _network(1)
+    result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
+    for one in (network, other):
+        one.load_state_dict(result.weights)
+    x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    assert (network(x) - other(x)).abs().max() < 1e-6
+
+
 def test_another_networks_checkpoint_is_refused(pairs: PatchPairs, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
     train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
