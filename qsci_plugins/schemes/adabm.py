@@ -50,7 +50,8 @@ class AdaBMConfig(SchemeConfig):
     #: integer form: mean over layers of the bits of an average image; layer factors are then chosen by what they cost the
     #: output, instead of by percentiles
     mean_bits: float | None = Field(None, ge=1, le=8)
-    #: integer form: round weights so that their errors cancel on calibration images
+    #: integer form: round weights so that their errors cancel on calibration images. Better off where fine-tuning follows:
+    #: from weights that lie on the grid already, it does not find as good ones
     reconstruct_weights: bool = True
     #: integer form: biases take up the mean error of the rounded weights on calibration images
     bias_correction: bool = True
