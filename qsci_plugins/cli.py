@@ -23,6 +23,7 @@ from qsci_plugins.commands import (
     validate,
 )
 from qsci_plugins.errors import UserError
+from qsci_plugins.telemetry import switch_off_telemetry
 
 __all__ = ["main"]
 
@@ -41,6 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    switch_off_telemetry()  # a command writes nothing outside its output
     parser = _Parser(prog="qsci", description=_SUMMARY, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"qsci {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -17,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.safe_load import first_line, load_without_code
 
 __all__ = ["builtin_weights", "read_checkpoint"]
 
@@ -74,43 +73,14 @@ def _read_file(path: Path) -> Any:
         raise UserError(f"{path} is a folder; model.weights needs a checkpoint file (.pth, .pt, .safetensors)")
     if not path.is_file():
         raise UserError(f"there is no weights file {path}{_nearest_file(path)}")
+    if path.suffix != ".safetensors":
+        return load_without_code(path)
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():  # of what becomes an error below
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+        return load_file(path)
     except PermissionError as error:
         raise UserError(f"{path} cannot be read: permission denied") from error
-    except pickle.UnpicklingError as error:
-        raise _refusal(path, error) from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-    ) as error:
-        if "TorchScript" in str(error):
-            raise UserError(
-                f"{path} is a TorchScript program, which is code; give its weights: "
-                "torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
-            ) from error
-        raise UserError(f"{path} is not a checkpoint, or a damaged one: {_first_line(error)}") from error
-
-
-def _refusal(path: Path, error: Exception) -> UserError:
-    code = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if code is None and not re.search(r"Unsupported (class|global)|unrecognized function|Can only", str(error)):
-        return UserError(f"{path} is not a checkpoint, or a damaged one: {_first_line(error)}")
-    what = f" ({code.group(1)})" if code else ""
-    return UserError(
-        f"{path} is refused: it holds Python code{what} that would run when it is loaded. "
-        "Save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
-    )
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a checkpoint, or a damaged one: {first_line(error)}") from error
 
 
 def _nearest_file(path: Path) -> str:
@@ -119,11 +89,6 @@ def _nearest_file(path: Path) -> str:
     names = [file.name for file in path.parent.iterdir() if file.is_file()]
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"; nearest: {path.with_name(near[0])}" if near else ""
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _unwrap(content: Any, weights: str) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +20,7 @@ from qsci_plugins.brevitas.layers import layer_class
 from qsci_plugins.brevitas.network import attach_scheme
 from qsci_plugins.brevitas.quantizers import SchemeActQuant, SchemeWeightQuant
 from qsci_plugins.errors import UserError
+from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.plan import LayerQuantizers, Plan, attach_block
@@ -208,10 +208,7 @@ def _rebuilt(description: Mapping[str, Any] | None) -> Quantizer | None:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
+    content = load_without_code(file)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise UserError(f"{file} was not written by qsci_plugins.brevitas.backend.save")
     return content

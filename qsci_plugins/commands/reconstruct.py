@@ -79,6 +79,8 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--architecture", metavar="NAME", help="of a checkpoint whose tensors do not tell it")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--streams", type=positive, metavar="N", help="tiles at once (default: OpenVINO's choice)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.set_defaults(execute=_execute)
 
@@ -95,6 +97,8 @@ def reconstruct(
     runtime: Runtime = "auto",
     architecture: str | None = None,
     threads: int | None = None,
+    streams: int | None = None,
+    cache_dir: str | Path | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> list[Reconstruction]:
@@ -102,7 +106,8 @@ def reconstruct(
 
     `model` is a run's output, a model folder, a checkpoint or builtin:NAME; `inputs` are `data.snapshot_sources`; `mask` a
     .mat file or (T,H,W) of 0..1. Into the folder `output` go, for a scene NAME, NAME/00001.png and on, or NAME.mp4, NAME.gif
-    or NAME.mat, and scores.json. Raises UserError for whatever does not fit together, and where files exist (without
+    or NAME.mat, and scores.json. `threads`, and for an exported network `streams` and `cache_dir`, are
+    `openvino.device_settings`'. Raises UserError for whatever does not fit together, and where files exist (without
     `force`).
     """
     progress = progress or Progress()
@@ -113,7 +118,7 @@ def reconstruct(
     output = Path(output)
     paths = source_paths(inputs)
     targets = _targets(paths, output, format, force)
-    network = open_network(model, runtime, architecture, threads)
+    network = open_network(model, runtime, architecture, threads, streams, cache_dir)
     shared = read_mask(mask) if isinstance(mask, (str, Path)) else mask
     done: list[Reconstruction] = []
     ready: tuple[np.ndarray, MaskedNetwork] | None = None
@@ -210,6 +215,8 @@ def _execute(arguments: argparse.Namespace) -> int:
             runtime=arguments.runtime,
             architecture=arguments.architecture,
             threads=arguments.threads,
+            streams=arguments.streams,
+            cache_dir=arguments.cache,
             force=arguments.force,
             progress=progress,
         )

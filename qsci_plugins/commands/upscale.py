@@ -39,6 +39,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", type=frame_size, metavar="WxH", help="width and height of raw rgb24 frames on stdin")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time")
     parser.set_defaults(execute=_execute)
 
 
@@ -49,6 +50,7 @@ def upscale(
     *,
     force: bool = False,
     threads: int | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
     on_error: Callable[[UserError], None] | None = None,
 ) -> list[Path]:
@@ -56,7 +58,7 @@ def upscale(
 
     `model` is a run's output folder or the model folder in it. `output` is a file for a single image, else a folder,
     where every image keeps its name. Transparency is kept; what is no image in a folder is noted and skipped. Memory
-    does not grow with the image but for the image itself and its result.
+    does not grow with the image but for the image itself and its result. `cache_dir` keeps compiled graphs for the next time.
     Raises UserError where names clash or files exist (without `force`), before any work; then for the first image that
     cannot be read or written, or hands it to `on_error` and goes on with the next one.
     """
@@ -67,7 +69,7 @@ def upscale(
     _check(files, targets, force)
     from qsci_plugins.openvino.runtime import Upscaler
 
-    upscaler = Upscaler(folder, threads=threads, precision="auto")
+    upscaler = Upscaler(folder, threads=threads, precision="auto", cache_dir=cache_dir)
     written = []
     with progress.stage("upscaling", len(files)) as advance:
         for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):
@@ -147,7 +149,12 @@ def _execute(arguments: argparse.Namespace) -> int:
             )
         with console_progress() as progress:
             upscale_raw(
-                arguments.model, *standard_streams(), arguments.size, threads=arguments.threads, progress=progress
+                arguments.model,
+                *standard_streams(),
+                arguments.size,
+                threads=arguments.threads,
+                cache_dir=arguments.cache,
+                progress=progress,
             )
         return 0
     if any(file.suffix.lower() in VIDEO_FORMATS and file.is_file() for file in inputs):
@@ -161,6 +168,7 @@ def _execute(arguments: argparse.Namespace) -> int:
                     output / inputs[0].with_suffix(".mp4").name if output.is_dir() else output,
                     force=arguments.force,
                     threads=arguments.threads,
+                    cache_dir=arguments.cache,
                     progress=progress,
                 )
             )
@@ -173,6 +181,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             arguments.output,
             force=arguments.force,
             threads=arguments.threads,
+            cache_dir=arguments.cache,
             progress=progress,
             on_error=failures.append,
         ):

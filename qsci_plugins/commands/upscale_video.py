@@ -22,9 +22,12 @@ def upscale_video(
     *,
     force: bool = False,
     threads: int | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Enlarges every frame of a video file and keeps its frame rate and audio; memory does not grow with its length.
+
+    `cache_dir` keeps compiled graphs for the next time.
 
     Raises UserError for a clip that cannot be read, an output that exists (without `force`) and one that no video format
     has the suffix of.
@@ -37,7 +40,7 @@ def upscale_video(
         raise UserError(f"{output} exists; name another output, or replace it with --force")
     if output.exists() and output.samefile(clip):
         raise UserError(f"{output} is the clip to enlarge; name another output")
-    upscaler = _upscaler(model, threads)
+    upscaler = _upscaler(model, threads, cache_dir)
     reader = VideoReader(clip)
     try:
         with VideoWriter(output, reader.rate, reader.audio) as writer:
@@ -64,6 +67,7 @@ def upscale_raw(
     size: tuple[int, int],
     *,
     threads: int | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Raw 8-bit RGB frames of `size` (width, height) from `source` to `target`, enlarged; returns how many there were.
@@ -72,7 +76,7 @@ def upscale_raw(
     """
     from qsci_plugins.data.video import raw_frames
 
-    upscaler = _upscaler(model, threads)
+    upscaler = _upscaler(model, threads, cache_dir)
     count = 0
     with (progress or Progress()).stage("upscaling", 1) as advance:
         for frame in raw_frames(source, *size):
@@ -96,8 +100,8 @@ def _write_strips(target: BinaryIO, strips: Iterable[Any]) -> None:
     target.flush()
 
 
-def _upscaler(model: str | Path, threads: int | None) -> Any:
+def _upscaler(model: str | Path, threads: int | None, cache_dir: str | Path | None) -> Any:
     from qsci_plugins.commands.upscale import model_folder
     from qsci_plugins.openvino.runtime import Upscaler
 
-    return Upscaler(model_folder(Path(model)), threads=threads, precision="auto")
+    return Upscaler(model_folder(Path(model)), threads=threads, precision="auto", cache_dir=cache_dir)

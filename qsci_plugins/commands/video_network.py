@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -34,8 +34,17 @@ class VideoNetwork(Protocol):
         ...
 
 
-def open_network(model: str | Path, runtime: Runtime, architecture: str | None, threads: int | None) -> VideoNetwork:
+def open_network(
+    model: str | Path,
+    runtime: Runtime,
+    architecture: str | None,
+    threads: int | None,
+    streams: int | None = None,
+    cache_dir: Path | str | None = None,
+) -> VideoNetwork:
     """The exported network of a run or model folder, else (or for the runtime "torch") the one in torch.
+
+    `streams` and `cache_dir` are for the former.
 
     Raises UserError for what holds no network that reconstructs video.
     """
@@ -45,25 +54,25 @@ def open_network(model: str | Path, runtime: Runtime, architecture: str | None, 
             f"{model} holds no exported network; export it with `qsci run`, or leave out --runtime openvino"
         )
     if folder is not None and runtime != "torch":
-        return _Exported(folder, threads)
+        return _Exported(folder, {"threads": threads, "streams": streams, "cache_dir": cache_dir})
     return _InTorch(model, architecture, threads)
 
 
 class _Exported:
-    def __init__(self, folder: Path, threads: int | None) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         from qsci_plugins.openvino.manifest import load_manifest
 
         manifest = load_manifest(folder)
         self.frames: int | None = manifest.frames
         self.color = manifest.channels == 3
-        self._folder, self._threads = folder, threads
+        self._folder, self._settings = folder, settings
         if manifest.task != "sci":
             raise UserError(f"{folder} holds a network that enlarges images; give it to `qsci upscale`")
 
     def behind(self, mask: np.ndarray) -> MaskedNetwork:
         from qsci_plugins.openvino.reconstructor import Reconstructor
 
-        return Reconstructor(self._folder, mask, threads=self._threads, precision="auto")
+        return Reconstructor(self._folder, mask, precision="auto", **self._settings)
 
 
 class _InTorch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -20,6 +21,9 @@ __all__ = ["FORMATS", "FrameWriter", "frame_writer", "to_levels"]
 
 #: written while frames come, in constant memory: png and mp4; kept until the end: gif (8 bits) and mat (float32)
 FORMATS = ("png", "mp4", "gif", "mat")
+
+#: what a frame of a PNG sequence is called; other pictures in its folder are somebody else's
+_FRAME_NAME = re.compile(r"\d{5,}\.png")
 
 
 def to_levels(frames: np.ndarray) -> np.ndarray:
@@ -84,8 +88,8 @@ class _Pictures(FrameWriter):
 
     def close(self, complete: bool) -> None:
         if complete:
-            for file in self.target.glob("[0-9]*.png"):  # of an earlier, longer sequence
-                if file not in self._written:
+            for file in self.target.glob("*.png"):  # of an earlier, longer sequence
+                if _FRAME_NAME.fullmatch(file.name) and file not in self._written:
                     file.unlink()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["mat_keys", "read_mat"]
+__all__ = ["MAX_VALUES", "mat_keys", "read_mat"]
+
+#: the largest variable that is read: 2,000 frames of 512x512, or 512 of 1024x1024
+MAX_VALUES = 2**29
 
 #: what scipy raises on damaged files, beside OSError
 _DAMAGE = (
@@ -41,7 +45,7 @@ def read_mat(path: str | Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     """Those of the variables `keys` that a .mat file has, as numeric arrays in MATLAB's order of dimensions.
 
     Raises UserError for a file that is missing, empty, no .mat file or damaged, and for a variable of those that holds
-    something else than real numbers, NaN or infinity.
+    something else than real numbers, NaN or infinity, or, before it is read, says that it has more than MAX_VALUES.
     """
     path = Path(path)
     if _is_hdf5(path):
@@ -50,6 +54,9 @@ def read_mat(path: str | Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     else:
         from scipy.io import loadmat
 
+        for name, shape in mat_keys(path).items():
+            if name in keys:
+                _check_claim(path, name, shape)
         found = _guarded(path, lambda: loadmat(str(path), variable_names=list(keys)))
     return {name: _checked(path, name, found[name]) for name in keys if name in found}
 
@@ -101,9 +108,19 @@ def _hdf5(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
             datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
             if not keys:
                 return {name: np.broadcast_to(np.uint8(0), item.shape) for name, item in datasets.items()}
-            return {name: item[()] for name, item in datasets.items() if name in keys}
+            wanted = {name: item for name, item in datasets.items() if name in keys}
+            for name, item in wanted.items():
+                _check_claim(path, name, tuple(reversed(item.shape or ())))
+            return {name: item[()] for name, item in wanted.items()}
     except (OSError, RuntimeError, *_DAMAGE) as error:
         raise UserError(f"{path} is a damaged or cut off .mat file: {_reason(error)}") from error
+
+
+def _check_claim(path: Path, name: str, shape: tuple[int, ...]) -> None:
+    """A few bytes can say that there are terabytes: before they are allocated."""
+    if math.prod(shape) > MAX_VALUES:
+        size = "x".join(map(str, shape))
+        raise UserError(f"{path}: {name} says that it is {size}, more than the limit of {MAX_VALUES:,} values")
 
 
 def _reason(error: Exception) -> str:

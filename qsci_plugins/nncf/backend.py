@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.algorithm import SchemeQuantization
 from qsci_plugins.nncf.network import network
 from qsci_plugins.nncf.plan import insert, make_plan
+from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
 
@@ -121,10 +121,7 @@ def _wrapped_copy(model: nn.Module) -> nn.Module:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
+    content = load_without_code(file)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise UserError(f"{file} was not written by qsci_plugins.nncf.backend.save")
     return content

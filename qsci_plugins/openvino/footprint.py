@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.telemetry import switch_off_telemetry
+
 __all__ = ["held_mebibytes", "peak_memory"]
 
 _STATUS = Path("/proc/self/status")
@@ -54,4 +56,5 @@ def held_mebibytes(field: str) -> float:
 
 
 if __name__ == "__main__":
+    switch_off_telemetry()
     print(_run(json.loads(sys.argv[1])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.manifest import load_manifest, read_stored
-from qsci_plugins.openvino.precisions import Precision, precision_hint
+from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis
 
-__all__ = ["Reconstructor"]
+__all__ = ["Reconstructor", "tile_period"]
 
 Floats = NDArray[np.float32]
 
@@ -25,15 +27,19 @@ Floats = NDArray[np.float32]
 _MULTIPLE = 8
 
 
+def tile_period(tile: tuple[int, int]) -> int:
+    """What the places of tiles (height, width) are multiples of."""
+    return math.gcd(_MULTIPLE, *tile)
+
+
 class Reconstructor:
     """A model folder of the task "sci" and a mask, ready to run.
 
-    `mask` is (T,H,W) of 0..1, T the model's `frames`, H and W of any size. `threads`: of the CPU, default all.
-    `precision`: of what does not run in integers, default f32, and f32 always where the manifest asks for it.
-    `overlap`: context around a tile in pixels, default the
-    manifest's. A measurement of another size than the model's tile is cut into overlapping tiles that fade into each
-    other, or mirrored up to one tile. Raises UserError for a folder that `load_manifest` refuses or that holds another
-    network, and for a mask of another number of frames.
+    `mask` is (T,H,W) of 0..1, T the model's `frames`, H and W of any size. `threads`, `streams`, `precision` and
+    `cache_dir` are those of `device_settings`. `overlap`: context around a tile in pixels, default the manifest's. A
+    measurement of another size than the model's tile is cut into overlapping tiles that fade into each other, or
+    mirrored up to one tile; the tiles of a row run at once. Raises UserError for a folder that `load_manifest` refuses
+    or that holds another network, and for a mask of another number of frames.
     """
 
     def __init__(
@@ -44,6 +50,8 @@ class Reconstructor:
         threads: int | None = None,
         precision: Precision | None = None,
         overlap: int | None = None,
+        streams: int | None = None,
+        cache_dir: Path | str | None = None,
     ) -> None:
         self.manifest = load_manifest(folder)
         if self.manifest.task != "sci":
@@ -55,7 +63,7 @@ class Reconstructor:
             )
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.size = (mask.shape[1], mask.shape[2])
-        multiple = math.gcd(_MULTIPLE, *self.manifest.tile)
+        multiple = tile_period(self.manifest.tile)
         self._padded = (-(-self.size[0] // multiple) * multiple, -(-self.size[1] // multiple) * multiple)
         self._rows, self._columns = (
             plan_axis(length, tile, self.overlap, DEFAULT_BLEND, multiple)
@@ -64,17 +72,16 @@ class Reconstructor:
         # (H,W,T), as tiles are cut from images
         self._mask = mask.transpose(1, 2, 0).astype(np.float32)
         core = openvino.Core()
-        config: dict[str, str | int] = {"PERFORMANCE_HINT": "LATENCY"}
-        if device == "CPU":
-            wanted = "f32" if self.manifest.precision == "f32" else precision or "f32"
-            config["INFERENCE_PRECISION_HINT"] = precision_hint(wanted)
-            if threads is not None:
-                config["INFERENCE_NUM_THREADS"] = threads
+        hint = "LATENCY" if self.tiles == 1 else "THROUGHPUT"
+        settings = device_settings(
+            self.manifest, device, threads=threads, streams=streams, precision=precision, cache_dir=cache_dir
+        )
+        config = {"PERFORMANCE_HINT": hint, **settings}
         weights = read_stored(folder, self.manifest.weights)
-        self._requests = {}
+        self._queues = {}
         for entry in {route.graph for route in self.manifest.routes}:
-            compiled = core.compile_model(core.read_model(read_stored(folder, entry), weights), device, config)
-            self._requests[entry] = compiled.create_infer_request()
+            graph = core.read_model(read_stored(folder, entry), weights)
+            self._queues[entry] = openvino.AsyncInferQueue(core.compile_model(graph, device, config))
 
     @property
     def tiles(self) -> int:
@@ -105,25 +112,36 @@ class Reconstructor:
         """Each row of tiles (H,W,T), joined along its columns."""
         scene = np.concatenate([self._mask, measurement[..., None].astype(np.float32)], axis=2)
         scene = cut_tile(scene, 0, 0, *self._padded)
-        done = 0
-        for y in self._rows.starts:
-            row = []
-            for x in self._columns.starts:
-                row.append(self._run(cut_tile(scene, y, x, *self.manifest.tile)))
-                done += 1
-                progress(done, self.tiles)
+        for index, y in enumerate(self._rows.starts):
+            tiles = [cut_tile(scene, y, x, *self.manifest.tile) for x in self._columns.starts]
+            before = index * len(tiles)
+            row = self._run(tiles, lambda done, before=before: progress(before + done, self.tiles))  # type: ignore[misc]
             yield np.concatenate(list(join(row, self._columns, 1, 1)), axis=1)
 
-    def _run(self, tile: Floats) -> Floats:
-        """The reconstruction (H,W,T) or (H,W,3*T) of a tile (H,W,T+1) of mask and measurement."""
+    def _run(self, tiles: list[Floats], told: Callable[[int], None]) -> list[Floats]:
+        """The reconstructions (H,W,T) or (H,W,3*T) of tiles (H,W,T+1) of mask and measurement, route by route."""
         white, thresholds = self.manifest.value_range, self.manifest.thresholds
-        mask = np.ascontiguousarray(tile[..., :-1].transpose(2, 0, 1))
-        measurement = np.ascontiguousarray(tile[..., -1] * np.float32(white))
-        factor = 0 if thresholds is None else route_factor(measurement_gradient(measurement, white), *thresholds)
-        known = {"measurement": measurement[None], "mask": mask[None], "mask_sum": mask_sum(mask)[None]}
-        output = self._requests[self.manifest.route(factor).graph].infer(known)[0][0]
-        pixels = np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1) / np.float32(white)
-        return np.ascontiguousarray(pixels)
+        results: dict[int, Floats] = {}
+        lock = threading.Lock()
+
+        def keep(request: openvino.InferRequest, index: int) -> None:
+            output = request.get_output_tensor(0).data[0]
+            pixels = np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1) / np.float32(white)
+            with lock:
+                results[index] = np.ascontiguousarray(pixels)
+                told(len(results))
+
+        for queue in self._queues.values():
+            queue.set_callback(keep)
+        for index, tile in enumerate(tiles):
+            mask = np.ascontiguousarray(tile[..., :-1].transpose(2, 0, 1))
+            measurement = np.ascontiguousarray(tile[..., -1] * np.float32(white))
+            factor = 0 if thresholds is None else route_factor(measurement_gradient(measurement, white), *thresholds)
+            known = {"measurement": measurement[None], "mask": mask[None], "mask_sum": mask_sum(mask)[None]}
+            self._queues[self.manifest.route(factor).graph].start_async(known, index)
+        for queue in self._queues.values():
+            queue.wait_all()
+        return [results[index] for index in range(len(tiles))]
 
 
 def _size(shape: tuple[int, ...]) -> str:

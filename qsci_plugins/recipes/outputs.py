@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.recipes.exchange import exchange
 
 __all__ = [
     "BOARD",
@@ -153,10 +154,14 @@ def _has_state(work: Path) -> bool:
 
 
 def _swap(work: Path, output: Path) -> None:
+    """Puts the finished folder into its place; an older one is there until the moment when the new one is."""
     replaced = _replaced(output)
-    if output.exists():
-        os.rename(output, replaced)
-    os.rename(work, output)
+    if output.exists() and exchange(work, output):
+        os.rename(work, replaced)
+    else:
+        if output.exists():
+            os.rename(output, replaced)
+        os.rename(work, output)
     shutil.rmtree(replaced, ignore_errors=True)
 
 
@@ -165,7 +170,7 @@ def _replaced(output: Path) -> Path:
 
 
 def _undo_half_a_swap(output: Path) -> None:
-    """A run killed between the two renames of `_swap` has left the old folder under its other name."""
+    """Where the system cannot exchange folders: a run killed between the two renames left the old one under its other name."""
     replaced = _replaced(output)
     if (replaced / RECIPE_FILE).is_file():
         if output.exists():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.openvino.footprint import held_mebibytes
+from qsci_plugins.telemetry import switch_off_telemetry
 
 __all__ = ["measure_memory"]
 
@@ -81,4 +82,5 @@ def _measured(case: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    switch_off_telemetry()
     print(json.dumps(_measured(json.loads(sys.argv[1]))))

@@ -14,6 +14,7 @@ from typing import TypeVar
 import torch
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.telemetry import switch_off_telemetry
 
 __all__ = ["on_processes"]
 
@@ -52,6 +53,7 @@ def on_processes(work: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
 
 
 def _begin() -> None:
+    switch_off_telemetry()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
     torch.set_num_threads(1)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.memory import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -216,13 +217,13 @@ def _base_bits(network: QuantizedNetwork) -> float:
 
 def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: FinetuneSettings) -> int:
     try:
-        state = torch.load(file, weights_only=True)
+        state = load_without_code(file)
         if state["settings"] != asdict(settings):
             raise ValueError("it was made with other settings")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except (UserError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{file} does not continue this run ({str(error).splitlines()[0]}); remove it, or use another output folder"
+            f"{file} does not continue this run ({first_line(error)}); remove it, or use another output folder"
         ) from error
     return int(state["step"])

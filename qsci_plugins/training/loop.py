@@ -18,6 +18,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.training.interruption import Interruption
 
 __all__ = ["LoopSettings", "TrainResult", "train"]
@@ -197,12 +198,12 @@ def _asked(accelerator: Accelerator, interruption: Interruption) -> bool:
 def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator) -> int:
     device = accelerator.device
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
+        state = load_without_code(file, device)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
+    except (UserError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            f"{file} does not continue this run ({str(error).splitlines()[0]}); remove it, or use another output folder"
+            f"{file} does not continue this run ({first_line(error)}); remove it, or use another output folder"
         ) from error
     average.update({name: tensor.to(device) for name, tensor in state["average"].items()})
     if "random" in state:

@@ -144,7 +144,7 @@ def test_files_of_another_kind_and_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not written by"):
         load(stock("edsr"), tmp_path / "other.pt")
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04nothing")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="not a checkpoint, or a damaged one"):
         load(stock("edsr"), tmp_path / "broken.pt")
 
 

@@ -26,10 +26,13 @@ def halves(frames: np.ndarray) -> list[np.ndarray]:
 
 def test_png_is_exact(frames: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "scene").mkdir()
-    (tmp_path / "scene" / "00009.png").touch()
+    for name in ("00009.png", "2024-05 holiday.png", "7.png"):
+        (tmp_path / "scene" / name).touch()
     with frame_writer(tmp_path / "scene", "png") as writer:
         for part in halves(frames):
             writer.write(part)
+    for theirs in ("2024-05 holiday.png", "7.png"):
+        (tmp_path / "scene" / theirs).unlink()
     assert sorted(file.name for file in (tmp_path / "scene").iterdir()) == [f"0000{i}.png" for i in range(1, 7)]
     color = frames.ndim == 4
     with Image.open(tmp_path / "scene" / "00001.png") as image:

@@ -172,6 +172,19 @@ def test_cut_off_and_damaged_files(tmp_path: Path, write: Any) -> None:
             pass
 
 
+def test_claimed_sizes_are_checked_before_anything_is_allocated(tmp_path: Path) -> None:
+    new = v73(tmp_path / "new.mat", mask=hwt(MASK))
+    with h5py.File(new, "r+") as content:  # nothing of it is stored
+        content.create_dataset("meas", (100_000, 100_000, 8), "f8", chunks=(100, 100, 1))
+    old = v5(tmp_path / "old.mat", meas=MEAS, mask=hwt(MASK))
+    raw, sizes = old.read_bytes(), np.array(MEAS.shape, "<i4").tobytes()
+    assert raw.count(sizes) == 1
+    old.write_bytes(raw.replace(sizes, np.array([100_000, 100_000, 2], "<i4").tobytes()))
+    for file in (old, new):
+        with pytest.raises(UserError, match=r"meas says that it is \d+x100000x\d+, more than the limit"):
+            read_snapshots(file)
+
+
 def test_no_mat_file_at_all(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot read .*No such file"):
         read_snapshots(tmp_path / "missing.mat")

@@ -136,7 +136,7 @@ def test_bad_use_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no quantizers"):
         network(small_edsr())
     (tmp_path / "text.pt").write_text("not a network")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="not a checkpoint, or a damaged one"):
         load(small_edsr(), tmp_path / "text.pt")
     torch.save({"weight": torch.ones(1)}, tmp_path / "other.pt")
     with pytest.raises(UserError, match="not written by"):

@@ -129,6 +129,17 @@ def test_each_tile_takes_the_route_of_its_gradient(tmp_path: Path) -> None:
     assert frames[:, :, -10:] == pytest.approx(6.0)
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+def test_streams_threads_and_a_cache_change_no_frame(grey: Path, tmp_path: Path, streams: int) -> None:
+    measurement, mask = snapshot(100, 90)
+    expected = Reconstructor(grey, mask).reconstruct(measurement)
+    for _ in range(2):  # the second time from the cache
+        reconstructor = Reconstructor(grey, mask, threads=2, streams=streams, cache_dir=tmp_path / "cache")
+        np.testing.assert_allclose(reconstructor.reconstruct(measurement), expected, atol=1e-6)
+        assert {len(queue) for queue in reconstructor._queues.values()} == {streams}
+    assert any((tmp_path / "cache").iterdir())
+
+
 def test_it_runs_without_torch(grey: Path) -> None:
     program = (
         "import sys, numpy as np; sys.modules['torch'] = None\n"

@@ -37,6 +37,15 @@ def test_raw_frames_are_upscaled_one_by_one(model: Path) -> None:
     assert target.getvalue() == b"".join(upscaler.upscale(frame).tobytes() for frame in frames(3))
 
 
+def test_a_cache_of_compiled_graphs_is_the_commands_too(model: Path, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "a.mp4", Fraction(12)) as writer:
+        writer.write(frames(1)[0])
+    cache = tmp_path / "cache"
+    command = ["upscale", str(model), str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4"), "--cache", str(cache)]
+    assert main(command) == 0
+    assert list(cache.glob("*.blob"))
+
+
 def test_the_command_reads_standard_input(model: Path) -> None:
     command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), "-", "-o", "-", "--size", "32x24"]
     told = subprocess.run(command, input=frames(2).tobytes()[:-1], capture_output=True, check=False)

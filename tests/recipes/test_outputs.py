@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.recipes import outputs
 from qsci_plugins.recipes.outputs import check_output, work_folder
 
 
@@ -104,6 +107,53 @@ def test_a_kill_between_the_renames_is_undone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists"):
         run(tmp_path / "demo")
     assert (tmp_path / "demo" / "result").read_text() == "old"
+
+
+def test_without_an_exchange_the_renames_replace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outputs, "exchange", lambda first, second: False)
+    run(tmp_path / "demo", content="old")
+    run(tmp_path / "demo", content="new", force=True)
+    assert (tmp_path / "demo" / "result").read_text() == "new"
+    assert [file.name for file in tmp_path.iterdir()] == ["demo"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere folders cannot change names in one step")
+def test_twenty_kills_at_random_moments_leave_the_old_or_the_new_output(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from qsci_plugins.recipes.outputs import work_folder
+
+def run(letter):
+    with work_folder(Path(sys.argv[1]), letter, force=True) as work:
+        (work / "model").mkdir()
+        for index in range(5):
+            (work / "model" / str(index)).write_text(letter * 100_000)
+
+run("a")
+print("ready", flush=True)
+while True:
+    for letter in "ba":
+        run(letter)
+"""
+    generator = random.Random(0)
+    seen = set()
+    for _ in range(20):
+        process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "out"], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(generator.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        letter = (tmp_path / "out" / "recipe.yaml").read_text()
+        contents = {file.read_text() for file in (tmp_path / "out" / "model").iterdir()}
+        assert contents == {letter * 100_000}
+        assert len(list((tmp_path / "out" / "model").iterdir())) == 5
+        seen.add(letter)
+    assert seen == {"a", "b"}
+    run(tmp_path / "out", recipe="c", force=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
 
 
 def test_two_processes_do_not_share_an_output(tmp_path: Path) -> None:

@@ -80,8 +80,9 @@ def test_a_process_that_dies_loses_nothing_of_the_last_checkpoint(tmp_path: Path
         time.sleep(0.2)
     children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    running.communicate(timeout=300)
+    output, _ = running.communicate(timeout=300)
     assert running.returncode != 0
+    assert "qsci: error: another process of this run ended before its time; the steps done are kept in" in output
     assert state.is_file()
     reached = torch.load(state, weights_only=True)["step"]
     assert reached >= 2

@@ -171,6 +171,8 @@ def test_float_training_with_a_board(data: Path, tmp_path: Path) -> None:
         (["calibrate.patch=9"], r"calibrate\.patch is \[9\]"),
         (["shortcuts=[head.*]"], "shortcuts: no convolution is named 'head"),
         (["model={architecture: edsr, scale: 2}"], "model: edsr enlarges images"),
+        (["export.openvino={mode: static, tile: [32, 32], overlap: 8}"], "which needs tiles of 36 pixels or more"),
+        (["export.openvino={mode: static, tile: [16, 64]}"], "which needs tiles of 20 pixels or more"),
         (["train.gradient_checkpointing=true"], "does not see NNCF's hooks"),
         (["evaluate=[{set: mine, folder: /nowhere}]"], r"evaluate\.0: /nowhere does not exist"),
     ],

@@ -115,6 +115,9 @@ def test_other_settings_do_not_continue_a_run(tmp_path: Path) -> None:
     finetune(_network(), _float(), _patches(), JOINT, file)
     with pytest.raises(UserError, match="other settings"):
         finetune(_network(), _float(), _patches(), dataclasses.replace(JOINT, seed=1), file)
+    file.write_text("a text")
+    with pytest.raises(UserError, match="does not continue this run"):
+        finetune(_network(), _float(), _patches(), JOINT, file)
 
 
 def test_everything_is_trainable_again_afterwards() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,10 @@ def test_another_networks_checkpoint_is_refused(pairs: PatchPairs, tmp_path: Pat
     other = nn.Conv2d(3, 3, 1)
     with pytest.raises(UserError, match=r"checkpoint\.pt does not continue this run"):
         train(other, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(UserError, match="does not continue"):
-        train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+    for content in (file.read_bytes()[:100], b"a text", pickle.dumps(Path("code"))):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="does not continue"):
+            train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(pairs: PatchPairs) -> None:

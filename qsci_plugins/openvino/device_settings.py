@@ -1,0 +1,39 @@
+"""What a compiled graph may take of the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qsci_plugins.openvino.manifest import Manifest
+from qsci_plugins.openvino.precisions import Precision, precision_hint
+
+__all__ = ["device_settings"]
+
+
+def device_settings(
+    manifest: Manifest,
+    device: str = "CPU",
+    *,
+    threads: int | None = None,
+    streams: int | None = None,
+    precision: Precision | None = None,
+    cache_dir: Path | str | None = None,
+) -> dict[str, str | int]:
+    """OpenVINO's settings for the graphs of a model folder.
+
+    `threads` of the CPU, default all; `streams`: how many inferences share them, default OpenVINO's choice; `precision`
+    of what does not run in integers, default f32, and f32 always where the manifest asks for it; `cache_dir` keeps
+    compiled graphs between processes.
+    """
+    settings: dict[str, str | int] = {}
+    if device == "CPU":
+        settings["INFERENCE_PRECISION_HINT"] = precision_hint(
+            "f32" if manifest.precision == "f32" else precision or "f32"
+        )
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+    if streams is not None:
+        settings["NUM_STREAMS"] = streams
+    if cache_dir is not None:
+        settings["CACHE_DIR"] = str(cache_dir)
+    return settings
