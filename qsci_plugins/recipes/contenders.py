@@ -103,16 +103,17 @@ def _graph(
 
 
 def _static(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> Contender:
-    from qsci_plugins.openvino.export import export_static
+    from qsci_plugins.openvino.export import export_upscaler
 
     network = prepared.network
-    export_static(
+    export_upscaler(
         _static_network(prepared, prepared.recipe.backend),
         network.module,
         folder,
         tile=manifest.tile,
         scale=network.scale,
         overlap=manifest.overlap,
+        mode="static",
     )
     (ours,) = exported_contenders(folder, threads)
     return replace(ours, name="static_int8", title="static INT8, same placement")
