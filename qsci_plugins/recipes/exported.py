@@ -6,10 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.openvino.latency import measure, open_exported, open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.progress import Progress
+from qsci_plugins.recipes.baselines import float_graph, plain_graphs, tile_samples
+from qsci_plugins.recipes.latency import latency_row, usable_threads
 from qsci_plugins.recipes.measure import Form
 from qsci_plugins.recipes.prepare import Prepared
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -67,13 +70,16 @@ def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dic
 
     And in which precision ours really runs: how many nodes of each kind take and give what.
     """
-    from qsci_plugins.recipes.latency import compile_forms, measured_latency, usable_threads
-
     height, width = prepared.recipe.export.openvino.tile
-    threads = usable_threads()
+    network, threads = prepared.network, usable_threads()
     with progress.stage("latency", 1) as advance:
-        compiled = compile_forms(prepared.network, prepared.patches[:_SPEED_PATCHES], folder, (height, width), threads)
-        rows = measured_latency(compiled, (height, width), _REPEATS)
+        samples = tile_samples(prepared.patches[:_SPEED_PATCHES], (height, width))
+        plain = plain_graphs(lambda: float_graph(network, (height, width)), samples)
+        compiled = {one.name: open_graph(one.graph, precision=one.precision, threads=threads) for one in plain}
+        compiled["ours"] = open_exported(folder, threads)
+        titles = {**{one.name: one.title for one in plain}, "ours": "ours"}
+        latencies = measure(compiled, (height, width), _REPEATS)
+        rows = [latency_row(name, titles[name], one) for name, one in latencies.items()]
         advance(1)
     nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
     precisions = [
