@@ -7,13 +7,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.quantizer import Mode, QParams, Quantizer
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, Quantizer, with_samples
 from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
 
 __all__ = ["LearnedStepActivation", "LearnedStepWeight", "scale_gradient"]
-
-#: values of a batch that the search for the best step looks at
-_SAMPLES = 4096
 
 
 def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
@@ -24,7 +21,7 @@ def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
     return fixed + (x - fixed) * factor
 
 
-class LearnedStepActivation(Quantizer):
+class LearnedStepActivation(ObservingQuantizer):
     """z = round(clamp(x / step + zero_point, Qn, Qp)), the zero point rounded; x ~ (z - zero_point) * step.
 
     [Qn, Qp] is signed where the first batch has a value below -1e-5. Gradients of step and zero point are scaled by
@@ -46,7 +43,6 @@ class LearnedStepActivation(Quantizer):
         self.step = nn.Parameter(torch.ones(channels))
         self.zero_point = nn.Parameter(torch.zeros(channels))
         self.register_buffer("signed", torch.zeros(()))
-        self._batches: list[Tensor] = []
 
     def limits(self) -> tuple[Tensor, Tensor]:
         """(Qn, Qp), scalars."""
@@ -77,25 +73,13 @@ class LearnedStepActivation(Quantizer):
     def reduce(self, x: Tensor) -> Tensor:
         """[min, max, mean|x|], and values of x in the integer form."""
         summary = torch.stack([x.amin(), x.amax(), x.abs().mean()])
-        if not self.integer:
-            return summary
-        generator = torch.Generator().manual_seed(0)
-        picks = torch.randint(x.numel(), (_SAMPLES,), generator=generator).to(x.device)
-        return torch.cat([summary, x.flatten()[picks]])
+        return with_samples(summary, x) if self.integer else summary
 
-    def update(self, statistics: Tensor) -> None:
-        self._batches.append(statistics.detach().cpu())
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        if not self._batches:
-            return
-        batches, self._batches = torch.stack(self._batches), []
+    def fit(self, batches: Tensor) -> None:
         if self.integer:
-            self._fit(batches[:, 0].min(), batches[:, 1].max(), batches[:, 3:].flatten())
+            self._search(batches[:, 0].min(), batches[:, 1].max(), batches[:, 3:].flatten())
         else:
             self._start(batches[0])
-        super().initialise()
 
     def refine(self, x: Tensor) -> None:
         """Takes x for the first batch, in the published form and wherever nothing was observed before."""
@@ -113,7 +97,7 @@ class LearnedStepActivation(Quantizer):
         self.step.fill_(step)
         self.zero_point.fill_(0.1 * (minimum - step * low))
 
-    def _fit(self, minimum: Tensor, maximum: Tensor, samples: Tensor) -> None:
+    def _search(self, minimum: Tensor, maximum: Tensor, samples: Tensor) -> None:
         """The step and zero point with the least squared error over the shrunken ranges (1 - k/100) * [min, max]."""
         self.signed.fill_(float(minimum < -1e-5))
         low, high = (bound.cpu() for bound in self.limits())
