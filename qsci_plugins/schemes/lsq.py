@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, Quantizer, with_samples
 from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
 
-__all__ = ["LearnedStepActivation", "LearnedStepWeight", "scale_gradient"]
+__all__ = ["LearnedStepActivation", "LearnedStepWeight", "processes", "scale_gradient"]
 
 
 def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
@@ -21,11 +21,17 @@ def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
     return fixed + (x - fixed) * factor
 
 
+def processes() -> int:
+    """How many processes share a training batch, each with as large a part of it as the others."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 class LearnedStepActivation(ObservingQuantizer):
     """z = round(clamp(x / step + zero_point, Qn, Qp)), the zero point rounded; x ~ (z - zero_point) * step.
 
     [Qn, Qp] is signed where the first batch has a value below -1e-5. Gradients of step and zero point are scaled by
-    1 / sqrt(numel(x) * Qp). `channels` is 1 for a tensor-wide pair, else the length of `axis`, one pair for each.
+    1 / sqrt(numel(x) * Qp), x that of the whole batch, which several processes may share. `channels` is 1 for a
+    tensor-wide pair, else the length of `axis`, one pair for each.
 
     The published first values, from the first batch: step = 2 mean|x| / sqrt(Qp), zero point = 0.1 (min x - step Qn).
     The integer form takes the range of the calibration batches instead, shrunk to the least squared error, keeps 0
@@ -53,7 +59,7 @@ class LearnedStepActivation(ObservingQuantizer):
         low, high = self.limits()
         step, zero_point = self.step.clamp_min(1e-8), round_ste(self.zero_point)
         if torch.is_grad_enabled():
-            factor = torch.rsqrt(x.numel() * high)
+            factor = torch.rsqrt(x.numel() * processes() * high)
             step, zero_point = scale_gradient(step, factor), scale_gradient(zero_point, factor)
         if self.integer:
             zero_point = torch.zeros_like(zero_point) if self.bits == 8 else zero_point.clamp(low, high)
