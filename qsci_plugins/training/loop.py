@@ -197,7 +197,8 @@ def _asked(accelerator: Accelerator, interruption: Interruption) -> bool:
 def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator) -> int:
     device = accelerator.device
     try:
-        state = torch.load(file, map_location=device, weights_only=True)
+        # several processes without a GPU name their device cpu:0, which torch.load does not know
+        state = torch.load(file, map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, KeyError, ValueError, EOFError, OSError) as error:
