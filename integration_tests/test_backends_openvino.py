@@ -14,7 +14,7 @@ from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.brevitas import backend as brevitas
 from qsci_plugins.nncf import backend as nncf
-from qsci_plugins.openvino.export import export_dynamic, export_reconstructor, export_static
+from qsci_plugins.openvino.export import export_reconstructor, export_upscaler
 from qsci_plugins.openvino.latency import has_bf16, open_graph
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import integer_layers
@@ -75,11 +75,11 @@ def test_bits_chosen_inside_the_graph(door: ModuleType, scheme: str, tmp_path: P
     network.model.eval()
     if scheme == "cadyq":
         follow_gradient(network, images)
-        manifest = export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+        manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode="static")
     else:
         for bound, value in zip(("lower", "upper"), gradient_limits(images), strict=True):
             getattr(network.input_module, bound).fill_(value)
-        manifest = export_dynamic(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+        manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode="dynamic")
     assert manifest.thresholds is None
     # selectors and thresholds decide in f32, whatever is asked for
     upscalers = [Upscaler(tmp_path / "m", threads=1, precision=precision) for precision in ("f32", "auto")]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.nncf import AdaBMQuantization, bits_per_layer, network
-from qsci_plugins.openvino.export import export_static
+from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import integer_layers
@@ -48,7 +48,7 @@ def test_static_mixed_precision_runs_in_integers(tmp_path: Path) -> None:
     quantized = network(in_pipeline(algorithm))
     bits = bits_per_layer(quantized)
     assert {bits[name] for name in bits if name.startswith("body")} == {5, 6, 7}
-    export_static(quantized, small_edsr(), tmp_path / "model", tile=TILE, scale=2, overlap=2)
+    export_upscaler(quantized, small_edsr(), tmp_path / "model", tile=TILE, scale=2, overlap=2, mode="static")
     manifest = load_manifest(tmp_path / "model")
     core = openvino.Core()
     graph = core.read_model(

@@ -19,7 +19,7 @@ from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.data.images import read_image
 from qsci_plugins.evaluation.benchmark import evaluate, find_set
 from qsci_plugins.nncf import backend
-from qsci_plugins.openvino.export import export_float, export_routed
+from qsci_plugins.openvino.export import export_float, export_upscaler
 from qsci_plugins.openvino.gradient import tile_gradient
 from qsci_plugins.openvino.latency import has_bf16, measure, open_graph
 from qsci_plugins.openvino.manifest import load_manifest
@@ -53,7 +53,7 @@ class Exported:
         self.network: QuantizedNetwork = backend.quantize(self.stock, scheme, placement, stacked.split(8), 255.0)
         self.folder = folder / "model"
         start = time.perf_counter()
-        self.manifest = export_routed(self.network, self.stock, self.folder, tile=TILE, scale=2, overlap=20)
+        self.manifest = export_upscaler(self.network, self.stock, self.folder, tile=TILE, scale=2, overlap=20)
         self.seconds = time.perf_counter() - start
         self.float_file = export_float(self.stock, folder / "float", tile=TILE)
 

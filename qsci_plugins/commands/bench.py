@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import add_data, positive
+from qsci_plugins.commands.options import positive
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("bench", help="latency and PSNR of exported models beside plain OpenVINO and NNCF")
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="outputs of `qsci run`, or model folders")
-    add_data(parser)
-    parser.add_argument("--sets", nargs="+", metavar="SET", help="these sets alone (builtin, Set5, ...)")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="benchmark sets (Set5, ...) in EDSR's layout, for video .mat files"
+    )
+    parser.add_argument("--sets", nargs="+", metavar="SET", help="these sets alone (builtin, Set5, ...), of images")
     parser.add_argument("--repeats", type=positive, default=20, metavar="N", help="runs per form (default: 20)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
@@ -39,7 +41,7 @@ def bench(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """One table of latency and PSNR-Y per model. See `recipes.benching.bench_model`."""
+    """One table of latency and PSNR per model, for images or video. See `recipes.benching.bench_model`."""
     from qsci_plugins.recipes.benching import bench_model
 
     return [bench_model(model, data, sets, repeats=repeats, threads=threads, progress=progress) for model in models]

@@ -26,11 +26,9 @@ __all__ = [
     "DEFAULT_OVERLAP",
     "Mode",
     "export",
-    "export_dynamic",
     "export_float",
     "export_reconstructor",
-    "export_routed",
-    "export_static",
+    "export_upscaler",
 ]
 
 #: "routed": a graph for each image factor; "static": one for an average image; "dynamic": one that chooses bits itself
@@ -42,64 +40,31 @@ DEFAULT_OVERLAP = 16
 _ROUTE_NAMES = {-1: "minus", 0: "zero", 1: "plus"}
 
 
-def export_routed(
+def export_upscaler(
     network: QuantizedNetwork,
     stock: nn.Module,
     folder: Path | str,
     *,
     tile: tuple[int, int],
     scale: int,
+    mode: Mode = "routed",
     overlap: int | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> Manifest:
-    """Writes one INT8 graph per image factor -1, 0, 1; where all agree, one graph serves all.
+    """Writes a network that enlarges images as INT8 graphs of one static shape.
 
-    A scheme without image thresholds is exported as `export_static` does.
+    `mode` "routed" writes a graph for each image factor -1, 0, 1 (one where all agree, or where the scheme has no image
+    thresholds), and the runtime measures each tile to choose among them. "static" writes one, its bits those of an
+    average image; bits that depend on a layer's input (CADyQ's) are chosen inside, and the manifest states the layer's
+    widest candidate, an upper bound. "dynamic" writes one that chooses AdaBM's bits inside too.
 
     `stock` is the float network that was quantized, (N,3,H,W) in 0..`network.value_range` to scale times the size;
-    `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16). The runtime
-    measures each tile and takes the route. Raises UserError before calibration, for a tile that is too small, for what
-    cannot run in integers, and where the folder cannot be written.
+    `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16). Raises
+    UserError before calibration, for a tile that is too small, for what cannot run in integers, and where the folder
+    cannot be written.
     """
     signature = ImageSignature(tile, network.value_range, scale)
-    return export(network, stock, folder, signature, mode="routed", overlap=overlap, about=about)
-
-
-def export_static(
-    network: QuantizedNetwork,
-    stock: nn.Module,
-    folder: Path | str,
-    *,
-    tile: tuple[int, int],
-    scale: int,
-    overlap: int | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> Manifest:
-    """Writes one INT8 graph, the bits those of an average image. Arguments and errors are `export_routed`'s.
-
-    Bits that depend on a layer's input (CADyQ's) are chosen inside the graph, for each tile; the manifest then states the
-    layer's widest candidate, an upper bound, and its average bit-width follows from that.
-    """
-    signature = ImageSignature(tile, network.value_range, scale)
-    return export(network, stock, folder, signature, mode="static", overlap=overlap, about=about)
-
-
-def export_dynamic(
-    network: QuantizedNetwork,
-    stock: nn.Module,
-    folder: Path | str,
-    *,
-    tile: tuple[int, int],
-    scale: int,
-    overlap: int | None = None,
-    about: Mapping[str, Any] | None = None,
-) -> Manifest:
-    """Writes one INT8 graph that measures each tile and chooses its bits itself, AdaBM's too.
-
-    Arguments and errors are `export_routed`'s; the manifest states the most bits that a layer may take.
-    """
-    signature = ImageSignature(tile, network.value_range, scale)
-    return export(network, stock, folder, signature, mode="dynamic", overlap=overlap, about=about)
+    return export(network, stock, folder, signature, mode=mode, overlap=overlap, about=about)
 
 
 def export_reconstructor(
@@ -117,7 +82,7 @@ def export_reconstructor(
     """Writes a network that reconstructs `frames` frames (of 3 `channels` from a Bayer mosaic) from a measurement.
 
     `stock` maps measurement (N,H,W), mask (N,T,H,W) and mask_sum (N,H,W) to (N,T,H,W), or (N,3,T,H,W). The runtime
-    measures the gradient of a measurement where there are routes. Other arguments and errors are `export_routed`'s.
+    measures the gradient of a measurement where there are routes. Other arguments and errors are `export_upscaler`'s.
     """
     signature = VideoSignature(tile, network.value_range, frames, channels)
     return export(network, stock, folder, signature, mode=mode, overlap=overlap, about=about)

@@ -12,9 +12,11 @@ from typing import Literal
 import numpy as np
 import openvino
 
+from qsci_plugins.data.snapshots import mask_sum, random_mask
+from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import Precision, has_bf16, precision_hint
 
-__all__ = ["Latency", "has_bf16", "measure", "measure_throughput", "open_graph", "runner"]
+__all__ = ["Latency", "has_bf16", "measure", "measure_throughput", "open_exported", "open_graph", "runner"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def measure(
     """Runs every model, or function, once per round, for `repeats` rounds, so that whatever disturbs one disturbs all.
 
     `shape` is the height and width of the input, for models that leave theirs open. Inputs are random images, float
-    NCHW or uint8 NHWC as the model takes them.
+    NCHW or uint8 NHWC as the model takes them, or a measurement of random frames, its mask and mask_sum.
     """
     runs = {
         name: runner(model, shape) if isinstance(model, openvino.CompiledModel) else model
@@ -62,14 +64,14 @@ def measure_throughput(
     Every round runs each model in turn, `bursts` times as many images as it takes at a time.
     """
     queues = {name: openvino.AsyncInferQueue(model) for name, model in models.items()}
-    images = {name: _random_input(model.input(0), shape) for name, model in models.items()}
+    inputs = {name: dict(enumerate(_random_inputs(model, shape))) for name, model in models.items()}
     rates: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(rounds + 1):
         for name, queue in queues.items():
             count = len(queue) * bursts
             start = time.perf_counter()
             for _ in range(count):
-                queue.start_async({0: images[name]})
+                queue.start_async(inputs[name])
             queue.wait_all()
             if turn:  # the first round warms up
                 rates[name].append(count / (time.perf_counter() - start))
@@ -94,14 +96,34 @@ def open_graph(
     return core.compile_model(graph, "CPU", config)
 
 
+def open_exported(
+    folder: Path, threads: int | None = None, precision: Precision | None = None
+) -> openvino.CompiledModel:
+    """The graph that a model folder runs an average tile through; `precision` as in `open_graph`, else the manifest's."""
+    manifest = load_manifest(folder)
+    graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
+    return open_graph(graph, weights, precision=precision or manifest.precision, threads=threads)
+
+
 def runner(model: openvino.CompiledModel, shape: tuple[int, int]) -> Callable[[], object]:
-    """Runs a compiled model once, on a random image of its size (`shape` where it leaves that open)."""
+    """Runs a compiled model once, on random input of its size (`shape` where it leaves that open)."""
     request = model.create_infer_request()
-    request.set_input_tensor(openvino.Tensor(_random_input(model.input(0), shape)))
+    for index, array in enumerate(_random_inputs(model, shape)):
+        request.set_input_tensor(index, openvino.Tensor(array))
     return request.infer
 
 
-def _random_input(port: openvino.ConstOutput, shape: tuple[int, int]) -> np.ndarray:
+def _random_inputs(model: openvino.CompiledModel, shape: tuple[int, int]) -> list[np.ndarray]:
+    if len(model.inputs) == 1:
+        return [_random_image(model.input(0), shape)]
+    frames, height, width = model.input("mask").get_partial_shape().to_shape()[1:]
+    mask = random_mask(frames, height, width)
+    seen = (np.random.default_rng(0).random(mask.shape, dtype=np.float32) * mask).sum(0)
+    snapshot = {"measurement": seen, "mask": mask, "mask_sum": mask_sum(mask)}
+    return [np.ascontiguousarray(snapshot[port.any_name][None]) for port in model.inputs]
+
+
+def _random_image(port: openvino.ConstOutput, shape: tuple[int, int]) -> np.ndarray:
     is_image = port.get_element_type() == openvino.Type.u8
     declared = port.get_partial_shape()
     size = tuple(shape)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import openvino
@@ -14,9 +16,23 @@ from torch import Tensor
 
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.openvino.convert import convert
+from qsci_plugins.openvino.precisions import Precision, has_bf16
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Image, cut_tile, join, plan_axis
 
-__all__ = ["TiledGraph", "default_int8_graph", "float_graph", "inference", "quiet"]
+__all__ = [
+    "PlainGraph",
+    "Sample",
+    "TiledGraph",
+    "default_int8",
+    "float_graph",
+    "inference",
+    "plain_graphs",
+    "quiet",
+    "tile_samples",
+]
+
+#: what a graph takes: an array, or one for each of its inputs
+Sample = np.ndarray | tuple[np.ndarray, ...]
 
 
 def float_graph(network: Network, tile: tuple[int, int]) -> openvino.Model:
@@ -24,18 +40,50 @@ def float_graph(network: Network, tile: tuple[int, int]) -> openvino.Model:
     return convert(network.module, (1, network.channels, *tile), network.value_range, tuned=False)
 
 
-def default_int8_graph(network: Network, tile: tuple[int, int], patches: Tensor) -> openvino.Model:
-    """`nncf.quantize` without any setting on the OpenVINO model; `patches` (N,3,h,w) are inputs as the network takes.
+@dataclass(frozen=True)
+class PlainGraph:
+    """A way to run the float network without us: a graph, the precision to compile it for, the seconds it took to make."""
 
-    On the OpenVINO side, because there NNCF needs no C++ compiler. Patches of another size than the tile's are mirrored
-    up to it, which changes nothing about the speed and little about the ranges.
+    name: str
+    title: str
+    graph: openvino.Model
+    precision: Precision
+    seconds: float
+
+
+def plain_graphs(convert: Callable[[], openvino.Model], samples: Sequence[Sample]) -> list[PlainGraph]:
+    """OpenVINO's fp32, bf16 where the CPU has it, and NNCF's default INT8 calibrated on `samples`.
+
+    `convert` makes the graph of the float network.
     """
-    height, width = tile
-    samples = [_grown(patch.numpy(), height, width)[None] for patch in patches]
+    start = time.perf_counter()
+    graph = convert()
+    converted = time.perf_counter()
+    rows = [PlainGraph("fp32", "OpenVINO fp32", graph, "f32", converted - start)]
+    if has_bf16():
+        rows.append(PlainGraph("bf16", "OpenVINO bf16", graph, "bf16", converted - start))
+    quantized = default_int8(graph, samples)
+    return [*rows, PlainGraph("nncf_int8", "NNCF default INT8", quantized, "f32", time.perf_counter() - start)]
+
+
+def default_int8(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:
+    """`nncf.quantize` without any setting on an OpenVINO model, which stays as it is; see `tile_samples`.
+
+    On the OpenVINO side, because there NNCF needs no C++ compiler.
+    """
     with quiet():
         import nncf
 
-        return nncf.quantize(float_graph(network, tile), nncf.Dataset(samples), subset_size=len(samples))
+        return nncf.quantize(graph, nncf.Dataset(list(samples)), subset_size=len(samples))
+
+
+def tile_samples(inputs: Iterable[Tensor], tile: tuple[int, int]) -> list[np.ndarray]:
+    """Inputs (...,h,w), each as (1,...,*tile), for a graph of static shape to be calibrated on.
+
+    Those of another size than the tile's are mirrored up to it, which changes nothing about the speed and little about
+    the ranges.
+    """
+    return [_grown(one.numpy(), *tile)[None] for one in inputs]
 
 
 def inference(compiled: openvino.CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
@@ -101,6 +149,6 @@ def quiet() -> Iterator[None]:
 
 
 def _grown(patch: np.ndarray, height: int, width: int) -> np.ndarray:
-    missing = (max(0, height - patch.shape[1]), max(0, width - patch.shape[2]))
-    grown = np.pad(patch, ((0, 0), (0, missing[0]), (0, missing[1])), mode="reflect")
-    return np.ascontiguousarray(grown[:, :height, :width])
+    missing = [(0, max(0, wanted - side)) for wanted, side in zip((height, width), patch.shape[-2:], strict=True)]
+    grown = np.pad(patch, [(0, 0)] * (patch.ndim - 2) + missing, mode="reflect")
+    return np.ascontiguousarray(grown[..., :height, :width])

@@ -13,14 +13,14 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, ImageResult, evaluate_image
 from qsci_plugins.evaluation.complexity import ops
 from qsci_plugins.openvino.latency import open_graph
-from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, inference
+from qsci_plugins.recipes.baselines import TiledGraph, default_int8, float_graph, inference, tile_samples
 from qsci_plugins.recipes.exported import openvino_form
 from qsci_plugins.recipes.fingerprints import file_fingerprint, fingerprint
 from qsci_plugins.recipes.float_training import load_recipe_network
 from qsci_plugins.recipes.measure import Form, float_form, macs_720p, quantized_operations
 from qsci_plugins.recipes.outputs import CHECKPOINT
 from qsci_plugins.recipes.patchwise import bit_meter
-from qsci_plugins.recipes.prepare import prepare, tile_overlap
+from qsci_plugins.recipes.prepare import Prepared, prepare, tile_overlap
 from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.recipes.steps import MODEL, backend
 from qsci_plugins.recipes.subjects import Subject
@@ -97,16 +97,20 @@ def write_default_graph(source: FormSource) -> None:
     recipe = source.subject.recipe
     prepared = prepare(recipe.model_copy(update={"evaluate": []}))
     tile, patch = _tile(recipe), recipe.calibrate.patch
-    graph = default_int8_graph(prepared.network, (patch, patch), prepared.patches)
+    graph = _default_graph(prepared, (patch, patch))
     try:
         graph.reshape([1, prepared.network.channels, *tile])
     except RuntimeError:  # a network whose course depends on its input's size: patches are mirrored up to the tile
-        graph = default_int8_graph(prepared.network, tile, prepared.patches)
+        graph = _default_graph(prepared, tile)
     source.graph.parent.mkdir(parents=True, exist_ok=True)
     unfinished = source.graph.with_name(f"unfinished-{source.graph.name}")
     openvino.save_model(graph, unfinished, compress_to_fp16=False)
     unfinished.with_suffix(".bin").replace(source.graph.with_suffix(".bin"))
     unfinished.replace(source.graph)
+
+
+def _default_graph(prepared: Prepared, tile: tuple[int, int]) -> openvino.Model:
+    return default_int8(float_graph(prepared.network, tile), tile_samples(prepared.patches, tile))
 
 
 _opened: tuple[FormSource, Form] | None = None

@@ -1,45 +1,46 @@
-"""Every way to run one network that `qsci bench` compares, each as a file on disk, a tile to time and images to score."""
+"""Every way to run one network that `qsci bench` compares, each as a file on disk, a tile to time and pictures to score."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import openvino
-import torch
-from torch import Tensor
 
-from qsci_plugins.architectures.network import Network
-from qsci_plugins.openvino.latency import has_bf16, open_graph
-from qsci_plugins.openvino.manifest import Manifest, load_manifest
+from qsci_plugins.openvino.latency import open_exported, open_graph
+from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import Precision
-from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.openvino.tiling import Image
-from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, float_graph, inference, quiet
-from qsci_plugins.recipes.benchmarks import torch_upscaler
-from qsci_plugins.recipes.prepare import Prepared
-from qsci_plugins.recipes.steps import backend
+from qsci_plugins.recipes.baselines import quiet
+from qsci_plugins.recipes.steps import Quantizable, backend
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["Contender", "exported_contenders", "plain_contenders"]
+__all__ = ["STATIC", "Contender", "exported_graph", "static_network", "static_scheme"]
+
+Way = TypeVar("Way")
+
+#: name and title of the row that is ours without anything that adapts
+STATIC = ("static_int8", "static INT8, same placement")
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A row of the bench: IR files (none for torch), what runs one tile, and what enlarges an image of any size."""
+class Contender(Generic[Way]):
+    """A row of the bench: what runs one tile, IR files (none for torch), and `way`, which makes pictures to score.
+
+    `seconds` is what making the graph of the network in torch took, where that is known.
+    """
 
     name: str
     title: str
     tile: Callable[[], object] | openvino.CompiledModel
-    upscale: Callable[[Image], Image]
+    way: Way
     graph: Path | None = None
     weights: Path | None = None
     precision: Precision = "f32"
     files: list[Path] = field(default_factory=list)
+    seconds: float | None = None
 
     @property
     def file_bytes(self) -> int | None:
@@ -53,124 +54,39 @@ class Contender:
         return open_graph(self.graph, self.weights, precision=self.precision, threads=threads, hint="THROUGHPUT")
 
 
-def exported_contenders(folder: Path, threads: int) -> list[Contender]:
-    """A model folder: the graph of its middle route alone and, where there are routes, with choosing among them."""
+def exported_graph(
+    name: str,
+    title: str,
+    folder: Path,
+    way: Way,
+    threads: int,
+    precision: Precision | None = None,
+    seconds: float | None = None,
+) -> Contender[Way]:
+    """The graph of a model folder's middle route; `precision` of what is not quantized, else what the manifest says."""
     manifest = load_manifest(folder)
     graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
-    upscaler = Upscaler(folder, threads=threads, precision="auto")
+    precision = precision or manifest.precision
+    compiled = open_exported(folder, threads, precision)
     files = [folder / entry.name for entry in manifest.files()]
-    alone = Contender(
-        "ours",
-        "ours",
-        open_graph(graph, weights, precision=manifest.precision, threads=threads),
-        upscaler.upscale,
-        graph,
-        weights,
-        manifest.precision,
-        files,
-    )
-    if manifest.thresholds is None:
-        return [alone]
-    image = _noise(manifest.tile)
-    routed = Contender("routed", "ours, with routing", lambda: upscaler.upscale(image), upscaler.upscale, files=files)
-    return [alone, routed]
+    return Contender(name, title, compiled, way, graph, weights, precision, files, seconds)
 
 
-def plain_contenders(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> list[Contender]:
-    """What there is without us, written to `folder`: OpenVINO fp32 and bf16, NNCF's default INT8, torch; and static INT8
-    at the recipe's placement, which is ours without anything that adapts, in OpenVINO and (if installed) onnxruntime.
-    """
-    network, tile = prepared.network, manifest.tile
-    plain = _saved(float_graph(network, tile), folder / "fp32.xml")
-    rows = [_graph("fp32", "OpenVINO fp32", plain, network, manifest, threads, "f32")]
-    if has_bf16():
-        rows.append(_graph("bf16", "OpenVINO bf16", plain, network, manifest, threads, "bf16"))
-    nncf = _saved(default_int8_graph(network, tile, prepared.patches), folder / "nncf.xml")
-    rows.append(_graph("nncf_int8", "NNCF default INT8", nncf, network, manifest, threads, "f32"))
-    rows.append(_static(prepared, manifest, folder / "static", threads))
-    if all(find_spec(name) for name in ("onnxruntime", "onnxscript", "onnxoptimizer")):
-        rows.append(_onnxruntime(prepared, manifest, folder / "static.onnx", threads))
-    rows.append(_torch(network, tile))
-    return rows
+def static_scheme(scheme: dict[str, Any]) -> dict[str, Any]:
+    """W8A8 of a scheme's kind: nothing adapts or shifts, and no weight is reconstructed."""
+    eight = {"weight_bits": 8, "activation_bits": 8}
+    if scheme["name"] == "qsci":
+        return {"name": "qsci", **eight, "shift": False, "attention": scheme.get("attention", ("*",))}
+    still = {"image_mapping": False, "layer_mapping": False, "reconstruct_weights": False, "bias_correction": False}
+    return {"name": "adabm", **eight, **still}
 
 
-def _graph(
-    name: str, title: str, file: Path, network: Network, manifest: Manifest, threads: int, precision: Precision
-) -> Contender:
-    compiled = open_graph(file, precision=precision, threads=threads)
-    upscale = TiledGraph(inference(compiled), network, manifest.tile, manifest.overlap).upscale
-    return Contender(name, title, compiled, upscale, file, None, precision, [file, file.with_suffix(".bin")])
-
-
-def _static(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> Contender:
-    from qsci_plugins.openvino.export import export_static
-
+def static_network(prepared: Quantizable, door: str) -> QuantizedNetwork:
+    """The float network at the recipe's placement with `static_scheme`, through a backend."""
     network = prepared.network
-    export_static(
-        _static_network(prepared, prepared.recipe.backend),
-        network.module,
-        folder,
-        tile=manifest.tile,
-        scale=network.scale,
-        overlap=manifest.overlap,
-    )
-    (ours,) = exported_contenders(folder, threads)
-    return replace(ours, name="static_int8", title="static INT8, same placement")
-
-
-def _static_network(prepared: Prepared, door: str) -> QuantizedNetwork:
-    """W8A8 at the recipe's placement: nothing adapts, and no weight is reconstructed."""
-    static = {"image_mapping": False, "layer_mapping": False, "reconstruct_weights": False, "bias_correction": False}
-    scheme = make_scheme({"name": "adabm", "weight_bits": 8, "activation_bits": 8, **static})
-    network = prepared.network
+    scheme = make_scheme(static_scheme(prepared.recipe.scheme))
     with quiet():
         quantized: QuantizedNetwork = backend(door).quantize(
             network.module, scheme, prepared.placement, prepared.batches, network.value_range
         )
     return quantized
-
-
-def _onnxruntime(prepared: Prepared, manifest: Manifest, file: Path, threads: int) -> Contender:
-    """The static network through Brevitas as QCDQ ONNX, one tile at a time."""
-    import onnxruntime
-
-    from qsci_plugins.brevitas.onnx import export_qcdq
-
-    network, tile = prepared.network, manifest.tile
-    example = torch.zeros(1, network.channels, *tile)
-    with quiet():
-        export_qcdq(_static_network(prepared, "brevitas"), file, example)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def infer(image: np.ndarray) -> np.ndarray:
-        output: np.ndarray = session.run(None, {name: image})[0]
-        return output
-
-    noise = _noise(tile).transpose(2, 0, 1)[None].astype(np.float32) * np.float32(network.value_range / 255)
-    upscale = TiledGraph(infer, network, tile, manifest.overlap).upscale
-    title = "static INT8, QCDQ in onnxruntime"
-    return Contender("onnxruntime", title, lambda: infer(noise), upscale, files=[file])
-
-
-def _torch(network: Network, tile: tuple[int, int]) -> Contender:
-    example: Tensor = torch.from_numpy(_noise(tile)).permute(2, 0, 1)[None].float() * (network.value_range / 255)
-
-    @torch.no_grad()
-    def run() -> Tensor:
-        output: Tensor = network.module(example)
-        return output
-
-    upscale = torch_upscaler(network.module, network.value_range, network.scale, network.size_multiple)
-    return Contender("torch", "torch eager", run, upscale)
-
-
-def _saved(graph: openvino.Model, file: Path) -> Path:
-    openvino.save_model(graph, file, compress_to_fp16=False)
-    return file
-
-
-def _noise(tile: tuple[int, int]) -> Image:
-    return np.random.default_rng(0).integers(0, 256, (*tile, 3), dtype=np.uint8)

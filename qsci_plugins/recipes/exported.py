@@ -6,18 +6,18 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from qsci_plugins.architectures.network import Network
-from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.manifest import Manifest, load_manifest
+from qsci_plugins.openvino.latency import measure, open_exported, open_graph
+from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.progress import Progress
+from qsci_plugins.recipes.baselines import float_graph, plain_graphs, tile_samples
+from qsci_plugins.recipes.latency import latency_row, usable_threads
 from qsci_plugins.recipes.measure import Form
 from qsci_plugins.recipes.prepare import Prepared
-from qsci_plugins.recipes.schema import OpenVINOExport
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["export_network", "measure_latency", "model_scale", "openvino_form", "write_model"]
+__all__ = ["export_network", "measure_latency", "model_scale", "openvino_form"]
 
 #: patches that NNCF's default quantization sees where only its speed is of interest
 _SPEED_PATCHES = 4
@@ -26,31 +26,23 @@ _REPEATS = 10
 
 def export_network(prepared: Prepared, quantized: QuantizedNetwork, folder: Path, progress: Progress) -> None:
     """Writes the model folder that the recipe's `export.openvino` asks for."""
-    with progress.stage("export", 1) as advance:
-        write_model(prepared.network, quantized, folder, prepared.recipe.export.openvino, prepared.overlap)
-        advance(1)
+    from qsci_plugins.openvino.export import export_upscaler
 
-
-def write_model(
-    network: Network, quantized: QuantizedNetwork, folder: Path, settings: OpenVINOExport, overlap: int | None = None
-) -> Manifest:
-    """Writes the model folder of a network for images, or of one for video, as the settings of a recipe say.
-
-    `quantized` was made from `network.module`. Raises UserError for what cannot be exported.
-    """
-    from qsci_plugins.openvino.export import export
-    from qsci_plugins.openvino.signature import ImageSignature, Signature, VideoSignature
-
-    if settings.mode == "none":
-        raise UserError("export.openvino.mode is none: nothing is exported")
+    settings, network = prepared.recipe.export.openvino, prepared.network
+    assert settings.mode != "none"
     height, width = settings.tile
-    signature: Signature
-    if network.task == "sci":
-        signature = VideoSignature((height, width), network.value_range, settings.frames, network.channels)
-    else:
-        signature = ImageSignature((height, width), network.value_range, network.scale)
-    about = {"architecture": network.architecture, "backend": quantized.backend}
-    return export(quantized, network.module, folder, signature, mode=settings.mode, overlap=overlap, about=about)
+    with progress.stage("export", 1) as advance:
+        export_upscaler(
+            quantized,
+            network.module,
+            folder,
+            tile=(height, width),
+            scale=network.scale,
+            mode=settings.mode,
+            overlap=prepared.overlap,
+            about={"architecture": network.architecture, "backend": quantized.backend},
+        )
+        advance(1)
 
 
 def openvino_form(folder: Path, threads: int | None = None) -> Form:
@@ -78,13 +70,16 @@ def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dic
 
     And in which precision ours really runs: how many nodes of each kind take and give what.
     """
-    from qsci_plugins.recipes.latency import compile_forms, measured_latency, usable_threads
-
     height, width = prepared.recipe.export.openvino.tile
-    threads = usable_threads()
+    network, threads = prepared.network, usable_threads()
     with progress.stage("latency", 1) as advance:
-        compiled = compile_forms(prepared.network, prepared.patches[:_SPEED_PATCHES], folder, (height, width), threads)
-        rows = measured_latency(compiled, (height, width), _REPEATS)
+        samples = tile_samples(prepared.patches[:_SPEED_PATCHES], (height, width))
+        plain = plain_graphs(lambda: float_graph(network, (height, width)), samples)
+        compiled = {one.name: open_graph(one.graph, precision=one.precision, threads=threads) for one in plain}
+        compiled["ours"] = open_exported(folder, threads)
+        titles = {**{one.name: one.title for one in plain}, "ours": "ours"}
+        latencies = measure(compiled, (height, width), _REPEATS)
+        rows = [latency_row(name, titles[name], one) for name, one in latencies.items()]
         advance(1)
     nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
     precisions = [

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes.exchange import exchange
@@ -17,16 +19,21 @@ __all__ = [
     "BOARD",
     "CHECKPOINT",
     "JOURNAL",
+    "METRICS_FILE",
     "RECIPE_FILE",
     "STATES",
     "check_output",
     "work_folder",
     "write_bytes",
+    "write_metrics",
     "write_text",
 ]
 
 #: what marks a folder as a run's, finished or not
 RECIPE_FILE = "recipe.yaml"
+
+#: what a run measured
+METRICS_FILE = "metrics.json"
 
 #: the trained result, which a run that is interrupted later does not train again
 CHECKPOINT = "checkpoint.pt"
@@ -111,6 +118,11 @@ def _leave(work: Path, error: BaseException) -> None:
 def write_text(file: Path, text: str) -> None:
     """Complete or not at all."""
     write_bytes(file, text.encode("utf-8"))
+
+
+def write_metrics(work: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes metrics.json into a run's folder. Raises ValueError for a NaN or an infinity, which JSON does not have."""
+    write_text(work / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def write_bytes(file: Path, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.cadyq_training import training_log
 from qsci_plugins.recipes.exported import export_network, measure_latency, openvino_form
-from qsci_plugins.recipes.machine import describe_machine
 from qsci_plugins.recipes.measure import Form, float_form, measure, operations
-from qsci_plugins.recipes.outputs import check_output, work_folder, write_text
+from qsci_plugins.recipes.metrics import run_metrics
+from qsci_plugins.recipes.outputs import check_output, work_folder, write_metrics
 from qsci_plugins.recipes.patchwise import bit_meter
 from qsci_plugins.recipes.prepare import Prepared, prepare, resolved
 from qsci_plugins.recipes.reading import recipe_text
@@ -21,9 +20,7 @@ from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.recipes.steps import MODEL, Journal, calibrated, fine_tuned
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["METRICS_FILE", "RunResult", "run_recipe"]
-
-METRICS_FILE = "metrics.json"
+__all__ = ["RunResult", "run_recipe"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ def run_recipe(
             with journal.timed("export"):
                 export_network(prepared, quantized, work / MODEL, progress)
         result = _measured(prepared, quantized, work, journal, progress, latency)
-        write_text(work / METRICS_FILE, json.dumps(result.metrics, indent=2, allow_nan=False) + "\n")
+        write_metrics(work, result.metrics)
         if report is not None:
             report(result, work)
     return output
@@ -88,24 +85,14 @@ def _measured(
     sets = measure(forms, prepared.sets, progress)
     if not sets:  # the bits of the calibration patches are better than none
         meter.watch(prepared.batches[0])
-    metrics = {
-        "version": 1,
-        "network": {
-            "architecture": network.architecture,
-            "scale": network.scale,
-            "weights": recipe.model.weights,
-            "settings": network.settings,
-        },
-        "backend": recipe.backend,
-        "scheme": recipe.scheme,
-        "sets": sets,
-        "operations": operations(network, quantized, meter),
-        "seconds": {step: round(seconds, 2) for step, seconds in journal.seconds.items()},
-        "latency": latency,
-        **({"training": log} if (log := training_log(work)) else {}),
-        "bits": {
-            name: {"weight": weight, "activation": activation} for name, (weight, activation) in meter.bits().items()
-        },
-        "machine": describe_machine(),
-    }
+    metrics = run_metrics(
+        recipe,
+        network,
+        meter,
+        journal,
+        sets=sets,
+        operations=operations(network, quantized, meter),
+        about_network={"scale": network.scale},
+        more={"latency": latency, **({"training": log} if (log := training_log(work)) else {})},
+    )
     return RunResult(prepared, quantized, forms, metrics)

@@ -133,8 +133,6 @@ class OpenVINOExport(Section):
     mode: Literal["routed", "static", "dynamic", "none"] = "routed"
     #: height and width of the tiles that images of any size are cut into, low-resolution pixels
     tile: Tile = Field(default=[180, 320])
-    #: of a network that reconstructs video: how many a measurement holds
-    frames: int = Field(default=8, ge=1, le=256)
     #: context around a tile in low-resolution pixels; absent: the receptive radius, at most a quarter of the tile
     overlap: int | None = Field(default=None, ge=0)
 

@@ -12,10 +12,10 @@ from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.fingerprints import fingerprint, network_fingerprint
 from qsci_plugins.recipes.float_training import load_recipe_network
 from qsci_plugins.recipes.library import find_recipe
-from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
+from qsci_plugins.recipes.outputs import CHECKPOINT, METRICS_FILE, RECIPE_FILE
 from qsci_plugins.recipes.prepare import resolved
 from qsci_plugins.recipes.reading import read_recipe, recipe_text
-from qsci_plugins.recipes.runner import METRICS_FILE, run_recipe
+from qsci_plugins.recipes.runner import run_recipe
 from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.recipes.video_schema import VideoRecipe
 

@@ -19,7 +19,7 @@ from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.video_schema import BUILTIN_SCENES, Clips, VideoCalibration, VideoSet
 
-__all__ = ["ClipSource", "calibration_inputs", "find_scenes"]
+__all__ = ["ClipSource", "calibration_inputs", "find_scenes", "open_scenes"]
 
 #: the built-in scenes: how many, and how long, high and wide they are
 _SCENES, _LENGTH, _SIDE = 12, 16, 192
@@ -64,16 +64,21 @@ def find_scenes(sets: Sequence[VideoSet], frames: int, color: bool) -> dict[str,
     for index, one in enumerate(sets):
         key = f"evaluate.{index}"
         try:
-            paths = source_paths([one.name if one.folder is None else expand(one.folder, f"{key}.folder")])
-            scenes = [open_source(path, frames=frames, color=color) for path in paths]
+            place = one.name if one.folder is None else expand(one.folder, f"{key}.folder")
+            found[one.name] = open_scenes(place, frames, color)
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
-        for scene in scenes:
-            first = next(iter(scene.pairs()), None)
-            if first is None or first[1] is None:
-                raise UserError(f"{key}: {scene.name} has no true frames to measure by")
-        found[one.name] = scenes
     return found
+
+
+def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSource]:
+    """The built-in scene, or those in a folder, as `find_scenes` has them."""
+    scenes = [open_source(path, frames=frames, color=color) for path in source_paths([place])]
+    for scene in scenes:
+        first = next(iter(scene.pairs()), None)
+        if first is None or first[1] is None:
+            raise UserError(f"{scene.name} has no true frames to measure by")
+    return scenes
 
 
 def _mask(settings: Clips) -> np.ndarray:

@@ -15,6 +15,7 @@ from qsci_plugins.data.snapshot_sources import SnapshotSource
 from qsci_plugins.evaluation.complexity import FLOAT_BITS
 from qsci_plugins.evaluation.reconstruction import TorchReconstructor
 from qsci_plugins.evaluation.video_score import score_video
+from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.measure import BitMeter
 from qsci_plugins.schemes.ledger import record_bits
@@ -63,11 +64,11 @@ def quantized_video_form(quantized: QuantizedNetwork, network: Network, meter: B
     return VideoForm(make, meter.last_fab)
 
 
-def openvino_video_form(folder: Path) -> VideoForm:
-    """The model folder through its runtime."""
+def openvino_video_form(folder: Path, threads: int | None = None, precision: Precision = "auto") -> VideoForm:
+    """The model folder through its runtime, of whose settings `threads` and `precision` are."""
     from qsci_plugins.openvino.reconstructor import Reconstructor
 
-    return VideoForm(lambda mask: Reconstructor(folder, mask, precision="auto").reconstruct)
+    return VideoForm(lambda mask: Reconstructor(folder, mask, threads=threads, precision=precision).reconstruct)
 
 
 def measure_video(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,9 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.complexity import count_macs, ops
 from qsci_plugins.evaluation.published_cost import product_bits
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.machine import describe_machine
 from qsci_plugins.recipes.measure import BitMeter
-from qsci_plugins.recipes.outputs import CHECKPOINT, check_output, write_text
+from qsci_plugins.recipes.metrics import run_metrics
+from qsci_plugins.recipes.outputs import CHECKPOINT, check_output, write_metrics
 from qsci_plugins.recipes.processes import is_main, shared_work_folder
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.steps import MODEL, Journal, backend, calibrated
@@ -82,7 +81,7 @@ def run_video_recipe(
                 _export(prepared, quantized, work / MODEL)
                 advance(1)
         result = _measured(prepared, quantized, work, journal, progress)
-        write_text(work / "metrics.json", json.dumps(result.metrics, indent=2, allow_nan=False) + "\n")
+        write_metrics(work, result.metrics)
         if report is not None:
             report(result, work)
     return output
@@ -149,24 +148,15 @@ def _measured(
     sets = measure_video(forms, prepared.scenes, progress, limits(recipe.evaluate))
     if not sets:  # the bits of the calibration clips are better than none
         meter.watch(prepared.batches[0])
-    metrics = {
-        "version": 1,
-        "network": {
-            "architecture": network.architecture,
-            "weights": recipe.model.weights,
-            "settings": network.settings,
-            "shortcuts": recipe.shortcuts,
-        },
-        "backend": recipe.backend,
-        "scheme": recipe.scheme,
-        "sets": sets,
-        "operations": _operations(prepared, network, meter),
-        "seconds": {step: round(seconds, 2) for step, seconds in journal.seconds.items()},
-        "bits": {
-            name: {"weight": weight, "activation": activation} for name, (weight, activation) in meter.bits().items()
-        },
-        "machine": describe_machine(),
-    }
+    metrics = run_metrics(
+        recipe,
+        network,
+        meter,
+        journal,
+        sets=sets,
+        operations=_operations(prepared, network, meter),
+        about_network={"shortcuts": recipe.shortcuts},
+    )
     return VideoRunResult(prepared, quantized, forms, metrics)
 
 

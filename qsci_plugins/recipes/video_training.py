@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -18,7 +17,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.float_training import WEIGHTS_FILE, load_recipe_network
 from qsci_plugins.recipes.machine import describe_machine
-from qsci_plugins.recipes.outputs import BOARD, check_output, write_bytes, write_text
+from qsci_plugins.recipes.outputs import BOARD, check_output, write_bytes, write_metrics
 from qsci_plugins.recipes.processes import is_main, process_count, shared_work_folder
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.video_data import ClipSource, find_scenes
@@ -73,7 +72,7 @@ def train_video_recipe(
             "seconds_of_last_call": round(result.seconds, 1),
             "sets": measure_video({"float": float_video_form(network)}, scenes, progress, limits(recipe.evaluate)),
         }
-        write_text(work / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+        write_metrics(work, metrics)
     return output
 
 

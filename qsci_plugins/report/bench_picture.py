@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 
 from qsci_plugins.report.scatter import Point, scatter
+from qsci_plugins.report.summary import bench_quality
 
 __all__ = ["bench_picture"]
 
 
 def bench_picture(tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR-Y over the sets that were measured."""
+    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR (of images: of luma) over the sets."""
     points = []
     for table in tables:
         for row in table["rows"]:
-            quality = list(row["psnr_y"].values())
+            quality = list(bench_quality(row).values())
             title = row["title"] if len(tables) == 1 else f"{table['model']}: {row['title']}"
             points.append(Point(title, row["median_ms"], sum(quality) / len(quality)))
-    return scatter(points, "ms of one tile, median", "PSNR-Y, dB")
+    images = all("psnr_y" in row for table in tables for row in table["rows"])
+    return scatter(points, "ms of one tile, median", "PSNR-Y, dB" if images else "PSNR, dB")

@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = [
     "FORMS",
+    "bench_quality",
     "bench_table",
     "bits_section",
     "latency_table",
@@ -76,13 +77,13 @@ def quality_table(sets: Mapping[str, Any]) -> str:
 
 
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds of one tile and the share of OpenVINO's fp32; where measured, tiles per second, memory, size, PSNR-Y."""
+    """Milliseconds of one tile and the share of OpenVINO's fp32; where measured, tiles per second, memory, size, PSNR."""
     reference = next((row["median_ms"] for row in rows if row["name"] == "fp32"), None)
-    sets = list(rows[0].get("psnr_y", {})) if rows else []
+    sets = list(bench_quality(rows[0])) if rows else []
     lines = []
     for row in rows:
         share = "" if not reference else f"{row['median_ms'] / reference:.2f}"
-        quality = [f"{row['psnr_y'][name]:.2f}" for name in sets]
+        quality = [f"{bench_quality(row)[name]:.2f}" for name in sets]
         milliseconds = [f"{row[key]:.1f}" for key in ("median_ms", "fast_ms", "slowest_ms")]
         more = [_measured(row[key], divisor) for key, divisor, _ in _MORE if key in row]
         lines.append([row["title"], *milliseconds, share, *more, *quality])
@@ -92,7 +93,17 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 #: what `qsci bench` measures besides: the key, its unit, its title
-_MORE = (("tiles_per_second", 1, "tiles/s"), ("peak_mib", 1, "peak MiB"), ("file_bytes", 2**20, "file MiB"))
+_MORE = (
+    ("tiles_per_second", 1, "tiles/s"),
+    ("peak_mib", 1, "peak MiB"),
+    ("file_bytes", 2**20, "file MiB"),
+    ("export_seconds", 1, "export s"),
+)
+
+
+def bench_quality(row: Mapping[str, Any]) -> Mapping[str, float]:
+    """The decibels of a row of `qsci bench` by set: PSNR-Y of images, PSNR of video; none of a row of a run."""
+    return row.get("psnr_y") or row.get("psnr") or {}
 
 
 def _measured(value: float | None, unit: float) -> str:
@@ -106,7 +117,9 @@ def _signed(decibels: float) -> str:
 def bench_table(bench: Mapping[str, Any]) -> str:
     """One model's latency table under a title that says what was timed."""
     height, width = bench["tile"]
-    title = f"{bench['model']}: one {width}x{height} tile, {bench['threads']} threads, {bench['repeats']} runs"
+    frames = f" of {bench['frames']} frames" if bench.get("frames") else ""
+    runs = f"{bench['threads']} threads, {bench['repeats']} runs"
+    title = f"{bench['model']}: one {width}x{height} tile{frames}, {runs}"
     return f"{title}\n\n{latency_table(bench['rows'])}"
 
 

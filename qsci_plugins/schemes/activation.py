@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.bit_width import BitWidth, levels
-from qsci_plugins.schemes.quantizer import QParams, Quantizer, per_sample
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample
 from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
 
 __all__ = ["RangeActivation"]
@@ -15,7 +15,7 @@ __all__ = ["RangeActivation"]
 _SAMPLES = 32768
 
 
-class RangeActivation(Quantizer):
+class RangeActivation(ObservingQuantizer):
     """step = (upper - lower) / (2^bits - 1); [lower, upper] from min and max with an exponential average over batches.
 
     `integer=False` is the published form: z = round((clamp(x) - lower) / step), a real zero point. `integer=True` is what
@@ -44,7 +44,6 @@ class RangeActivation(Quantizer):
         #: mean over images of the standard deviation of this tensor: what the layer-to-bit mapping ranks
         self.register_buffer("feature_std", torch.zeros(()))
         self.register_buffer("signed", torch.ones((), dtype=torch.bool))
-        self._batches: list[Tensor] = []
 
     def qparams(self, x: Tensor) -> QParams:
         bits = self.bit_width()
@@ -67,14 +66,7 @@ class RangeActivation(Quantizer):
     def reduce(self, x: Tensor) -> Tensor:
         return torch.stack([x.amin(), x.amax(), x.flatten(1).std(1).mean()])
 
-    def update(self, statistics: Tensor) -> None:
-        self._batches.append(statistics.detach().cpu())
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        if not self._batches:
-            return
-        batches, self._batches = torch.stack(self._batches), []
+    def fit(self, batches: Tensor) -> None:
         bounds = batches[0, :2]
         for batch in batches[1:]:
             bounds = self.momentum * bounds + (1 - self.momentum) * batch[:2]
@@ -82,7 +74,6 @@ class RangeActivation(Quantizer):
         self.upper.copy_(bounds[1])
         self.feature_std.copy_(batches[:, 2].mean())
         self.signed.fill_(bool(batches[:, 0].min() < 0))
-        super().initialise()
 
     def refine(self, x: Tensor) -> None:
         """Bit-aware clipping: moves [lower, upper] by `clipping` towards the range with the least squared error of x.

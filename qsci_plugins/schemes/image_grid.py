@@ -57,11 +57,8 @@ class ImageGridActivation(RangeActivation):
                 grid = torch.cat([step.reshape(1), offset.flatten(), rows.amin(1), rows.amax(1)])
         return torch.cat([super().reduce(x), grid])
 
-    @torch.no_grad()
-    def initialise(self) -> None:
-        if not self._batches:
-            return
-        grids = torch.stack(self._batches)[:, 3:]
+    def fit(self, batches: Tensor) -> None:
+        grids = batches[:, 3:]
         steps, (offsets, minima, maxima) = grids[:, 0], grids[:, 1:].split(self.channels, 1)
         step = steps[0].clamp_min(1e-12)
         apart = (offsets - offsets[0]) / step
@@ -77,7 +74,7 @@ class ImageGridActivation(RangeActivation):
             # wherever black and white are, the 256 grey levels of every channel lie between these
             self.low.copy_((((maxima.amax(0) - offsets[0]) / step).round() - 255).amin())
             self.high.copy_((((minima.amin(0) - offsets[0]) / step).round() + 255).amax())
-        super().initialise()
+        super().fit(batches)
 
     def refine(self, x: Tensor) -> None:
         if not self.on_grid:

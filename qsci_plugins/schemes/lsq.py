@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
-from qsci_plugins.schemes.quantizer import Mode, QParams, Quantizer
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, Quantizer, with_samples
 from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
 
-__all__ = ["LearnedStepActivation", "LearnedStepWeight", "scale_gradient"]
-
-#: values of a batch that the search for the best step looks at
-_SAMPLES = 4096
+__all__ = ["LearnedStepActivation", "LearnedStepWeight", "processes", "scale_gradient"]
 
 
 def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
@@ -24,11 +21,17 @@ def scale_gradient(x: Tensor, factor: float | Tensor) -> Tensor:
     return fixed + (x - fixed) * factor
 
 
-class LearnedStepActivation(Quantizer):
+def processes() -> int:
+    """How many processes share a training batch, each with as large a part of it as the others."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+class LearnedStepActivation(ObservingQuantizer):
     """z = round(clamp(x / step + zero_point, Qn, Qp)), the zero point rounded; x ~ (z - zero_point) * step.
 
     [Qn, Qp] is signed where the first batch has a value below -1e-5. Gradients of step and zero point are scaled by
-    1 / sqrt(numel(x) * Qp). `channels` is 1 for a tensor-wide pair, else the length of `axis`, one pair for each.
+    1 / sqrt(numel(x) * Qp), x that of the whole batch, which several processes may share. `channels` is 1 for a
+    tensor-wide pair, else the length of `axis`, one pair for each.
 
     The published first values, from the first batch: step = 2 mean|x| / sqrt(Qp), zero point = 0.1 (min x - step Qn).
     The integer form takes the range of the calibration batches instead, shrunk to the least squared error, keeps 0
@@ -46,7 +49,6 @@ class LearnedStepActivation(Quantizer):
         self.step = nn.Parameter(torch.ones(channels))
         self.zero_point = nn.Parameter(torch.zeros(channels))
         self.register_buffer("signed", torch.zeros(()))
-        self._batches: list[Tensor] = []
 
     def limits(self) -> tuple[Tensor, Tensor]:
         """(Qn, Qp), scalars."""
@@ -57,7 +59,7 @@ class LearnedStepActivation(Quantizer):
         low, high = self.limits()
         step, zero_point = self.step.clamp_min(1e-8), round_ste(self.zero_point)
         if torch.is_grad_enabled():
-            factor = torch.rsqrt(x.numel() * high)
+            factor = torch.rsqrt(x.numel() * processes() * high)
             step, zero_point = scale_gradient(step, factor), scale_gradient(zero_point, factor)
         if self.integer:
             zero_point = torch.zeros_like(zero_point) if self.bits == 8 else zero_point.clamp(low, high)
@@ -77,25 +79,13 @@ class LearnedStepActivation(Quantizer):
     def reduce(self, x: Tensor) -> Tensor:
         """[min, max, mean|x|], and values of x in the integer form."""
         summary = torch.stack([x.amin(), x.amax(), x.abs().mean()])
-        if not self.integer:
-            return summary
-        generator = torch.Generator().manual_seed(0)
-        picks = torch.randint(x.numel(), (_SAMPLES,), generator=generator).to(x.device)
-        return torch.cat([summary, x.flatten()[picks]])
+        return with_samples(summary, x) if self.integer else summary
 
-    def update(self, statistics: Tensor) -> None:
-        self._batches.append(statistics.detach().cpu())
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        if not self._batches:
-            return
-        batches, self._batches = torch.stack(self._batches), []
+    def fit(self, batches: Tensor) -> None:
         if self.integer:
-            self._fit(batches[:, 0].min(), batches[:, 1].max(), batches[:, 3:].flatten())
+            self._search(batches[:, 0].min(), batches[:, 1].max(), batches[:, 3:].flatten())
         else:
             self._start(batches[0])
-        super().initialise()
 
     def refine(self, x: Tensor) -> None:
         """Takes x for the first batch, in the published form and wherever nothing was observed before."""
@@ -113,7 +103,7 @@ class LearnedStepActivation(Quantizer):
         self.step.fill_(step)
         self.zero_point.fill_(0.1 * (minimum - step * low))
 
-    def _fit(self, minimum: Tensor, maximum: Tensor, samples: Tensor) -> None:
+    def _search(self, minimum: Tensor, maximum: Tensor, samples: Tensor) -> None:
         """The step and zero point with the least squared error over the shrunken ranges (1 - k/100) * [min, max]."""
         self.signed.fill_(float(minimum < -1e-5))
         low, high = (bound.cpu() for bound in self.limits())

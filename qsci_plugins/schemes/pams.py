@@ -5,13 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, Quantizer, with_samples
 from qsci_plugins.schemes.rounding import dequantize, quantize
 
 __all__ = ["MaxWeight", "SymmetricActivation", "best_maximum", "symmetric_params"]
-
-#: values of a batch that the search for the best maximum looks at
-_SAMPLES = 4096
 
 
 def symmetric_params(alpha: Tensor, bits: Tensor, signed: Tensor) -> QParams:
@@ -32,7 +29,7 @@ def best_maximum(samples: Tensor, maximum: Tensor, bits: Tensor, signed: Tensor,
     return best
 
 
-class SymmetricActivation(Quantizer):
+class SymmetricActivation(ObservingQuantizer):
     """PAMS: clamps to [-alpha, alpha], alpha learned; one alpha for each of `bits`, of which a subclass chooses.
 
     Calibration in the published form sets alpha to the mean over a batch of each sample's max|x|, the last batch's; the
@@ -50,7 +47,6 @@ class SymmetricActivation(Quantizer):
         self.alpha = nn.Parameter(torch.full((len(bit_widths),), 10.0))
         self.register_buffer("bits", torch.tensor([float(bits) for bits in bit_widths]))
         self.register_buffer("signed", torch.ones(()))
-        self._batches: list[Tensor] = []
 
     def qparams(self, x: Tensor) -> QParams:
         return symmetric_params(self.alpha, self.bits, self.signed)
@@ -59,20 +55,9 @@ class SymmetricActivation(Quantizer):
         """[mean over samples of max|x|, max|x|, min x], and values of x in the integer form."""
         peaks = x.abs().flatten(1).amax(1)
         summary = torch.stack([peaks.mean(), peaks.amax(), x.amin()])
-        if not self.integer:
-            return summary
-        generator = torch.Generator().manual_seed(0)
-        picks = torch.randint(x.numel(), (_SAMPLES,), generator=generator).to(x.device)
-        return torch.cat([summary, x.flatten()[picks]])
+        return with_samples(summary, x) if self.integer else summary
 
-    def update(self, statistics: Tensor) -> None:
-        self._batches.append(statistics.detach().cpu())
-
-    @torch.no_grad()
-    def initialise(self) -> None:
-        if not self._batches:
-            return
-        batches, self._batches = torch.stack(self._batches), []
+    def fit(self, batches: Tensor) -> None:
         if not self.integer:
             # the published code's epoch counter never moves in its first epoch, so every batch replaces the one before
             self.alpha.fill_(batches[-1, 0].item())
@@ -81,7 +66,6 @@ class SymmetricActivation(Quantizer):
             samples, maximum, signed = batches[:, 3:].flatten(), batches[:, 1].max(), self.signed.cpu()
             for index, bits in enumerate(self.bits.cpu()):
                 self.alpha[index] = best_maximum(samples, maximum, bits, signed)
-        super().initialise()
 
 
 class MaxWeight(Quantizer):

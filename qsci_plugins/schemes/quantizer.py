@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qsci_plugins.schemes.ledger import current_ledger
 from qsci_plugins.schemes.rounding import fake_quantize, quantize
 
-__all__ = ["Mode", "QParams", "Quantizer", "per_sample"]
+__all__ = ["Mode", "ObservingQuantizer", "QParams", "Quantizer", "per_sample", "with_samples"]
 
 
 class QParams(NamedTuple):
@@ -101,6 +101,35 @@ class Quantizer(nn.Module, ABC):
 
     def refine(self, x: Tensor) -> None:
         """Fits the parameters to x."""
+
+
+class ObservingQuantizer(Quantizer):
+    """One that fits itself to the statistics of all calibration batches together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batches: list[Tensor] = []
+
+    @abstractmethod
+    def fit(self, batches: Tensor) -> None:
+        """Sets the parameters from the statistics of every batch (count, length), as `reduce` gave them."""
+
+    def update(self, statistics: Tensor) -> None:
+        self._batches.append(statistics.detach().cpu())
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        if not self._batches:
+            return
+        batches, self._batches = torch.stack(self._batches), []
+        self.fit(batches)
+        super().initialise()
+
+
+def with_samples(summary: Tensor, x: Tensor, count: int = 4096) -> Tensor:
+    """A batch's statistics (n,) with `count` values of x behind them, always from the same places."""
+    picks = torch.randint(x.numel(), (count,), generator=torch.Generator().manual_seed(0)).to(x.device)
+    return torch.cat([summary, x.flatten()[picks]])
 
 
 def per_sample(value: Tensor, x: Tensor) -> Tensor:

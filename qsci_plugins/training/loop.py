@@ -198,7 +198,8 @@ def _asked(accelerator: Accelerator, interruption: Interruption) -> bool:
 def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator) -> int:
     device = accelerator.device
     try:
-        state = load_without_code(file, device)
+        # several processes without a GPU name their device cpu:0, which torch.load does not know
+        state = load_without_code(file)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except (UserError, RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from qsci_plugins.data.clips import SnapshotClips
+from qsci_plugins.schemes.lsq import processes
 from qsci_plugins.schemes.memory import quantize_again_in_backward
 from qsci_plugins.training.loop import LoopSettings, TrainResult, train
 
@@ -127,8 +128,8 @@ def train_on_snapshots(
 
 
 def _mean_over_processes(value: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if processes() == 1:
         return value
     total = value.clone()
     dist.all_reduce(total)
-    return total / dist.get_world_size()
+    return total / processes()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.convert import convert
-from qsci_plugins.openvino.export import export_routed, export_static
+from qsci_plugins.openvino.export import Mode, export_upscaler
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import layer_bits, lower
@@ -147,13 +147,13 @@ def test_the_bits_of_one_image_would_not_do_for_another(case: tuple[nn.Module, Q
         assert all((moved - expected)[1:].abs().mean((1, 2, 3)) > 0.01 * expected.std())
 
 
-@pytest.mark.parametrize("export", [export_static, export_routed])
+@pytest.mark.parametrize("mode", ["static", "routed"])
 @torch.no_grad()
 def test_one_graph_serves_every_image(
-    case: tuple[nn.Module, QuantizedNetwork, Tensor], export: object, tmp_path: Path
+    case: tuple[nn.Module, QuantizedNetwork, Tensor], mode: Mode, tmp_path: Path
 ) -> None:
     stock, network, images = case
-    manifest = export(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)  # type: ignore[operator]
+    manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode=mode)
     assert manifest.thresholds is None
     (route,) = manifest.routes
     assert route.fab == 8.0

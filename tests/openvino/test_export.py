@@ -10,7 +10,7 @@ import torch
 from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.export import export_float, export_routed, export_static
+from qsci_plugins.openvino.export import Mode, export_float, export_upscaler
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
@@ -25,7 +25,7 @@ def graph_of(folder: Path, factor: int) -> openvino.Model:
 
 def test_three_routes_share_one_file_of_weights(tmp_path: Path) -> None:
     stock, network = calibrated_edsr({"layer_mapping": False}, blocks=1)
-    written = export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, about={"set": "none"})
+    written = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, about={"set": "none"})
     manifest = load_manifest(tmp_path / "m")
     assert manifest == written
     assert manifest.thresholds == (20.0, 60.0)
@@ -44,12 +44,11 @@ def test_three_routes_share_one_file_of_weights(tmp_path: Path) -> None:
 
 
 def test_every_quantized_layer_of_every_route_runs_in_8_bits(tmp_path: Path) -> None:
-    for placement, settings, export in (
-        (ADABM_BODY, {}, export_routed),
-        (EVERYWHERE, {"weight_bits": 8, "activation_bits": 8}, export_static),
-    ):
+    modes: tuple[Mode, ...] = ("routed", "static")
+    everywhere = {"weight_bits": 8, "activation_bits": 8}
+    for mode, placement, settings in zip(modes, (ADABM_BODY, EVERYWHERE), ({}, everywhere), strict=True):
         stock, network = calibrated_edsr(settings, placement, blocks=1)
-        manifest = export(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+        manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode=mode)
         for factor in [route.factor for route in manifest.routes]:
             layers = integer_layers(open_graph(graph_of(tmp_path / "m", factor)))
             assert set(layers) == set(network.layers)
@@ -58,7 +57,7 @@ def test_every_quantized_layer_of_every_route_runs_in_8_bits(tmp_path: Path) -> 
 
 def test_activations_between_two_quantized_layers_stay_8_bit(tmp_path: Path) -> None:
     stock, network = calibrated_edsr()
-    export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode="static")
     written = {layer.name: layer.output for layer in runtime_precisions(open_graph(graph_of(tmp_path / "m", 0)))}
     # behind these, the next quantized layer follows without a sum between
     for name in ("body.0.body.0", "body.1.body.0", "tail.0.0"):
@@ -70,18 +69,18 @@ def test_where_bits_do_not_follow_the_image_one_graph_serves_all(tmp_path: Path)
     for quantizers in network.layers.values():
         if quantizers.counted:
             quantizers.activation.bit_width.limits = (6, 6)
-    manifest = export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
     assert len({route.graph.name for route in manifest.routes}) == 1
     stock, network = calibrated_edsr({"image_mapping": False})
-    manifest = export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
     assert len(manifest.routes) == 1
     assert manifest.thresholds is None
 
 
 def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
     stock, network = calibrated_edsr(blocks=1)
-    first = export_static(network, stock, tmp_path / "a", tile=TILE, scale=2, overlap=2)
-    second = export_static(network, stock, tmp_path / "b", tile=TILE, scale=2, overlap=2)
+    first = export_upscaler(network, stock, tmp_path / "a", tile=TILE, scale=2, overlap=2, mode="static")
+    second = export_upscaler(network, stock, tmp_path / "b", tile=TILE, scale=2, overlap=2, mode="static")
     assert first == second
 
 
@@ -89,7 +88,7 @@ def test_the_same_network_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_integer_files_are_a_third_of_the_float_ones(tmp_path: Path) -> None:
     stock, network = calibrated_edsr(width=32, blocks=1)
     file = export_float(stock, tmp_path / "float", tile=TILE)
-    manifest = export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    manifest = export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode="static")
     assert manifest.weights.bytes < 0.3 * file.with_suffix(".bin").stat().st_size
     image = torch.rand(1, 3, *TILE) * 255
     assert abs(open_graph(file)([image.numpy()])[0] - stock(image).numpy()).max() < 1e-2
@@ -98,18 +97,18 @@ def test_integer_files_are_a_third_of_the_float_ones(tmp_path: Path) -> None:
 def test_impossible_exports_are_refused(tmp_path: Path) -> None:
     stock, network = calibrated_edsr()
     with pytest.raises(UserError, match="too small for an overlap"):
-        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=20)
+        export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=20)
     with pytest.raises(UserError, match="is its scale 3"):
-        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=3, overlap=2)
+        export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=3, overlap=2)
     network.layers["tail.1"].activation.calibrated.fill_(False)
     with pytest.raises(UserError, match="not calibrated"):
-        export_routed(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+        export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_networks_of_values_up_to_one_take_the_same_images(tmp_path: Path) -> None:
     stock, network = calibrated_edsr({"weight_bits": 8, "activation_bits": 8}, EVERYWHERE, value_range=1.0)
-    export_static(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2, mode="static")
     image = torch.randint(0, 256, (1, *TILE, 3), dtype=torch.uint8)
     with torch.no_grad():
         network.input_module.lower.fill_(-1.0)

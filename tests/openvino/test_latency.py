@@ -9,7 +9,7 @@ import pytest
 from openvino_networks import calibrated_edsr
 
 from qsci_plugins.openvino.convert import convert
-from qsci_plugins.openvino.export import export_static
+from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.footprint import peak_memory
 from qsci_plugins.openvino.latency import has_bf16, measure, measure_throughput, open_graph
 from qsci_plugins.openvino.precisions import runtime_precisions
@@ -17,7 +17,7 @@ from qsci_plugins.openvino.precisions import runtime_precisions
 
 def test_measures_images_and_float_tensors_side_by_side(tmp_path: Path) -> None:
     stock, network = calibrated_edsr(width=16)
-    manifest = export_static(network, stock, tmp_path / "m", tile=(48, 64), scale=2, overlap=2)
+    manifest = export_upscaler(network, stock, tmp_path / "m", tile=(48, 64), scale=2, overlap=2, mode="static")
     models = {
         "large": open_graph(convert(stock, (1, 3, 192, 256)), threads=1),
         "small": open_graph(convert(stock, (1, 3, 12, 16)), threads=1),

@@ -12,7 +12,7 @@ import torch
 from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, force_factor, plain_apply
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.export import export_routed, export_static
+from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.runtime import Upscaler
@@ -28,7 +28,7 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A W8A8 network with one graph; its receptive radius is its overlap."""
     stock, network = calibrated_edsr({"weight_bits": 8, "activation_bits": 8}, EVERYWHERE)
     folder = tmp_path_factory.mktemp("static") / "model"
-    export_static(network, stock, folder, tile=TILE, scale=2, overlap=RADIUS)
+    export_upscaler(network, stock, folder, tile=TILE, scale=2, overlap=RADIUS, mode="static")
     return folder
 
 
@@ -36,7 +36,7 @@ def static(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def routed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stock, network = calibrated_edsr({}, ADABM_BODY)
     folder = tmp_path_factory.mktemp("routed") / "model"
-    export_routed(network, stock, folder, tile=TILE, scale=2, overlap=RADIUS)
+    export_upscaler(network, stock, folder, tile=TILE, scale=2, overlap=RADIUS)
     return folder
 
 
@@ -146,7 +146,7 @@ def test_a_network_bound_to_its_size_gets_mirrored_images(tmp_path: Path) -> Non
     stock = Bound()
     network = plain_apply(stock, {"name": "adabm", "image_mapping": False}, EVERYWHERE, 255.0)
     calibrate(network, [torch.rand(2, 3, *TILE) * 255])
-    export_static(network, stock, tmp_path / "m", tile=TILE, scale=1, overlap=1)
+    export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=1, overlap=1, mode="static")
     for settings in ({}, {"tile": "image"}):
         upscaler = Upscaler(tmp_path / "m", threads=1, **settings)
         for size in ((1, 1), (20, 13), TILE, (60, 50)):

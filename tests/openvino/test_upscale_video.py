@@ -15,14 +15,14 @@ from openvino_networks import ADABM_BODY, calibrated_edsr
 from qsci_plugins import Upscaler, UserError, upscale_raw, upscale_video
 from qsci_plugins.cli import main
 from qsci_plugins.data.video import VideoReader, VideoWriter
-from qsci_plugins.openvino.export import export_routed
+from qsci_plugins.openvino.export import export_upscaler
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stock, network = calibrated_edsr({}, ADABM_BODY)
     folder = tmp_path_factory.mktemp("routed") / "model"
-    export_routed(network, stock, folder, tile=(32, 40), scale=2, overlap=8)
+    export_upscaler(network, stock, folder, tile=(32, 40), scale=2, overlap=8)
     return folder
 
 

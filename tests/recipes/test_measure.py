@@ -12,7 +12,7 @@ from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.nncf.backend import quantize
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.baselines import TiledGraph, default_int8_graph, float_graph, inference
+from qsci_plugins.recipes.baselines import TiledGraph, float_graph, inference, plain_graphs, tile_samples
 from qsci_plugins.recipes.benchmarks import find_sets, torch_upscaler
 from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
 from qsci_plugins.recipes.schema import Benchmark
@@ -75,13 +75,15 @@ def test_equal_pictures_have_no_number_of_decibels() -> None:
 
 def test_the_plain_graphs_are_the_network(network: Network) -> None:
     tile = (32, 40)
-    compiled = open_graph(float_graph(network, tile), threads=1)
+    patches = torch.from_numpy(NOISE).permute(2, 0, 1)[None, :, :24, :24].float()
+    plain = {one.name: one for one in plain_graphs(lambda: float_graph(network, tile), tile_samples(patches, tile))}
+    assert set(plain) - {"bf16"} == {"fp32", "nncf_int8"}
+    compiled = open_graph(plain["fp32"].graph, threads=1)
     tiled = TiledGraph(inference(compiled), network, tile, 6).upscale(NOISE)
     whole = torch_upscaler(network.module, 255.0, 2)(NOISE)
     inside = np.s_[:-16, :-16]  # beyond, tiles of small images see a mirror where the network sees zeros
     assert np.abs(tiled[inside].astype(int) - whole[inside]).max() <= 1
-    patches = torch.from_numpy(NOISE).permute(2, 0, 1)[None, :, :24, :24].float()
-    default = open_graph(default_int8_graph(network, tile, patches), threads=1)
+    default = open_graph(plain["nncf_int8"].graph, threads=1)
     quantized = TiledGraph(inference(default), network, tile, 6).upscale(NOISE)
     assert 0 < np.abs(quantized[inside].astype(int) - whole[inside]).mean() < 6
 

@@ -9,14 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.recipes import FloatVideoRecipe, make_recipe
+from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe
 from qsci_plugins.recipes.processes import is_main, process_count, shared_work_folder
+from qsci_plugins.recipes.video_run import run_video_recipe
 from qsci_plugins.recipes.video_training import train_video_recipe
 from qsci_plugins.recipes.yaml_text import write_yaml
 
@@ -36,11 +38,24 @@ RECIPE = {
 }
 
 
-def launch(tmp_path: Path, port: int, *more: str) -> subprocess.Popen[str]:
+#: every part of Q-SCI; the gradients of steps are large against those of weights, so that clipping feels them
+QUANTIZED = {
+    **RECIPE,
+    "scheme": {"name": "qsci", "weight_bits": 4, "activation_bits": 4},
+    "shortcuts": ["fem.*"],
+    "calibrate": {"count": 2, "patch": 8, "batch": 2},
+    "export": {"openvino": {"mode": "none"}},
+}
+
+
+def launch(
+    tmp_path: Path, port: int, *more: str, verb: str = "train", recipe: dict[str, Any] = RECIPE
+) -> subprocess.Popen[str]:
     file = tmp_path / "recipe.yaml"
-    file.write_text(write_yaml(RECIPE))
-    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--cpu"]
-    command = [*accelerate, "--main_process_port", str(port), "-m", "qsci_plugins", "train", str(file), *more]
+    file.write_text(write_yaml(recipe))
+    # with --cpu, or without either, accelerate starts a single process on a machine without GPUs
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--multi_gpu"]
+    command = [*accelerate, "--main_process_port", str(port), "-m", "qsci_plugins", verb, str(file), *more]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -62,11 +77,31 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
         assert torch.allclose(tensor, second[name], atol=2e-5), name
     assert json.loads((tmp_path / "two" / "metrics.json").read_text())["steps"] == 4
     assert not (tmp_path / "two.partial").exists()
+    lonely = launch(tmp_path, 29616, "--set", "train.batch=3", "-o", str(tmp_path / "three"))
+    output, _ = lonely.communicate(timeout=300)
+    assert "train.batch is 3, which 2 processes cannot share" in output
     # the folder is there now: all processes hear of it, and none waits for another
     refused = launch(tmp_path, 29612, "-o", str(tmp_path / "two"))
     output, _ = refused.communicate(timeout=300)
     assert refused.returncode != 0
     assert "exists; name another" in output
+
+
+@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+def test_two_processes_quantize_as_one_does(backend: str, tmp_path: Path) -> None:
+    wanted = {**QUANTIZED, "backend": backend}
+    two = launch(tmp_path, 29615, "-o", str(tmp_path / "two"), verb="run", recipe=wanted)
+    made = make_recipe(wanted)
+    assert isinstance(made, VideoRecipe)
+    one = run_video_recipe(made, tmp_path / "one")
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    first, second = (
+        torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"] for folder in (one, tmp_path / "two")
+    )
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=1e-6), name
 
 
 @pytest.mark.slow

@@ -61,6 +61,15 @@ def test_latency_says_the_share_of_fp32_and_the_quality_where_it_was_measured() 
     assert "37.00" in text
 
 
+def test_a_bench_of_video_says_how_many_frames_a_tile_has() -> None:
+    rows = [{**row, "export_seconds": None, "psnr": {"builtin": 30.5}} for row in ROWS]
+    rows[0]["export_seconds"] = 35.04
+    text = bench_table({"model": "a", "tile": [256, 128], "frames": 8, "threads": 2, "repeats": 9, "rows": rows})
+    assert text.startswith("a: one 128x256 tile of 8 frames, 2 threads, 9 runs")
+    for part in ("export s", "35.0", "builtin dB", "30.50"):
+        assert part in text, part
+
+
 def test_the_summary_has_every_part() -> None:
     text = summary(METRICS, ["bits_a.png"])
     for part in ("# edsr x2, adabm through nncf", "Weights: random", "0.250", "fine-tuning", "3.62", "![bits_a.png]"):
