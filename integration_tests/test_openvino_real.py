@@ -113,7 +113,8 @@ def test_a_tile_takes_a_third_of_the_float_network(exported: Exported) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="asks the system for the peak memory of a process")
-def test_memory_of_a_huge_photo(exported: Exported) -> None:
+@pytest.mark.parametrize("tile", [None, "fit"])
+def test_memory_of_a_huge_photo(exported: Exported, tile: str | None) -> None:
     """8,000 x 6,000 to 16,000 x 12,000 pixels: the images themselves are 720 MB of it."""
     program = f"""
 import resource
@@ -123,7 +124,7 @@ rows = np.arange(6000, dtype=np.uint32)[:, None]
 image = np.empty((6000, 8000, 3), np.uint8)
 for channel in range(3):
     image[..., channel] = (rows * (channel + 3) // 7 + np.arange(8000, dtype=np.uint32)) % 251
-assert Upscaler({str(exported.folder)!r}).upscale(image).shape == (12000, 16000, 3)
+assert Upscaler({str(exported.folder)!r}, tile={tile!r}).upscale(image).shape == (12000, 16000, 3)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ from qsci_plugins.errors import UserError
 if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.architectures.registry import load_network
-    from qsci_plugins.commands.bench import bench
+    from qsci_plugins.commands.bench import bench, bench_tiled
     from qsci_plugins.commands.benchmark import benchmark
     from qsci_plugins.commands.cost import cost
     from qsci_plugins.commands.evaluate import evaluate
@@ -49,6 +49,7 @@ __all__ = [
     "UserError",
     "__version__",
     "bench",
+    "bench_tiled",
     "benchmark",
     "cost",
     "evaluate",
@@ -79,6 +80,7 @@ _HOMES = {
     "Reconstructor": "openvino.reconstructor",
     "Upscaler": "openvino.runtime",
     "bench": "commands.bench",
+    "bench_tiled": "commands.bench",
     "benchmark": "commands.benchmark",
     "cost": "commands.cost",
     "evaluate": "commands.evaluate",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["add_data", "add_output", "add_overrides", "frame_size", "positive"]
+__all__ = ["add_data", "add_output", "add_overrides", "frame_size", "positive", "tile_size"]
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -47,3 +48,16 @@ def frame_size(text: str) -> tuple[int, int]:
     if not found:
         raise argparse.ArgumentTypeError(f"should be WIDTHxHEIGHT, such as 640x360, not {text!r}")
     return int(found[1]), int(found[2])
+
+
+def tile_size(text: str) -> tuple[int, int] | Literal["fit"] | None:
+    """The type of an argument WIDTHxHEIGHT, `fit` or `model`, as `Upscaler` takes it: (height, width), "fit" or None."""
+    if text == "model":
+        return None
+    if text == "fit":
+        return "fit"
+    try:
+        width, height = frame_size(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"should be fit, model or WIDTHxHEIGHT, not {text!r}") from None
+    return height, width

@@ -7,16 +7,19 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qsci_plugins.commands.options import frame_size, positive
+from qsci_plugins.commands.options import frame_size, positive, tile_size
 from qsci_plugins.commands.upscale_video import standard_streams, upscale_raw, upscale_video
 from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS, list_images
 from qsci_plugins.data.images import read_photo, write_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
+
+if TYPE_CHECKING:
+    from qsci_plugins.openvino.runtime import Tile
 
 __all__ = ["add", "model_folder", "upscale"]
 
@@ -40,6 +43,14 @@ def add(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time")
+    parser.add_argument(
+        "--tile",
+        type=tile_size,
+        default="fit",
+        metavar="SIZE",
+        help="what large images are cut into: fit (the fastest within about 1 GiB, default), model (the exported size) or"
+        " WxH; bits that adapt follow each tile's content",
+    )
     parser.set_defaults(execute=_execute)
 
 
@@ -51,6 +62,7 @@ def upscale(
     force: bool = False,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
+    tile: Tile | None = "fit",
     progress: Progress | None = None,
     on_error: Callable[[UserError], None] | None = None,
 ) -> list[Path]:
@@ -59,6 +71,7 @@ def upscale(
     `model` is a run's output folder or the model folder in it. `output` is a file for a single image, else a folder,
     where every image keeps its name. Transparency is kept; what is no image in a folder is noted and skipped. Memory
     does not grow with the image but for the image itself and its result. `cache_dir` keeps compiled graphs for the next time.
+    `tile` is `Upscaler`'s; by default tiles are fitted to each image.
     Raises UserError where names clash or files exist (without `force`), before any work; then for the first image that
     cannot be read or written, or hands it to `on_error` and goes on with the next one.
     """
@@ -69,7 +82,7 @@ def upscale(
     _check(files, targets, force)
     from qsci_plugins.openvino.runtime import Upscaler
 
-    upscaler = Upscaler(folder, threads=threads, precision="auto", cache_dir=cache_dir)
+    upscaler = Upscaler(folder, threads=threads, precision="auto", cache_dir=cache_dir, tile=tile)
     written = []
     with progress.stage("upscaling", len(files)) as advance:
         for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):
@@ -154,6 +167,7 @@ def _execute(arguments: argparse.Namespace) -> int:
                 arguments.size,
                 threads=arguments.threads,
                 cache_dir=arguments.cache,
+                tile=arguments.tile,
                 progress=progress,
             )
         return 0
@@ -169,6 +183,7 @@ def _execute(arguments: argparse.Namespace) -> int:
                     force=arguments.force,
                     threads=arguments.threads,
                     cache_dir=arguments.cache,
+                    tile=arguments.tile,
                     progress=progress,
                 )
             )
@@ -182,6 +197,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             force=arguments.force,
             threads=arguments.threads,
             cache_dir=arguments.cache,
+            tile=arguments.tile,
             progress=progress,
             on_error=failures.append,
         ):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
+
+if TYPE_CHECKING:
+    from qsci_plugins.openvino.runtime import Tile
 
 __all__ = ["standard_streams", "upscale_raw", "upscale_video"]
 
@@ -23,6 +26,7 @@ def upscale_video(
     force: bool = False,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
+    tile: Tile | None = "fit",
     progress: Progress | None = None,
 ) -> Path:
     """Enlarges every frame of a video file and keeps its frame rate and audio; memory does not grow with its length.
@@ -40,7 +44,7 @@ def upscale_video(
         raise UserError(f"{output} exists; name another output, or replace it with --force")
     if output.exists() and output.samefile(clip):
         raise UserError(f"{output} is the clip to enlarge; name another output")
-    upscaler = _upscaler(model, threads, cache_dir)
+    upscaler = _upscaler(model, threads, cache_dir, tile)
     reader = VideoReader(clip)
     try:
         with VideoWriter(output, reader.rate, reader.audio) as writer:
@@ -68,6 +72,7 @@ def upscale_raw(
     *,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
+    tile: Tile | None = "fit",
     progress: Progress | None = None,
 ) -> int:
     """Raw 8-bit RGB frames of `size` (width, height) from `source` to `target`, enlarged; returns how many there were.
@@ -76,7 +81,7 @@ def upscale_raw(
     """
     from qsci_plugins.data.video import raw_frames
 
-    upscaler = _upscaler(model, threads, cache_dir)
+    upscaler = _upscaler(model, threads, cache_dir, tile)
     count = 0
     with (progress or Progress()).stage("upscaling", 1) as advance:
         for frame in raw_frames(source, *size):
@@ -100,8 +105,8 @@ def _write_strips(target: BinaryIO, strips: Iterable[Any]) -> None:
     target.flush()
 
 
-def _upscaler(model: str | Path, threads: int | None, cache_dir: str | Path | None) -> Any:
+def _upscaler(model: str | Path, threads: int | None, cache_dir: str | Path | None, tile: Tile | None) -> Any:
     from qsci_plugins.commands.upscale import model_folder
     from qsci_plugins.openvino.runtime import Upscaler
 
-    return Upscaler(model_folder(Path(model)), threads=threads, precision="auto", cache_dir=cache_dir)
+    return Upscaler(model_folder(Path(model)), threads=threads, precision="auto", cache_dir=cache_dir, tile=tile)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.fitting import ROW_BYTES, fit_tile, most_pixels
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision, precision_hint
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
 
-__all__ = ["Precision", "TileRoute", "Upscaler"]
+__all__ = ["Precision", "Tile", "TileRoute", "Upscaler"]
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+
+_Size = tuple[int, int]
+
+#: height and width, or one chosen to each image
+Tile = _Size | Literal["fit", "image"]
 
 #: tiles measured and bucketed by route together, at least a row: more fill the threads better and hold more memory
 _WINDOW = 32
@@ -40,14 +48,27 @@ class TileRoute:
     bits: float
 
 
+#: a graph, its tile's height and width, and whether several tiles run at once
+_Key = tuple[StoredFile, _Size, bool]
+
+
+class _Compiled(NamedTuple):
+    model: openvino.CompiledModel
+    queue: openvino.AsyncInferQueue
+
+
 class Upscaler:
     """A model folder, ready to run.
 
     `threads`: of the CPU, default all. `precision`: of what does not run in integers, default f32, and f32 always
     where that decides about bits. `cache_dir` keeps compiled graphs between processes. `overlap`: context around a tile
-    in input pixels, default the manifest's (the receptive radius, which makes tiled and untiled results equal). `tile`:
-    another tile size, or "image" for one tile per image, the whole.
-    Networks that cannot run at another size keep the one they were exported at.
+    in input pixels, default the manifest's (the receptive radius, which makes tiled and untiled results equal).
+
+    `tile`, default the manifest's: another (height, width); "image" for one tile per image, the whole; "fit" for the
+    tiles that compute the fewest pixels twice within about 1 GiB (see `fitting`), which is faster for large images and
+    compiles the graphs anew for images of another size. Routes, and bits chosen in the graph, follow each tile's own
+    content: with another tile size they are others. Networks that cannot run at another size keep the one they were
+    exported at.
     Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
     """
 
@@ -59,14 +80,14 @@ class Upscaler:
         precision: Precision | None = None,
         cache_dir: Path | str | None = None,
         overlap: int | None = None,
-        tile: tuple[int, int] | Literal["image"] | None = None,
+        tile: Tile | None = None,
     ) -> None:
         self.manifest = load_manifest(folder)
         if self.manifest.task != "sr":
             raise UserError(f"{folder} reconstructs videos from measurements; it enlarges no images")
         self.scale = self.manifest.scale
         self.overlap = self.manifest.overlap if overlap is None else overlap
-        self.tile = self.manifest.tile if tile is None else tile
+        self.tile: Tile = self.manifest.tile if tile is None else tile
         #: the tiles of the last image, row by row
         self.last_routes: list[TileRoute] = []
         self._device = device
@@ -81,8 +102,9 @@ class Upscaler:
             self._config["CACHE_DIR"] = str(cache_dir)
         self._weights = read_stored(folder, self.manifest.weights)
         self._graphs = {entry: read_stored(folder, entry) for entry in {r.graph for r in self.manifest.routes}}
-        self._queues: dict[tuple[StoredFile, tuple[int, int], bool], openvino.AsyncInferQueue] = {}
-        if self.tile != "image":
+        self._compiled: dict[_Key, _Compiled] = {}
+        self._runnable = {self.manifest.tile: True}
+        if not isinstance(self.tile, str):
             for size in self.tile:
                 plan_axis(2 * size, size, self.overlap, DEFAULT_BLEND)
 
@@ -98,6 +120,7 @@ class Upscaler:
                 result = np.empty((image.shape[0] * self.scale, *strip.shape[1:]), np.uint8)
             result[done : done + len(strip)] = strip
             done += len(strip)
+            del strip  # not to be held beside the next row of tiles
         assert result is not None
         return result
 
@@ -108,27 +131,38 @@ class Upscaler:
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise UserError(f"the runtime takes 8-bit RGB images (H,W,3), got {image.dtype} {image.shape}")
-        height, width = self._tile_for(image.shape[0], image.shape[1])
-        rows = plan_axis(image.shape[0], height, self.overlap, DEFAULT_BLEND)
-        columns = plan_axis(image.shape[1], width, self.overlap, DEFAULT_BLEND)
+        rows, columns = self.plan(image.shape[0], image.shape[1])
         self.last_routes = []
         yield from join(self._rows(image, rows, columns, progress or _ignore), rows, self.scale, 0)
+
+    def plan(self, height: int, width: int) -> tuple[Axis, Axis]:
+        """Where tiles lie in an image of this size, down and across."""
+        tile = self._tile_for(height, width)
+        rows, columns = (
+            plan_axis(length, side, self.overlap, DEFAULT_BLEND)
+            for length, side in zip((height, width), tile, strict=True)
+        )
+        return rows, columns
 
     def _rows(self, image: Image, rows: Axis, columns: Axis, progress: Progress) -> Iterator[Image]:
         """Each row of tiles, joined along its columns."""
         total = len(rows.starts) * len(columns.starts)
-        together = max(1, _WINDOW // len(columns.starts))
+        size = (rows.tile, columns.tile)
+        # fitted tiles are large, and one of them fills the threads
+        alone = total == 1 or (self.tile == "fit" and size != self.manifest.tile)
+        together = 1 if alone else max(1, _WINDOW // len(columns.starts))
         for first in range(0, len(rows.starts), together):
             window = [(y, x) for y in rows.starts[first : first + together] for x in columns.starts]
-            tiles = self._run(image, window, (rows.tile, columns.tile), total, progress)
-            for start in range(0, len(window), len(columns.starts)):
-                row = tiles[start : start + len(columns.starts)]
+            tiles = iter(self._run(image, window, size, not alone, total, progress))
+            for _ in range(len(window) // len(columns.starts)):
+                row = itertools.islice(tiles, len(columns.starts))
                 yield np.concatenate(list(join(row, columns, self.scale, 1)), axis=1)
+            del tiles, row
 
     def _run(
-        self, image: Image, places: list[tuple[int, int]], size: tuple[int, int], total: int, progress: Progress
+        self, image: Image, places: list[_Size], size: _Size, many: bool, total: int, progress: Progress
     ) -> list[Image]:
-        """The upscaled tiles at `places`; those of one route run together."""
+        """The upscaled tiles at `places`; those of one route run together, several at once where `many`."""
         before = len(self.last_routes)
         routes = [self._measure(image, y, x, *size) for y, x in places]
         self.last_routes += routes
@@ -149,7 +183,7 @@ class Upscaler:
 
         for factor in sorted({route.factor for route in routes}):
             bucket = [index for index, route in enumerate(routes) if route.factor == factor]
-            queue = self._queue(factor, size, many=len(places) > 1)
+            queue = self._queue(factor, size, many)
             queue.set_callback(keep)
             for index in bucket:
                 queue.start_async({0: cut_tile(image, *places[index], *size)[None]}, index)
@@ -169,15 +203,20 @@ class Upscaler:
         """The requests of a route's compiled graph; compiled when first asked for."""
         entry = self.manifest.route(factor).graph
         key = (entry, size, many)
-        if key not in self._queues:
-            # graphs of other sizes would pile up where every image is its own tile
-            keep = (size, self.manifest.tile)
-            self._queues = {other: queue for other, queue in self._queues.items() if other[1] in keep}
+        # graphs of other sizes would pile up where every image has its own tile
+        keep = (size, self.manifest.tile)
+        self._compiled = {other: one for other, one in self._compiled.items() if other[1] in keep}
+        if not many:
+            # a large tile's memory is needed once, not by every route
+            for other, one in self._compiled.items():
+                if other != key:
+                    one.model.release_memory()
+        if key not in self._compiled:
             model = self._model(entry, size)
             hint = "THROUGHPUT" if many else "LATENCY"
             compiled = self._core.compile_model(model, self._device, {**self._config, "PERFORMANCE_HINT": hint})
-            self._queues[key] = openvino.AsyncInferQueue(compiled)
-        return self._queues[key]
+            self._compiled[key] = _Compiled(compiled, openvino.AsyncInferQueue(compiled))
+        return self._compiled[key].queue
 
     def _tile_for(self, height: int, width: int) -> tuple[int, int]:
         """The tile size for an image: no larger than the image, so that its border is where the network expects it.
@@ -185,19 +224,28 @@ class Upscaler:
         A network that is bound to the size it was exported at gets that one, and the image is mirrored up to it.
         """
         fixed = self.manifest.tile
-        tile = (height, width) if self.tile == "image" else self.tile
+        if self.tile == "image":
+            tile = (height, width)
+        elif self.tile == "fit":
+            in_row = ROW_BYTES // (3 * self.scale**2)
+            tile = fit_tile(height, width, self.overlap, self._most_pixels, in_row) or fixed
+        else:
+            tile = self.tile
         wanted = (min(height, tile[0]), min(width, tile[1]))
         return wanted if self._can_run(wanted) else fixed
 
+    @cached_property
+    def _most_pixels(self) -> int:
+        return most_pixels(self._model(self.manifest.route(0).graph, self.manifest.tile), self.manifest.tile)
+
     def _can_run(self, size: tuple[int, int]) -> bool:
-        if size == self.manifest.tile:
-            return True
-        try:
-            return self._model(self.manifest.routes[0].graph, size).output(0).partial_shape == openvino.PartialShape(
-                [1, self.scale * size[0], self.scale * size[1], 3]
-            )
-        except RuntimeError:
-            return False
+        if size not in self._runnable:
+            try:
+                found = self._model(self.manifest.routes[0].graph, size).output(0).partial_shape
+                self._runnable[size] = found == openvino.PartialShape([1, *(self.scale * side for side in size), 3])
+            except RuntimeError:
+                self._runnable[size] = False
+        return self._runnable[size]
 
     def _model(self, entry: StoredFile, size: tuple[int, int]) -> openvino.Model:
         model = self._core.read_model(self._graphs[entry], self._weights)

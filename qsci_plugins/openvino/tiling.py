@@ -77,7 +77,9 @@ def join(parts: Iterable[Image], axis: Axis, scale: int, dimension: int) -> Iter
     """
     carried: Image | None = None
     done = 0
-    for index, part in enumerate(parts):
+    index = -1
+    for part in parts:
+        index += 1
         base = axis.starts[index] * scale
         if carried is not None:
             end = axis.zones[index - 1][1] * scale
@@ -88,6 +90,7 @@ def join(parts: Iterable[Image], axis: Axis, scale: int, dimension: int) -> Iter
         yield _slice(part, done - base, start * scale - base, dimension)
         carried = _slice(part, start * scale - base, end * scale - base, dimension).copy()
         done = start * scale
+        del part  # enumerate() would hold it beside the next one
 
 
 def _slice(part: Image, start: int, end: int, dimension: int) -> Image:

@@ -146,7 +146,8 @@ def _deviations(features: Tensor, channel: int) -> Tensor:
         return features.std(axes)
     if torch.jit.is_tracing():
         # two sums that OpenVINO takes in passing; the deviations from the mean would be a tensor of their own
-        count = math.prod(int(features.shape[axis]) for axis in axes)
+        # no int(), which would write the size of the traced image into graphs that run at others
+        count = math.prod(features.shape[axis] for axis in axes)
         mean, norm = features.mean(axes), torch.linalg.vector_norm(features, dim=axes)
         return ((norm.square() - count * mean.square()).clamp_min(0) / (count - 1)).sqrt()
     deviations = []

@@ -42,6 +42,19 @@ class PlainQuantized(nn.Module):
         return self.layer._conv_forward(x, weight, self.layer.bias)
 
 
+class Bound(nn.Module):
+    """A network that runs at one size (height, width) alone."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.register_buffer("plane", torch.zeros(1, 1, *size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x) + self.plane
+        return y
+
+
 def plain_apply(
     stock: nn.Module, settings: dict[str, Any], placement: Placement, value_range: float
 ) -> QuantizedNetwork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import openvino
 import pytest
 import torch
@@ -18,6 +19,7 @@ from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import layer_bits, lower
 from qsci_plugins.openvino.precisions import integer_layers
+from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.ledger import record_bits
@@ -166,6 +168,25 @@ def test_one_graph_serves_every_image(
         actual = runner([image.permute(1, 2, 0)[None].to(torch.uint8).numpy()])[0]
         expected = network.model(image[None]).clamp(0, 255).round().permute(0, 2, 3, 1)
         assert (torch.from_numpy(actual).float() - expected).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("size", [(24, 24), (18, 20), (40, 52)])
+def test_a_graph_run_at_another_size_measures_that_size(
+    case: tuple[nn.Module, QuantizedNetwork, Tensor], size: tuple[int, int], tmp_path: Path
+) -> None:
+    stock, network, _ = case
+    export_upscaler(network, stock, tmp_path / "there", tile=size, scale=2, overlap=2, mode="static")
+    export_upscaler(network, stock, tmp_path / "elsewhere", tile=TILE, scale=2, overlap=2, mode="static")
+    told = []
+    for seed in range(3):
+        square = smooth_images(6, 52, seed=seed)[2 * seed, :, : size[0], : size[1]]
+        image = square.permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
+        there, elsewhere = (Upscaler(tmp_path / name, threads=1, tile="image") for name in ("there", "elsewhere"))
+        difference = np.abs(there.upscale(image).astype(int) - elsewhere.upscale(image))
+        assert [route.bits for route in there.last_routes] == [route.bits for route in elsewhere.last_routes]
+        assert difference.mean() < 0.05
+        told += [route.bits for route in there.last_routes]
+    assert len(set(told)) > 1
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, force_factor, plain_apply
+from openvino_networks import ADABM_BODY, EVERYWHERE, Bound, calibrated_edsr, force_factor, plain_apply
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.export import export_upscaler
@@ -61,6 +61,46 @@ def test_tiles_leave_no_seam(static: Path, size: tuple[int, int]) -> None:
     difference = np.abs(first.astype(int) - second)
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.002
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted tiles of 2,500 pixels at most."""
+    monkeypatch.setattr("qsci_plugins.openvino.runtime.most_pixels", lambda model, size: 2500)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (75, 90), (31, 200)])
+@pytest.mark.usefixtures("little_memory")
+def test_fitted_tiles_leave_no_seam_and_compute_less(static: Path, size: tuple[int, int]) -> None:
+    image = photo(*size)
+    fitted, exported = Upscaler(static, threads=1, tile="fit"), Upscaler(static, threads=1)
+    first, second = fitted.upscale(image), Upscaler(static, threads=1, tile="image").upscale(image)
+    exported.upscale(image)
+    difference = np.abs(first.astype(int) - second)
+    assert difference.max() <= 2
+    assert (difference > 0).mean() < 0.002
+    areas = [sum(route.height * route.width for route in one.last_routes) for one in (fitted, exported)]
+    assert (len(fitted.last_routes) == 1) == (size == TILE)
+    assert areas[0] < areas[1] or size == TILE
+    assert all(route.height * route.width <= 2500 for route in fitted.last_routes)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_fitted_tiles_take_the_routes_of_their_own_gradients(routed: Path) -> None:
+    image = photo(60, 220)
+    upscaler = Upscaler(routed, threads=1, tile="fit")
+    first = upscaler.upscale(image)
+    manifest = load_manifest(routed)
+    assert len({route.factor for route in upscaler.last_routes}) > 1
+    for route in upscaler.last_routes:
+        tile = image[route.y : route.y + route.height, route.x : route.x + route.width]
+        assert route.factor == route_factor(tile_gradient(tile), *manifest.thresholds)
+    # graphs whose memory was released in between say the same again
+    assert np.array_equal(upscaler.upscale(image), first)
+    rows, columns = upscaler.plan(60, 220)
+    assert [(route.y, route.x) for route in upscaler.last_routes] == [
+        (y, x) for y in rows.starts for x in columns.starts
+    ]
 
 
 def test_less_context_than_the_network_looks_at_shows(static: Path) -> None:
@@ -130,24 +170,12 @@ def test_a_small_image_has_the_border_that_the_network_knows(static: Path, size:
     assert difference.mean() < 0.2
 
 
-class Bound(torch.nn.Module):
-    """A network that runs at one size alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 3, 3, padding=1)
-        self.register_buffer("plane", torch.zeros(1, 1, *TILE))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x) + self.plane
-
-
 def test_a_network_bound_to_its_size_gets_mirrored_images(tmp_path: Path) -> None:
-    stock = Bound()
+    stock = Bound(TILE)
     network = plain_apply(stock, {"name": "adabm", "image_mapping": False}, EVERYWHERE, 255.0)
     calibrate(network, [torch.rand(2, 3, *TILE) * 255])
     export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=1, overlap=1, mode="static")
-    for settings in ({}, {"tile": "image"}):
+    for settings in ({}, {"tile": "image"}, {"tile": "fit"}):
         upscaler = Upscaler(tmp_path / "m", threads=1, **settings)
         for size in ((1, 1), (20, 13), TILE, (60, 50)):
             assert upscaler.upscale(photo(*size)).shape == (*size, 3)
