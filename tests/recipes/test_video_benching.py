@@ -28,9 +28,9 @@ TINY = {
     "model": {"architecture": "efficientsci", "settings": {"in_ch": 2, "units": 1, "group_num": 1}},
     "scheme": {"name": "qsci", "weight_bits": 4, "activation_bits": 4},
     "shortcuts": ["fem.*"],
-    "clips": {"frames": 3, "size": 16, "resize": False},
+    "clips": {"frames": 3, "size": 24, "resize": False},
     "calibrate": {"count": 2, "patch": 8, "batch": 2},
-    "export": {"openvino": {"tile": [16, 16], "overlap": 1}},
+    "export": {"openvino": {"tile": [24, 24], "overlap": 1}},
 }
 
 
@@ -50,8 +50,8 @@ def scenes(tmp_path: Path) -> Path:
     """A folder with one scene of the size of a tile."""
     folder = tmp_path / "scenes"
     folder.mkdir()
-    mask = random_mask(3, 16, 16, seed=4)
-    frames = synthetic_scene(3, 16, 16)
+    mask = random_mask(3, 24, 24, seed=4)
+    frames = synthetic_scene(3, 24, 24)
     savemat(folder / "moving.mat", {"orig": frames.transpose(1, 2, 0), "mask": mask.transpose(1, 2, 0)})
     return folder
 
@@ -66,7 +66,7 @@ def test_a_run_beside_what_there_is_without_us(finished: Path, scenes: Path, tmp
     command = ["bench", str(finished), "--data", str(scenes), "--repeats", "2", "--threads", "1"]
     assert main([*command, "--format", "json", "--picture", str(picture)]) == 0
     told = json.loads(capsys.readouterr().out)["models"][0]
-    assert (told["tile"], told["frames"], told["threads"]) == ([16, 16], 3, 1)
+    assert (told["tile"], told["frames"], told["threads"]) == ([24, 24], 3, 1)
     rows = rows_of(told)
     assert list(rows) == ["fp32", *(["bf16"] if has_bf16() else []), "nncf_int8", "static_int8", "torch", "ours"]
     for name, row in rows.items():
@@ -88,8 +88,8 @@ def test_a_model_folder_has_its_own_rows_alone(finished: Path, scenes: Path) -> 
 
 
 def test_scenes_of_another_camera_are_refused(finished: Path, scenes: Path) -> None:
-    mask = random_mask(2, 16, 16).transpose(1, 2, 0)
-    savemat(scenes / "other.mat", {"orig": synthetic_scene(2, 16, 16).transpose(1, 2, 0), "mask": mask})
+    mask = random_mask(2, 24, 24).transpose(1, 2, 0)
+    savemat(scenes / "other.mat", {"orig": synthetic_scene(2, 24, 24).transpose(1, 2, 0), "mask": mask})
     with pytest.raises(UserError, match=r"other has 2 frames in one measurement, .*tiny 3"):
         bench_model(finished, scenes)
 
