@@ -80,7 +80,7 @@ class Manifest:
     frames: int | None = None
     #: colours of the output
     channels: int = 3
-    #: "f32" where what does not run in integers decides about bits, and is not to do so in bf16
+    #: "f32" where what does not run in integers is not to run in bf16: it decides about bits, or works beside very few levels
     precision: Literal["auto", "f32"] = "auto"
 
     def route(self, factor: int) -> Route:

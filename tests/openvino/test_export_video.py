@@ -198,3 +198,11 @@ def test_the_published_form_is_refused(tmp_path: Path) -> None:
     network.layers = {}
     with pytest.raises(UserError, match=r"tsab \(query\): .*form: integer"):
         lower(stock, network)
+
+
+@pytest.mark.parametrize(("bits", "precision"), [(3, "f32"), (4, "auto")])
+def test_beside_very_few_levels_the_rest_stays_in_f32(bits: int, precision: str, tmp_path: Path) -> None:
+    stock = efficientsci()
+    network = quantized(stock, {**QSCI, "weight_bits": bits, "activation_bits": bits})
+    manifest = export_reconstructor(network, stock, tmp_path / "m", tile=TILE, frames=FRAMES, overlap=1)
+    assert manifest.precision == precision
