@@ -105,7 +105,7 @@ def _leave(work: Path, error: BaseException) -> None:
         if kept:
             _clear(work, _KEPT)
         else:
-            shutil.rmtree(work)
+            _remove(work)
     hint = f"; the steps done are kept in {work}, and the same command goes on from there" if kept else ""
     if isinstance(error, UserError):
         raise UserError(f"{error}{hint}") from error
@@ -127,12 +127,16 @@ def write_metrics(work: Path, metrics: Mapping[str, Any]) -> None:
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Complete or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = _temporary(file, os.getpid())
     try:
         temporary.write_bytes(content)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(file: Path, process: int | str) -> Path:
+    return file.with_name(f".{file.name}.{process}")
 
 
 def _adopt(work: Path, recipe: str, force: bool) -> None:
@@ -144,9 +148,9 @@ def _adopt(work: Path, recipe: str, force: bool) -> None:
             return
         if not force:
             raise UserError(f"{work} was left by an interrupted run of another recipe; remove it, or use --force")
-    elif any(work.iterdir()):
+    elif not all(entry.match(_temporary(found, "*").name) for entry in work.iterdir()):
         raise UserError(f"{work} is in the way, and not a run's; remove it or name another output")
-    _clear(work)
+    _clear(work, (RECIPE_FILE,))
     write_text(found, recipe)
 
 
@@ -159,6 +163,12 @@ def _clear(work: Path, keep: tuple[str, ...] = ()) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
+
+
+def _remove(folder: Path) -> None:
+    """The recipe goes last: until then the folder says that it is a run's, whenever the process is killed."""
+    _clear(folder, (RECIPE_FILE,))
+    shutil.rmtree(folder)
 
 
 def _has_state(work: Path) -> bool:
@@ -174,7 +184,9 @@ def _swap(work: Path, output: Path) -> None:
         if output.exists():
             os.rename(output, replaced)
         os.rename(work, output)
-    shutil.rmtree(replaced, ignore_errors=True)
+    if replaced.exists():
+        with suppress(OSError):
+            _remove(replaced)
 
 
 def _replaced(output: Path) -> Path:
@@ -186,9 +198,12 @@ def _undo_half_a_swap(output: Path) -> None:
     replaced = _replaced(output)
     if (replaced / RECIPE_FILE).is_file():
         if output.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+            _remove(replaced)
         else:
             os.rename(replaced, output)
+    elif replaced.is_dir():
+        with suppress(OSError):
+            replaced.rmdir()  # killed between the last file and the folder
 
 
 @contextmanager

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,10 @@ import pytest
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes import outputs
 from qsci_plugins.recipes.outputs import check_output, work_folder
+
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="elsewhere folders cannot change names in one step"
+)
 
 
 def run(
@@ -117,43 +119,73 @@ def test_without_an_exchange_the_renames_replace_too(tmp_path: Path, monkeypatch
     assert [file.name for file in tmp_path.iterdir()] == ["demo"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere folders cannot change names in one step")
-def test_twenty_kills_at_random_moments_leave_the_old_or_the_new_output(tmp_path: Path) -> None:
-    program = """
-import sys
+#: forks, ends the fork before its n-th change to the disk, and looks at what is left
+KILLS = """
+import os, shutil, sys
 from pathlib import Path
+from qsci_plugins.recipes import outputs
 from qsci_plugins.recipes.outputs import work_folder
 
-def run(letter):
-    with work_folder(Path(sys.argv[1]), letter, force=True) as work:
-        (work / "model").mkdir()
-        for index in range(5):
-            (work / "model" / str(index)).write_text(letter * 100_000)
+out, atomic = Path(sys.argv[1]), sys.argv[2] == "True"
+changes, last = 0, None
 
-run("a")
-print("ready", flush=True)
-while True:
-    for letter in "ba":
-        run(letter)
+def count(event, arguments):
+    global changes
+    if last is not None and event in ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir"):
+        changes += 1
+        if changes == last:
+            os._exit(9)
+
+def run(recipe, fails=False):
+    with work_folder(out, recipe, force=True) as work:
+        (work / "model").mkdir()
+        for index in range(3):
+            (work / "model" / str(index)).write_text(recipe)
+        if fails:
+            raise KeyboardInterrupt
+
+def complete():
+    return {file.read_text() for file in (out / "model").iterdir()} == {(out / "recipe.yaml").read_text()} and len(
+        list((out / "model").iterdir())
+    ) == 3
+
+if not atomic:
+    outputs.exchange = lambda first, second: False
+for name in ("run", "interrupt"):
+    for number in range(1, 1000):
+        shutil.rmtree(out.parent)
+        out.parent.mkdir()
+        run("old")
+        child = os.fork()
+        if child == 0:
+            sys.addaudithook(count)
+            last = number
+            try:
+                run("new", fails=name == "interrupt")
+            except KeyboardInterrupt:
+                pass
+            os._exit(0)
+        ended = os.WEXITSTATUS(os.waitpid(child, 0)[1])
+        assert complete() if atomic or out.exists() else True, (name, number)
+        run("third")
+        assert complete() and (out / "recipe.yaml").read_text() == "third", (name, number)
+        assert os.listdir(out.parent) == ["out"], (name, number, os.listdir(out.parent))
+        if ended == 0:
+            break
+    assert number > 10, number
+print("all")
 """
-    generator = random.Random(0)
-    seen = set()
-    for _ in range(20):
-        process = subprocess.Popen([sys.executable, "-c", program, tmp_path / "out"], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(generator.uniform(0, 0.05))
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        letter = (tmp_path / "out" / "recipe.yaml").read_text()
-        contents = {file.read_text() for file in (tmp_path / "out" / "model").iterdir()}
-        assert contents == {letter * 100_000}
-        assert len(list((tmp_path / "out" / "model").iterdir())) == 5
-        seen.add(letter)
-    assert seen == {"a", "b"}
-    run(tmp_path / "out", recipe="c", force=True)
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each kill")
+@pytest.mark.parametrize("atomic", [pytest.param(True, marks=LINUX), False])
+def test_a_kill_before_any_change_to_the_disk_leaves_an_output_and_the_next_run_works(
+    tmp_path: Path, atomic: bool
+) -> None:
+    command = [sys.executable, "-c", KILLS, str(tmp_path / "runs" / "out"), str(atomic)]
+    (tmp_path / "runs").mkdir()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "all\n", done.stderr
 
 
 def test_two_processes_do_not_share_an_output(tmp_path: Path) -> None:
