@@ -196,14 +196,14 @@ def _replaced(output: Path) -> Path:
 def _undo_half_a_swap(output: Path) -> None:
     """Where the system cannot exchange folders: a run killed between the two renames left the old one under its other name."""
     replaced = _replaced(output)
-    if (replaced / RECIPE_FILE).is_file():
-        if output.exists():
+    if (replaced / RECIPE_FILE).is_file() and not output.exists():
+        os.rename(replaced, output)
+        return
+    with suppress(OSError):  # what a run killed while it removed the old folder had not removed
+        if (replaced / RECIPE_FILE).is_file():
             _remove(replaced)
         else:
-            os.rename(replaced, output)
-    elif replaced.is_dir():
-        with suppress(OSError):
-            replaced.rmdir()  # killed between the last file and the folder
+            replaced.rmdir()
 
 
 @contextmanager
