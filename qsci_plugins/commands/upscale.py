@@ -42,6 +42,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", type=frame_size, metavar="WxH", help="width and height of raw rgb24 frames on stdin")
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument(
+        "--streams",
+        type=positive,
+        metavar="N",
+        help="tiles at once, each in its own memory (default: OpenVINO's choice)",
+    )
     parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time")
     parser.add_argument(
         "--tile",
@@ -61,6 +67,7 @@ def upscale(
     *,
     force: bool = False,
     threads: int | None = None,
+    streams: int | None = None,
     cache_dir: str | Path | None = None,
     tile: Tile | None = "fit",
     progress: Progress | None = None,
@@ -70,8 +77,8 @@ def upscale(
 
     `model` is a run's output folder or the model folder in it. `output` is a file for a single image, else a folder,
     where every image keeps its name. Transparency is kept; what is no image in a folder is noted and skipped. Memory
-    does not grow with the image but for the image itself and its result. `cache_dir` keeps compiled graphs for the next time.
-    `tile` is `Upscaler`'s; by default tiles are fitted to each image.
+    does not grow with the image but for the image itself and its result. `threads`, `streams`, `cache_dir` and `tile` are
+    `Upscaler`'s; by default tiles are fitted to each image.
     Raises UserError where names clash or files exist (without `force`), before any work; then for the first image that
     cannot be read or written, or hands it to `on_error` and goes on with the next one.
     """
@@ -82,7 +89,7 @@ def upscale(
     _check(files, targets, force)
     from qsci_plugins.openvino.runtime import Upscaler
 
-    upscaler = Upscaler(folder, threads=threads, precision="auto", cache_dir=cache_dir, tile=tile)
+    upscaler = Upscaler(folder, threads=threads, streams=streams, precision="auto", cache_dir=cache_dir, tile=tile)
     written = []
     with progress.stage("upscaling", len(files)) as advance:
         for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):
@@ -166,6 +173,7 @@ def _execute(arguments: argparse.Namespace) -> int:
                 *standard_streams(),
                 arguments.size,
                 threads=arguments.threads,
+                streams=arguments.streams,
                 cache_dir=arguments.cache,
                 tile=arguments.tile,
                 progress=progress,
@@ -182,6 +190,7 @@ def _execute(arguments: argparse.Namespace) -> int:
                     output / inputs[0].with_suffix(".mp4").name if output.is_dir() else output,
                     force=arguments.force,
                     threads=arguments.threads,
+                    streams=arguments.streams,
                     cache_dir=arguments.cache,
                     tile=arguments.tile,
                     progress=progress,
@@ -196,6 +205,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             arguments.output,
             force=arguments.force,
             threads=arguments.threads,
+            streams=arguments.streams,
             cache_dir=arguments.cache,
             tile=arguments.tile,
             progress=progress,

@@ -25,13 +25,14 @@ def upscale_video(
     *,
     force: bool = False,
     threads: int | None = None,
+    streams: int | None = None,
     cache_dir: str | Path | None = None,
     tile: Tile | None = "fit",
     progress: Progress | None = None,
 ) -> Path:
     """Enlarges every frame of a video file and keeps its frame rate and audio; memory does not grow with its length.
 
-    `cache_dir` keeps compiled graphs for the next time.
+    `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s.
 
     Raises UserError for a clip that cannot be read, an output that exists (without `force`) and one that no video format
     has the suffix of.
@@ -44,7 +45,7 @@ def upscale_video(
         raise UserError(f"{output} exists; name another output, or replace it with --force")
     if output.exists() and output.samefile(clip):
         raise UserError(f"{output} is the clip to enlarge; name another output")
-    upscaler = _upscaler(model, threads, cache_dir, tile)
+    upscaler = _upscaler(model, threads=threads, streams=streams, cache_dir=cache_dir, tile=tile)
     reader = VideoReader(clip)
     try:
         with VideoWriter(output, reader.rate, reader.audio) as writer:
@@ -71,17 +72,20 @@ def upscale_raw(
     size: tuple[int, int],
     *,
     threads: int | None = None,
+    streams: int | None = None,
     cache_dir: str | Path | None = None,
     tile: Tile | None = "fit",
     progress: Progress | None = None,
 ) -> int:
     """Raw 8-bit RGB frames of `size` (width, height) from `source` to `target`, enlarged; returns how many there were.
 
+    `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s.
+
     Raises UserError where the input ends inside a frame, and where the reader of the output has gone.
     """
     from qsci_plugins.data.video import raw_frames
 
-    upscaler = _upscaler(model, threads, cache_dir, tile)
+    upscaler = _upscaler(model, threads=threads, streams=streams, cache_dir=cache_dir, tile=tile)
     count = 0
     with (progress or Progress()).stage("upscaling", 1) as advance:
         for frame in raw_frames(source, *size):
@@ -105,8 +109,8 @@ def _write_strips(target: BinaryIO, strips: Iterable[Any]) -> None:
     target.flush()
 
 
-def _upscaler(model: str | Path, threads: int | None, cache_dir: str | Path | None, tile: Tile | None) -> Any:
+def _upscaler(model: str | Path, **settings: Any) -> Any:
     from qsci_plugins.commands.upscale import model_folder
     from qsci_plugins.openvino.runtime import Upscaler
 
-    return Upscaler(model_folder(Path(model)), threads=threads, precision="auto", cache_dir=cache_dir, tile=tile)
+    return Upscaler(model_folder(Path(model)), precision="auto", **settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import Precision, precision_hint
 
@@ -23,8 +24,11 @@ def device_settings(
 
     `threads` of the CPU, default all; `streams`: how many inferences share them, default OpenVINO's choice; `precision`
     of what does not run in integers, default f32, and f32 always where the manifest asks for it; `cache_dir` keeps
-    compiled graphs between processes.
+    compiled graphs between processes. Raises UserError for less than one thread or stream.
     """
+    for name, value in (("threads", threads), ("streams", streams)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} is {value}; give 1 or more, or leave it out for OpenVINO's choice")
     settings: dict[str, str | int] = {}
     if device == "CPU":
         settings["INFERENCE_PRECISION_HINT"] = precision_hint(

@@ -15,10 +15,11 @@ import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.fitting import ROW_BYTES, fit_tile, most_pixels
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
-from qsci_plugins.openvino.precisions import Precision, precision_hint
+from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
 
 __all__ = ["Precision", "Tile", "TileRoute", "Upscaler"]
@@ -60,9 +61,9 @@ class _Compiled(NamedTuple):
 class Upscaler:
     """A model folder, ready to run.
 
-    `threads`: of the CPU, default all. `precision`: of what does not run in integers, default f32, and f32 always
-    where that decides about bits. `cache_dir` keeps compiled graphs between processes. `overlap`: context around a tile
-    in input pixels, default the manifest's (the receptive radius, which makes tiled and untiled results equal).
+    `threads`, `streams`, `precision` and `cache_dir` are those of `device_settings`; streams are tiles that run at once,
+    each in memory of its own, and change no pixel. `overlap`: context around a tile in input pixels, default the
+    manifest's (the receptive radius, which makes tiled and untiled results equal).
 
     `tile`, default the manifest's: another (height, width); "image" for one tile per image, the whole; "fit" for the
     tiles that compute the fewest pixels twice within about 1 GiB (see `fitting`), which is faster for large images and
@@ -81,6 +82,7 @@ class Upscaler:
         cache_dir: Path | str | None = None,
         overlap: int | None = None,
         tile: Tile | None = None,
+        streams: int | None = None,
     ) -> None:
         self.manifest = load_manifest(folder)
         if self.manifest.task != "sr":
@@ -92,14 +94,9 @@ class Upscaler:
         self.last_routes: list[TileRoute] = []
         self._device = device
         self._core = openvino.Core()
-        self._config: dict[str, str | int] = {}
-        if device == "CPU":
-            wanted = "f32" if self.manifest.precision == "f32" else precision or "f32"
-            self._config["INFERENCE_PRECISION_HINT"] = precision_hint(wanted)
-            if threads is not None:
-                self._config["INFERENCE_NUM_THREADS"] = threads
-        if cache_dir is not None:
-            self._config["CACHE_DIR"] = str(cache_dir)
+        self._config = device_settings(
+            self.manifest, device, threads=threads, streams=streams, precision=precision, cache_dir=cache_dir
+        )
         self._weights = read_stored(folder, self.manifest.weights)
         self._graphs = {entry: read_stored(folder, entry) for entry in {r.graph for r in self.manifest.routes}}
         self._compiled: dict[_Key, _Compiled] = {}
@@ -146,11 +143,11 @@ class Upscaler:
 
     def _rows(self, image: Image, rows: Axis, columns: Axis, progress: Progress) -> Iterator[Image]:
         """Each row of tiles, joined along its columns."""
-        total = len(rows.starts) * len(columns.starts)
-        size = (rows.tile, columns.tile)
+        total, size = len(rows.starts) * len(columns.starts), (rows.tile, columns.tile)
         # fitted tiles are large, and one of them fills the threads
-        alone = total == 1 or (self.tile == "fit" and size != self.manifest.tile)
-        together = 1 if alone else max(1, _WINDOW // len(columns.starts))
+        most = int(self._config.get("NUM_STREAMS", 1)) if self._is_fitted(size) else _WINDOW
+        alone = total == 1 or (self._is_fitted(size) and "NUM_STREAMS" not in self._config)
+        together = max(1, most // len(columns.starts))
         for first in range(0, len(rows.starts), together):
             window = [(y, x) for y in rows.starts[first : first + together] for x in columns.starts]
             tiles = iter(self._run(image, window, size, not alone, total, progress))
@@ -204,17 +201,18 @@ class Upscaler:
         entry = self.manifest.route(factor).graph
         key = (entry, size, many)
         # graphs of other sizes would pile up where every image has its own tile
-        keep = (size, self.manifest.tile)
-        self._compiled = {other: one for other, one in self._compiled.items() if other[1] in keep}
-        if not many:
+        self._compiled = {other: one for other, one in self._compiled.items() if other[1] in (size, self.manifest.tile)}
+        if not many or self._is_fitted(size):
             # a large tile's memory is needed once, not by every route
             for other, one in self._compiled.items():
                 if other != key:
                     one.model.release_memory()
         if key not in self._compiled:
             model = self._model(entry, size)
-            hint = "THROUGHPUT" if many else "LATENCY"
-            compiled = self._core.compile_model(model, self._device, {**self._config, "PERFORMANCE_HINT": hint})
+            config = {**self._config, "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
+            if not many:
+                config.pop("NUM_STREAMS", None)  # a tile alone has all threads
+            compiled = self._core.compile_model(model, self._device, config)
             self._compiled[key] = _Compiled(compiled, openvino.AsyncInferQueue(compiled))
         return self._compiled[key].queue
 
@@ -233,6 +231,9 @@ class Upscaler:
             tile = self.tile
         wanted = (min(height, tile[0]), min(width, tile[1]))
         return wanted if self._can_run(wanted) else fixed
+
+    def _is_fitted(self, size: _Size) -> bool:
+        return self.tile == "fit" and size != self.manifest.tile
 
     @cached_property
     def _most_pixels(self) -> int:

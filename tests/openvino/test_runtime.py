@@ -15,7 +15,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.runtime import Upscaler
+from qsci_plugins.openvino.runtime import Tile, Upscaler
 from qsci_plugins.schemes.scheme import calibrate
 
 TILE = (32, 40)
@@ -101,6 +101,28 @@ def test_fitted_tiles_take_the_routes_of_their_own_gradients(routed: Path) -> No
     assert [(route.y, route.x) for route in upscaler.last_routes] == [
         (y, x) for y in rows.starts for x in columns.starts
     ]
+
+
+@pytest.mark.parametrize("tile", ["fit", None])
+@pytest.mark.usefixtures("little_memory")
+def test_streams_reach_openvino_and_change_no_pixel(routed: Path, tile: Tile | None) -> None:
+    image = photo(60, 220)
+    expected = Upscaler(routed, threads=2, tile=tile).upscale(image)
+    for streams in (1, 2):
+        upscaler = Upscaler(routed, threads=2, tile=tile, streams=streams)
+        assert np.array_equal(upscaler.upscale(image), expected)
+        assert len(upscaler.last_routes) > 3
+        assert len(upscaler._compiled) > 1
+        for compiled in upscaler._compiled.values():
+            assert compiled.model.get_property("NUM_STREAMS") == streams == len(compiled.queue)
+
+
+def test_one_tile_alone_has_all_threads(routed: Path) -> None:
+    upscaler = Upscaler(routed, threads=2, streams=2)
+    upscaler.upscale(photo(*TILE))
+    (compiled,) = upscaler._compiled.values()
+    assert compiled.model.get_property("NUM_STREAMS") == 1
+    assert compiled.model.get_property("INFERENCE_NUM_THREADS") == 2
 
 
 def test_less_context_than_the_network_looks_at_shows(static: Path) -> None:
@@ -211,6 +233,8 @@ def test_bad_settings_are_refused(static: Path, tmp_path: Path) -> None:
         Upscaler(static, tile=(20, 20))
     with pytest.raises(UserError, match="no model folder"):
         Upscaler(tmp_path)
+    with pytest.raises(UserError, match="streams is 0; give 1 or more"):
+        Upscaler(static, streams=0)
 
 
 def test_a_cache_folder_keeps_compiled_graphs(static: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from openvino_networks import ADABM_BODY, calibrated_edsr
 
 from qsci_plugins import Upscaler, UserError, upscale_raw, upscale_video
 from qsci_plugins.cli import main
+from qsci_plugins.data.images import write_image
 from qsci_plugins.data.video import VideoReader, VideoWriter
 from qsci_plugins.openvino.export import export_upscaler
 
@@ -44,6 +46,33 @@ def test_a_cache_of_compiled_graphs_is_the_commands_too(model: Path, tmp_path: P
     command = ["upscale", str(model), str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4"), "--cache", str(cache)]
     assert main(command) == 0
     assert list(cache.glob("*.blob"))
+
+
+@pytest.mark.parametrize("way", ["images", "video", "raw"])
+def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Upscaler] = []
+    strips = Upscaler.strips
+
+    def watched(self: Upscaler, *arguments: Any) -> Any:
+        opened.append(self)
+        return strips(self, *arguments)
+
+    monkeypatch.setattr(Upscaler, "strips", watched)
+    frame = frames(1)[0].repeat(3, 0).repeat(3, 1)
+    write_image(tmp_path / "a.png", frame)
+    with VideoWriter(tmp_path / "a.mp4", Fraction(12)) as writer:
+        writer.write(frame)
+    raw = io.BytesIO(frame.tobytes()), io.BytesIO()
+    monkeypatch.setattr("qsci_plugins.commands.upscale.standard_streams", lambda: raw)
+    files = {
+        "images": [str(tmp_path / "a.png"), "-o", str(tmp_path / "b.png")],
+        "video": [str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4")],
+        "raw": ["-", "-o", "-", "--size", "96x72"],
+    }
+    assert main(["upscale", str(model), *files[way], "--tile", "model", "--threads", "2", "--streams", "2"]) == 0
+    compiled = opened[0]._compiled.values()
+    assert {one.model.get_property("NUM_STREAMS") for one in compiled} == {2}
+    assert {one.model.get_property("INFERENCE_NUM_THREADS") for one in compiled} == {2}
 
 
 def test_the_command_reads_standard_input(model: Path) -> None:
