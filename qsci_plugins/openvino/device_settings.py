@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.manifest import Manifest
-from qsci_plugins.openvino.precisions import Precision, precision_hint
+from qsci_plugins.openvino.precisions import Precision, allowed, precision_hint
 
 __all__ = ["device_settings"]
 
@@ -23,17 +23,15 @@ def device_settings(
     """OpenVINO's settings for the graphs of a model folder.
 
     `threads` of the CPU, default all; `streams`: how many inferences share them, default OpenVINO's choice; `precision`
-    of what does not run in integers, default f32, and f32 always where the manifest asks for it; `cache_dir` keeps
-    compiled graphs between processes. Raises UserError for less than one thread or stream.
+    of what does not run in integers, default f32, and no less than the manifest asks for; `cache_dir` keeps compiled
+    graphs between processes. Raises UserError for less than one thread or stream.
     """
     for name, value in (("threads", threads), ("streams", streams)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; give 1 or more, or leave it out for OpenVINO's choice")
     settings: dict[str, str | int] = {}
     if device == "CPU":
-        settings["INFERENCE_PRECISION_HINT"] = precision_hint(
-            "f32" if manifest.precision == "f32" else precision or "f32"
-        )
+        settings["INFERENCE_PRECISION_HINT"] = precision_hint(allowed(precision, manifest.precision))
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = threads
     if streams is not None:

@@ -139,7 +139,7 @@ def export(
         routes=tuple(_route(network, factor, entries[names[factor]], mode == "dynamic") for factor in factors),
         thresholds=thresholds,
         weight_bits=weight_bits,
-        precision="f32" if dynamic or few else "auto",
+        precision="f32" if few else "image_only" if dynamic else "auto",
         about={"openvino": openvino.get_version(), "scheme": network.scheme.config.name, **(about or {})},
     )
     files = {entries[name].name: graph for name, graph in graphs.items()}

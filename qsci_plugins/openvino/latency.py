@@ -14,7 +14,7 @@ import openvino
 
 from qsci_plugins.data.snapshots import mask_sum, random_mask
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import Precision, has_bf16, precision_hint
+from qsci_plugins.openvino.precisions import Precision, has_bf16, precision_hint, prepared
 
 __all__ = ["Latency", "has_bf16", "measure", "measure_throughput", "open_exported", "open_graph", "runner"]
 
@@ -90,10 +90,12 @@ def open_graph(
     core = openvino.Core()
     if not isinstance(graph, openvino.Model):
         graph = core.read_model(graph) if weights is None else core.read_model(graph, weights)
+    elif precision == "image_only":
+        graph = graph.clone()
     config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision_hint(precision), "PERFORMANCE_HINT": hint}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
-    return core.compile_model(graph, "CPU", config)
+    return core.compile_model(prepared(graph, precision), "CPU", config)
 
 
 def open_exported(

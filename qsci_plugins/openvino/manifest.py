@@ -80,8 +80,9 @@ class Manifest:
     frames: int | None = None
     #: colours of the output
     channels: int = 3
-    #: "f32" where what does not run in integers is not to run in bf16: it decides about bits, or works beside very few levels
-    precision: Literal["auto", "f32"] = "auto"
+    #: of what does not run in integers: "f32" where bf16 costs quality, as beside very few levels; "image_only" where the
+    #: graph chooses its bits: f32 in what they depend on
+    precision: Literal["auto", "f32", "image_only"] = "auto"
 
     def route(self, factor: int) -> Route:
         """The route of a factor; the only one where there is one."""
@@ -176,7 +177,7 @@ def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the task {task!r}")
     if (frames is None) != (task == "sr"):
         raise ValueError("frames")
-    if content["precision"] not in ("auto", "f32"):
+    if content["precision"] not in ("auto", "f32", "image_only"):
         raise ValueError(f"the precision {content['precision']!r}")
     return {
         "task": task,

@@ -7,11 +7,22 @@ from typing import Literal, NamedTuple
 
 import openvino
 
-__all__ = ["LayerPrecision", "Precision", "has_bf16", "integer_layers", "precision_hint", "runtime_precisions"]
+from qsci_plugins.openvino.image_only import image_only_in_bf16
+
+__all__ = [
+    "LayerPrecision",
+    "Precision",
+    "allowed",
+    "has_bf16",
+    "integer_layers",
+    "precision_hint",
+    "prepared",
+    "runtime_precisions",
+]
 
 #: of what does not run in integers. "auto" is bf16 where the CPU has it: a quarter to a third faster, and it moved the
-#: PSNR of EDSR-8 on Set5 by 0.004 dB or less
-Precision = Literal["f32", "bf16", "auto"]
+#: PSNR of EDSR-8 on Set5 by 0.004 dB or less; "image_only" that in the layers which no choice of bits depends on
+Precision = Literal["f32", "bf16", "auto", "image_only"]
 
 
 _ARITHMETIC = {
@@ -40,10 +51,24 @@ def has_bf16(device: str = "CPU") -> bool:
 
 
 def precision_hint(wanted: Precision, device: str = "CPU") -> str:
-    """The value of OpenVINO's INFERENCE_PRECISION_HINT."""
-    if wanted != "auto":
-        return wanted
-    return "bf16" if has_bf16(device) else "f32"
+    """The value of OpenVINO's INFERENCE_PRECISION_HINT; "image_only" is in the graph (see `prepared`), which runs in f32."""
+    if wanted == "auto":
+        return "bf16" if has_bf16(device) else "f32"
+    return "f32" if wanted == "image_only" else wanted
+
+
+def allowed(asked: Precision | None, at_most: Precision) -> Precision:
+    """What is asked for, default f32, or the manifest's `at_most` where that is less."""
+    if asked is None or asked == "f32":
+        return "f32"
+    return asked if at_most == "auto" else at_most
+
+
+def prepared(model: openvino.Model, precision: Precision) -> openvino.Model:
+    """The model to compile with the hint of a precision; it is changed in place."""
+    if precision == "image_only" and has_bf16():
+        image_only_in_bf16(model)
+    return model
 
 
 def runtime_precisions(compiled: openvino.CompiledModel) -> list[LayerPrecision]:

@@ -19,7 +19,7 @@ from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.fitting import ROW_BYTES, fit_tile, most_pixels
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
-from qsci_plugins.openvino.precisions import Precision
+from qsci_plugins.openvino.precisions import Precision, allowed, prepared
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
 
 __all__ = ["Precision", "Tile", "TileRoute", "Upscaler"]
@@ -93,6 +93,7 @@ class Upscaler:
         #: the tiles of the last image, row by row
         self.last_routes: list[TileRoute] = []
         self._device = device
+        self._precision = allowed(precision, self.manifest.precision)
         self._core = openvino.Core()
         self._config = device_settings(
             self.manifest, device, threads=threads, streams=streams, precision=precision, cache_dir=cache_dir
@@ -209,6 +210,8 @@ class Upscaler:
                     one.model.release_memory()
         if key not in self._compiled:
             model = self._model(entry, size)
+            if self._device == "CPU":
+                model = prepared(model, self._precision)
             config = {**self._config, "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
             if not many:
                 config.pop("NUM_STREAMS", None)  # a tile alone has all threads
