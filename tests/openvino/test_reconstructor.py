@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cores import TWO_CORES
 from torch import Tensor, nn
 from video_folder import RADIUS, TILE, Strided, exported
 
@@ -129,7 +130,7 @@ def test_each_tile_takes_the_route_of_its_gradient(tmp_path: Path) -> None:
     assert frames[:, :, -10:] == pytest.approx(6.0)
 
 
-@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("streams", [1, pytest.param(2, marks=TWO_CORES)])
 def test_streams_threads_and_a_cache_change_no_frame(grey: Path, tmp_path: Path, streams: int) -> None:
     measurement, mask = snapshot(100, 90)
     expected = Reconstructor(grey, mask).reconstruct(measurement)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cores import TWO_CORES
 from openvino_networks import ADABM_BODY, EVERYWHERE, Bound, calibrated_edsr, force_factor, plain_apply
 
 from qsci_plugins.errors import UserError
@@ -103,6 +104,7 @@ def test_fitted_tiles_take_the_routes_of_their_own_gradients(routed: Path) -> No
     ]
 
 
+@TWO_CORES
 @pytest.mark.parametrize("tile", ["fit", None])
 @pytest.mark.usefixtures("little_memory")
 def test_streams_reach_openvino_and_change_no_pixel(routed: Path, tile: Tile | None) -> None:
@@ -117,6 +119,7 @@ def test_streams_reach_openvino_and_change_no_pixel(routed: Path, tile: Tile | N
             assert compiled.model.get_property("NUM_STREAMS") == streams == len(compiled.queue)
 
 
+@TWO_CORES
 def test_one_tile_alone_has_all_threads(routed: Path) -> None:
     upscaler = Upscaler(routed, threads=2, streams=2)
     upscaler.upscale(photo(*TILE))

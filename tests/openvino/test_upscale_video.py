@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cores import TWO_CORES
 from openvino_networks import ADABM_BODY, calibrated_edsr
 
 from qsci_plugins import Upscaler, UserError, upscale_raw, upscale_video
@@ -48,6 +49,7 @@ def test_a_cache_of_compiled_graphs_is_the_commands_too(model: Path, tmp_path: P
     assert list(cache.glob("*.blob"))
 
 
+@TWO_CORES
 @pytest.mark.parametrize("way", ["images", "video", "raw"])
 def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Upscaler] = []
