@@ -54,7 +54,9 @@ def _metrics(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
-def test_a_run_trains_measures_patches_and_draws_their_bits(recipe: Path, tmp_path: Path, backend: str) -> None:
+def test_a_run_trains_measures_patches_and_draws_their_bits(
+    recipe: Path, tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["run", str(recipe), "-o", "out", "--set", f"backend={backend}", "--set", "train.selector_start=spread"]
     assert main(command) == 0
     metrics = _metrics(tmp_path / "out")
@@ -69,7 +71,11 @@ def test_a_run_trains_measures_patches_and_draws_their_bits(recipe: Path, tmp_pa
     assert "Spearman" in (tmp_path / "out" / "summary.md").read_text()
     for photo in ("chelsea", "coffee", "flower"):
         assert Image.open(tmp_path / "out" / f"bits_{photo}.png").width > 100
-    assert main(["evaluate", "out", "--format", "json"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "out"]) == 0
+    told = capsys.readouterr().out
+    assert "FAB bits" in told
+    assert "Spearman" in told
 
 
 def test_the_model_folder_of_a_trained_network(recipe: Path, tmp_path: Path) -> None:

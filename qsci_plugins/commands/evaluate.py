@@ -41,9 +41,12 @@ def evaluate(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.report.summary import quality_table
+    from qsci_plugins.report.summary import patch_table, quality_table
 
     with console_progress() as progress:
         sets = evaluate(arguments.run, data=arguments.data, sets=arguments.sets, progress=progress)
-    print(json.dumps(sets, indent=2) if arguments.format == "json" else quality_table(sets))
+    if arguments.format == "json":
+        print(json.dumps(sets, indent=2))
+    else:
+        print("\n\n".join(part for part in (quality_table(sets), patch_table(sets)) if part))
     return 0

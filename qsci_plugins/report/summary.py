@@ -13,6 +13,7 @@ __all__ = [
     "latency_table",
     "machine_line",
     "operations_section",
+    "patch_table",
     "quality_table",
     "seconds_section",
     "summary",
@@ -129,11 +130,11 @@ def _quality(sets: Mapping[str, Any]) -> str:
     note = (
         "PSNR-Y and SSIM on luma, a border of `scale` pixels cropped, 8-bit rounding; FAB is the mean bit-width of the"
     )
-    parts = [f"## Quality\n\n{quality_table(sets)}\n\n{note} activations that the scheme quantizes.", _patches(sets)]
+    parts = [f"## Quality\n\n{quality_table(sets)}\n\n{note} activations that the scheme quantizes.", patch_table(sets)]
     return "\n\n".join(part for part in parts if part)
 
 
-def _patches(sets: Mapping[str, Any]) -> str:
+def patch_table(sets: Mapping[str, Any]) -> str:
     """Whether busier patches got more bits, where the network ran patch by patch."""
     rows = []
     for name, row in sets.items():
