@@ -114,6 +114,22 @@ def test_commands_that_take_a_run_take_its_model_folder_too(
         assert row in table
 
 
+def test_a_bench_goes_on_where_nncf_and_onnxruntime_do_not_take_the_network(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr("nncf.quantize", refuse)
+    monkeypatch.setattr("qsci_plugins.brevitas.onnx.export_qcdq", refuse)
+    rows = {row["name"]: row for row in qsci_plugins.bench([finished], repeats=1, threads=1)[0]["rows"]}
+    failed = {name: row["failed"] for name, row in rows.items() if "failed" in row}
+    assert failed == dict.fromkeys(("nncf_int8", "onnxruntime"), "RuntimeError: no such operation")
+    for name in ("fp32", "static_int8", "torch", "ours", "routed"):
+        assert rows[name]["median_ms"] > 0
+        assert rows[name]["psnr_y"]["builtin"] > 0
+
+
 def test_an_output_that_exists_is_replaced_only_with_force(recipe: Path, tmp_path: Path) -> None:
     command = ["run", str(recipe), "-o", str(tmp_path / "out"), "--set", "export.openvino.mode=none"]
     command += ["--set", "train=null", "--set", "evaluate=[]"]

@@ -18,6 +18,7 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.precisions import Precision, has_bf16
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Image, cut_tile, join, plan_axis
+from qsci_plugins.recipes.failures import Failed, attempt
 
 __all__ = [
     "PlainGraph",
@@ -51,19 +52,25 @@ class PlainGraph:
     seconds: float
 
 
-def plain_graphs(convert: Callable[[], openvino.Model], samples: Sequence[Sample]) -> list[PlainGraph]:
+def plain_graphs(convert: Callable[[], openvino.Model], samples: Sequence[Sample]) -> list[PlainGraph | Failed]:
     """OpenVINO's fp32, bf16 where the CPU has it, and NNCF's default INT8 calibrated on `samples`.
 
-    `convert` makes the graph of the float network.
+    `convert` makes the graph of the float network. What fails on it says why instead.
     """
-    start = time.perf_counter()
-    graph = convert()
-    converted = time.perf_counter()
-    rows = [PlainGraph("fp32", "OpenVINO fp32", graph, "f32", converted - start)]
+    ways: list[tuple[str, str, Precision]] = [("fp32", "OpenVINO fp32", "f32")]
     if has_bf16():
-        rows.append(PlainGraph("bf16", "OpenVINO bf16", graph, "bf16", converted - start))
-    quantized = default_int8(graph, samples)
-    return [*rows, PlainGraph("nncf_int8", "NNCF default INT8", quantized, "f32", time.perf_counter() - start)]
+        ways.append(("bf16", "OpenVINO bf16", "bf16"))
+    default = ("nncf_int8", "NNCF default INT8")
+    start = time.perf_counter()
+    graph = attempt("", "", convert)
+    converted = time.perf_counter()
+    if isinstance(graph, Failed):
+        return [Failed(name, title, graph.reason) for name, title in (*(way[:2] for way in ways), default)]
+    plain = [PlainGraph(name, title, graph, precision, converted - start) for name, title, precision in ways]
+    quantized = attempt(*default, lambda: default_int8(graph, samples))
+    if isinstance(quantized, Failed):
+        return [*plain, quantized]
+    return [*plain, PlainGraph(*default, quantized, "f32", time.perf_counter() - start)]
 
 
 def default_int8(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:

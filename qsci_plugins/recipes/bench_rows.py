@@ -17,7 +17,8 @@ from qsci_plugins.openvino.latency import measure, measure_throughput
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.contenders import Contender
-from qsci_plugins.recipes.latency import latency_row
+from qsci_plugins.recipes.failures import Failed
+from qsci_plugins.recipes.latency import failed_row, latency_row
 from qsci_plugins.recipes.outputs import METRICS_FILE, RECIPE_FILE
 from qsci_plugins.recipes.reading import AnyRecipe, read_recipe
 
@@ -60,12 +61,14 @@ class Bench:
         told = json.loads(file.read_text(encoding="utf-8")).get("seconds", {}).get("export")
         return None if told is None else float(told)
 
-    def rows(self, contenders: Sequence[Contender[Any]], bursts: int = 4) -> list[dict[str, Any]]:
-        """One row per contender, all timed in turns in this process; memory is that of a new process for each.
+    def rows(self, forms: Sequence[Contender[Any] | Failed], bursts: int = 4) -> list[dict[str, Any]]:
+        """One row per form, all timed in turns in this process; memory is that of a new process for each.
 
-        Throughput is measured on `bursts` times as many tiles as a contender takes at a time.
+        One that failed has a reason and no numbers. Throughput is measured on `bursts` times as many tiles as a contender
+        takes at a time.
         """
         tile, threads, progress = self.manifest.tile, self.threads, self.progress
+        contenders = [one for one in forms if isinstance(one, Contender)]
         with progress.stage(f"{self.model}: latency", 1) as advance:
             latencies = measure({one.name: one.tile for one in contenders}, tile, self.repeats)
             advance(1)
@@ -75,20 +78,18 @@ class Bench:
             }
             rates = measure_throughput(compiled, tile, bursts=bursts)
             advance(1)
-        rows = []
+        rows = {}
         with progress.stage(f"{self.model}: memory", len(contenders)) as advance:
             for done, one in enumerate(contenders, 1):
                 memory = None
                 if one.graph is not None:
                     memory = peak_memory(one.graph, one.weights, tile, precision=one.precision, threads=threads)
-                rows.append(
-                    {
-                        **latency_row(one.name, one.title, latencies[one.name]),
-                        "tiles_per_second": None if one.name not in rates else round(rates[one.name], 2),
-                        "peak_mib": None if memory is None else round(memory, 1),
-                        "file_bytes": one.file_bytes,
-                        "export_seconds": None if one.seconds is None else round(one.seconds, 2),
-                    }
-                )
+                rows[one.name] = {
+                    **latency_row(one.name, one.title, latencies[one.name]),
+                    "tiles_per_second": None if one.name not in rates else round(rates[one.name], 2),
+                    "peak_mib": None if memory is None else round(memory, 1),
+                    "file_bytes": one.file_bytes,
+                    "export_seconds": None if one.seconds is None else round(one.seconds, 2),
+                }
                 advance(done)
-        return rows
+        return [failed_row(one) if isinstance(one, Failed) else rows[one.name] for one in forms]

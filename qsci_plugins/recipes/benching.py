@@ -13,6 +13,7 @@ from qsci_plugins.openvino.manifest import MANIFEST, load_manifest
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.bench_rows import Bench, torch_threads
 from qsci_plugins.recipes.benchmarks import find_sets
+from qsci_plugins.recipes.failures import Failed
 from qsci_plugins.recipes.image_contenders import ImageContender, exported_images, plain_images
 from qsci_plugins.recipes.latency import usable_threads
 from qsci_plugins.recipes.prepare import prepare
@@ -35,7 +36,8 @@ def bench_model(
 
     `model` is the output of `qsci run`, whose float network gives the rows for torch, OpenVINO fp32, bf16 (where the CPU
     has it), NNCF's default INT8 and static INT8 at the recipe's placement, both calibrated on the recipe's patches or
-    clips; or a model folder, which has its own rows alone. All forms take turns in one process.
+    clips; or a model folder, which has its own rows alone. All forms take turns in one process. Of these other ways one
+    that fails on the network keeps its row, with the reason in `failed` and no numbers.
 
     For images `data` is a folder of benchmark sets, of which `sets` names some (default: builtin), and rows have
     `psnr_y`; for video it is a folder of .mat files or clips (default: the built-in scene), and rows have `psnr`.
@@ -61,18 +63,19 @@ def bench_model(
 def _image_rows(bench: Bench, data: Path | None, sets: Sequence[str] | None) -> list[dict[str, Any]]:
     names = sets or (["builtin"] if data is None else None)
     images = find_sets([], data, bench.manifest.scale, names)
-    contenders = exported_images(bench.folder, bench.threads, bench.export_seconds())
+    contenders: list[ImageContender | Failed] = [*exported_images(bench.folder, bench.threads, bench.export_seconds())]
     recipe = bench.recipe()
     if recipe is not None:
         if not isinstance(recipe, Recipe):
             raise UserError(f"{bench.model} is the output of `qsci train`; `qsci bench` takes that of `qsci run`")
         prepared = prepare(recipe.model_copy(update={"evaluate": []}))
         with bench.progress.stage(f"{bench.model}: OpenVINO and NNCF without us", 1) as advance:
-            contenders = plain_images(prepared, bench.manifest, bench.temporary, bench.threads) + contenders
+            contenders = [*plain_images(prepared, bench.manifest, bench.temporary, bench.threads), *contenders]
             advance(1)
     rows = bench.rows(contenders)
     for row, contender in zip(rows, contenders, strict=True):
-        row["psnr_y"] = _quality(contender, images, f"{bench.model}: {contender.title}", bench.progress)
+        if not isinstance(contender, Failed):
+            row["psnr_y"] = _quality(contender, images, f"{bench.model}: {contender.title}", bench.progress)
     return rows
 
 

@@ -9,20 +9,22 @@ from typing import Any, Generic, TypeVar
 
 import openvino
 
-from qsci_plugins.openvino.latency import open_exported, open_graph
+from qsci_plugins.openvino.latency import open_exported, open_graph, runner
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.recipes.baselines import quiet
+from qsci_plugins.recipes.failures import Failed, attempt
 from qsci_plugins.recipes.steps import Quantizable, backend
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["STATIC", "Contender", "exported_graph", "static_network", "static_scheme"]
+__all__ = ["STATIC", "TORCH", "Contender", "attempt_contender", "exported_graph", "static_network", "static_scheme"]
 
 Way = TypeVar("Way")
 
 #: name and title of the row that is ours without anything that adapts
 STATIC = ("static_int8", "static INT8, same placement")
+TORCH = ("torch", "torch eager")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,20 @@ class Contender(Generic[Way]):
         if self.graph is None:
             return None
         return open_graph(self.graph, self.weights, precision=self.precision, threads=threads, hint="THROUGHPUT")
+
+
+def attempt_contender(
+    name: str, title: str, make: Callable[[], Contender[Way]], tile: tuple[int, int]
+) -> Contender[Way] | Failed:
+    """A contender that has run a tile, or why there is none; for what is not ours, as ours must not fail."""
+
+    def make_and_run() -> Contender[Way]:
+        made = make()
+        run = runner(made.tile, tile) if isinstance(made.tile, openvino.CompiledModel) else made.tile
+        run()
+        return made
+
+    return attempt(name, title, make_and_run)
 
 
 def exported_graph(

@@ -11,8 +11,9 @@ from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.baselines import float_graph, plain_graphs, tile_samples
-from qsci_plugins.recipes.latency import latency_row, usable_threads
+from qsci_plugins.recipes.baselines import PlainGraph, float_graph, plain_graphs, tile_samples
+from qsci_plugins.recipes.failures import Failed
+from qsci_plugins.recipes.latency import failed_row, latency_row, usable_threads
 from qsci_plugins.recipes.measure import Form
 from qsci_plugins.recipes.prepare import Prepared
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -74,12 +75,16 @@ def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dic
     network, threads = prepared.network, usable_threads()
     with progress.stage("latency", 1) as advance:
         samples = tile_samples(prepared.patches[:_SPEED_PATCHES], (height, width))
-        plain = plain_graphs(lambda: float_graph(network, (height, width)), samples)
+        entries = plain_graphs(lambda: float_graph(network, (height, width)), samples)
+        plain = [one for one in entries if isinstance(one, PlainGraph)]
         compiled = {one.name: open_graph(one.graph, precision=one.precision, threads=threads) for one in plain}
         compiled["ours"] = open_exported(folder, threads)
-        titles = {**{one.name: one.title for one in plain}, "ours": "ours"}
         latencies = measure(compiled, (height, width), _REPEATS)
-        rows = [latency_row(name, titles[name], one) for name, one in latencies.items()]
+        rows = [
+            failed_row(one) if isinstance(one, Failed) else latency_row(one.name, one.title, latencies[one.name])
+            for one in entries
+        ]
+        rows.append(latency_row("ours", "ours", latencies["ours"]))
         advance(1)
     nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
     precisions = [

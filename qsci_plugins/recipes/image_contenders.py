@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from qsci_plugins.recipes.baselines import (
     tile_samples,
 )
 from qsci_plugins.recipes.benchmarks import torch_upscaler
-from qsci_plugins.recipes.contenders import STATIC, Contender, exported_graph, static_network
+from qsci_plugins.recipes.contenders import STATIC, TORCH, Contender, attempt_contender, exported_graph, static_network
+from qsci_plugins.recipes.failures import Failed
 from qsci_plugins.recipes.prepare import Prepared
 
 __all__ = ["ImageContender", "exported_images", "plain_images"]
@@ -36,6 +38,8 @@ __all__ = ["ImageContender", "exported_images", "plain_images"]
 Upscale = Callable[[Image], Image]
 
 ImageContender = Contender[Upscale]
+
+_ONNX = ("onnxruntime", "static INT8, QCDQ in onnxruntime")
 
 
 def exported_images(folder: Path, threads: int, seconds: float | None = None) -> list[ImageContender]:
@@ -57,17 +61,27 @@ def exported_images(folder: Path, threads: int, seconds: float | None = None) ->
     return [alone, routed]
 
 
-def plain_images(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> list[ImageContender]:
+def plain_images(prepared: Prepared, manifest: Manifest, folder: Path, threads: int) -> list[ImageContender | Failed]:
     """What there is without us, written to `folder`: OpenVINO fp32 and bf16, NNCF's default INT8, torch; and static INT8
     at the recipe's placement, which is ours without anything that adapts, in OpenVINO and (if installed) onnxruntime.
+    What fails on the network says why.
     """
     network, tile = prepared.network, manifest.tile
+
+    def row(name: str, title: str, make: Callable[[], ImageContender]) -> ImageContender | Failed:
+        return attempt_contender(name, title, make, tile)
+
     graphs = plain_graphs(lambda: float_graph(network, tile), tile_samples(prepared.patches, tile))
-    rows = [_graph(one, folder, network, manifest, threads) for one in graphs]
-    rows.append(_static(prepared, manifest, folder / "static", threads))
+    rows: list[ImageContender | Failed] = [
+        one
+        if isinstance(one, Failed)
+        else row(one.name, one.title, partial(_graph, one, folder, network, manifest, threads))
+        for one in graphs
+    ]
+    rows.append(row(*STATIC, lambda: _static(prepared, manifest, folder / "static", threads)))
     if all(find_spec(name) for name in ("onnxruntime", "onnxscript", "onnxoptimizer")):
-        rows.append(_onnxruntime(prepared, manifest, folder / "static.onnx", threads))
-    rows.append(_torch(network, tile))
+        rows.append(row(*_ONNX, lambda: _onnxruntime(prepared, manifest, folder / "static.onnx", threads)))
+    rows.append(row(*TORCH, lambda: _torch(network, tile)))
     return rows
 
 
@@ -121,8 +135,7 @@ def _onnxruntime(prepared: Prepared, manifest: Manifest, file: Path, threads: in
 
     noise = _noise(tile).transpose(2, 0, 1)[None].astype(np.float32) * np.float32(network.value_range / 255)
     upscale = TiledGraph(infer, network, tile, manifest.overlap).upscale
-    title = "static INT8, QCDQ in onnxruntime"
-    return Contender("onnxruntime", title, lambda: infer(noise), upscale, files=[file])
+    return Contender(*_ONNX, lambda: infer(noise), upscale, files=[file])
 
 
 def _torch(network: Network, tile: tuple[int, int]) -> ImageContender:
@@ -134,7 +147,7 @@ def _torch(network: Network, tile: tuple[int, int]) -> ImageContender:
         return output
 
     upscale = torch_upscaler(network.module, network.value_range, network.scale, network.size_multiple)
-    return Contender("torch", "torch eager", run, upscale)
+    return Contender(*TORCH, run, upscale)
 
 
 def _noise(tile: tuple[int, int]) -> Image:

@@ -6,8 +6,9 @@ import os
 from typing import Any
 
 from qsci_plugins.openvino.latency import Latency
+from qsci_plugins.recipes.failures import Failed
 
-__all__ = ["latency_row", "usable_threads"]
+__all__ = ["failed_row", "latency_row", "usable_threads"]
 
 
 def usable_threads() -> int:
@@ -24,3 +25,9 @@ def latency_row(name: str, title: str, latency: Latency) -> dict[str, Any]:
         "fast_ms": round(latency.fast_ms, 2),
         "slowest_ms": round(latency.slowest_ms, 2),
     }
+
+
+def failed_row(failed: Failed) -> dict[str, Any]:
+    """A row that has a reason in `failed` and no numbers."""
+    times = dict.fromkeys(("median_ms", "fast_ms", "slowest_ms"))
+    return {"name": failed.name, "title": failed.title, **times, "failed": failed.reason}

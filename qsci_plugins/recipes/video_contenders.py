@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,17 @@ from qsci_plugins.openvino.ir import pack
 from qsci_plugins.openvino.manifest import Manifest, Route, load_manifest, stored
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.signature import VideoSignature
-from qsci_plugins.recipes.baselines import Sample, plain_graphs, tile_samples
-from qsci_plugins.recipes.contenders import STATIC, Contender, exported_graph, static_network, static_scheme
+from qsci_plugins.recipes.baselines import PlainGraph, Sample, plain_graphs, tile_samples
+from qsci_plugins.recipes.contenders import (
+    STATIC,
+    TORCH,
+    Contender,
+    attempt_contender,
+    exported_graph,
+    static_network,
+    static_scheme,
+)
+from qsci_plugins.recipes.failures import Failed
 from qsci_plugins.recipes.video_measure import VideoForm, float_video_form, openvino_video_form
 from qsci_plugins.recipes.video_prepare import VideoPrepared
 from qsci_plugins.schemes.placement import Placement, place
@@ -48,23 +59,35 @@ def exported_videos(folder: Path, threads: int, seconds: float | None = None) ->
     return [alone, routed]
 
 
-def plain_videos(prepared: VideoPrepared, manifest: Manifest, folder: Path, threads: int) -> list[VideoContender]:
+def plain_videos(
+    prepared: VideoPrepared, manifest: Manifest, folder: Path, threads: int
+) -> list[VideoContender | Failed]:
     """What there is without us, written to `folder`: OpenVINO fp32 and bf16, NNCF's default INT8, torch.
 
     All of the float network without shortcuts. And static INT8 of it at the recipe's placement, unless that is what the
-    recipe makes itself. `manifest` is ours, whose tile and overlap all take.
+    recipe makes itself. `manifest` is ours, whose tile and overlap all take. What fails on the network says why.
     """
     network, (height, width) = prepared.float_network, manifest.tile
     assert manifest.frames is not None
     signature = VideoSignature((height, width), network.value_range, manifest.frames, network.channels)
-    rows = []
-    for one in plain_graphs(lambda: _graph(network, signature), _samples(prepared, manifest.tile)):
-        _write(one.graph, folder / one.name, manifest)
-        rows.append(_of_folder(one.name, one.title, folder / one.name, threads, one.precision, one.seconds))
+
+    def row(name: str, title: str, make: Callable[[], VideoContender]) -> VideoContender | Failed:
+        return attempt_contender(name, title, make, manifest.tile)
+
+    graphs = plain_graphs(lambda: _graph(network, signature), _samples(prepared, manifest.tile))
+    rows: list[VideoContender | Failed] = [
+        one if isinstance(one, Failed) else row(one.name, one.title, partial(_plain, one, folder, manifest, threads))
+        for one in graphs
+    ]
     if prepared.recipe.shortcuts or _adapts(prepared):
-        rows.append(_static(prepared, manifest, folder / "static", threads))
-    rows.append(_torch(network, signature))
+        rows.append(row(*STATIC, lambda: _static(prepared, manifest, folder / "static", threads)))
+    rows.append(row(*TORCH, lambda: _torch(network, signature)))
     return rows
+
+
+def _plain(plain: PlainGraph, folder: Path, manifest: Manifest, threads: int) -> VideoContender:
+    _write(plain.graph, folder / plain.name, manifest)
+    return _of_folder(plain.name, plain.title, folder / plain.name, threads, plain.precision, plain.seconds)
 
 
 def _of_folder(
@@ -140,4 +163,4 @@ def _torch(network: Network, signature: VideoSignature) -> VideoContender:
         output: Tensor = network.module(*examples)
         return output
 
-    return Contender("torch", "torch eager", run, float_video_form(network))
+    return Contender(*TORCH, run, float_video_form(network))

@@ -78,19 +78,28 @@ def quality_table(sets: Mapping[str, Any]) -> str:
 
 
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds of one tile and the share of OpenVINO's fp32; where measured, tiles per second, memory, size, PSNR."""
+    """Milliseconds of one tile and the share of OpenVINO's fp32; where measured, tiles per second, memory, size, PSNR.
+
+    Below the table stands why a row has no numbers.
+    """
     reference = next((row["median_ms"] for row in rows if row["name"] == "fp32"), None)
-    sets = list(bench_quality(rows[0])) if rows else []
-    lines = []
+    measured = [row for row in rows if "failed" not in row]
+    sets = list(bench_quality(measured[0])) if measured else []
+    keys = [(key, divisor, title) for key, divisor, title in _MORE if measured and key in measured[0]]
+    lines, reasons = [], []
     for row in rows:
+        if "failed" in row:
+            lines.append([row["title"], "fails", *[""] * (3 + len(keys) + len(sets))])
+            reasons.append(f"\n\n{row['title']} fails: {row['failed']}")
+            continue
         share = "" if not reference else f"{row['median_ms'] / reference:.2f}"
         quality = [f"{bench_quality(row)[name]:.2f}" for name in sets]
         milliseconds = [f"{row[key]:.1f}" for key in ("median_ms", "fast_ms", "slowest_ms")]
-        more = [_measured(row[key], divisor) for key, divisor, _ in _MORE if key in row]
+        more = [_measured(row[key], divisor) for key, divisor, _ in keys]
         lines.append([row["title"], *milliseconds, share, *more, *quality])
-    more = [title for key, _, title in _MORE if rows and key in rows[0]]
+    more = [title for _, _, title in keys]
     header = ["form", "median ms", "fastest fifth", "slowest", "of fp32", *more, *(f"{name} dB" for name in sets)]
-    return table(header, lines)
+    return table(header, lines) + "".join(reasons)
 
 
 #: what `qsci bench` measures besides: the key, its unit, its title

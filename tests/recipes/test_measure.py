@@ -12,8 +12,10 @@ from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.nncf.backend import quantize
 from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.baselines import TiledGraph, float_graph, inference, plain_graphs, tile_samples
+from qsci_plugins.recipes.baselines import PlainGraph, TiledGraph, float_graph, inference, plain_graphs, tile_samples
 from qsci_plugins.recipes.benchmarks import find_sets, torch_upscaler
+from qsci_plugins.recipes.contenders import Contender, attempt_contender
+from qsci_plugins.recipes.failures import Failed
 from qsci_plugins.recipes.measure import BitMeter, Form, float_form, measure, operations
 from qsci_plugins.recipes.schema import Benchmark
 from qsci_plugins.schemes.placement import Placement
@@ -86,6 +88,28 @@ def test_the_plain_graphs_are_the_network(network: Network) -> None:
     default = open_graph(plain["nncf_int8"].graph, threads=1)
     quantized = TiledGraph(inference(default), network, tile, 6).upscale(NOISE)
     assert 0 < np.abs(quantized[inside].astype(int) - whole[inside]).mean() < 6
+
+
+def test_what_fails_without_us_says_why(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no such\n operation")
+
+    monkeypatch.setattr("nncf.quantize", refuse)
+    told = plain_graphs(lambda: float_graph(network, (32, 40)), [])
+    assert [type(one) for one in told] == [PlainGraph] * (len(told) - 1) + [Failed]
+    assert told[-1] == Failed("nncf_int8", "NNCF default INT8", "ValueError: no such operation")
+    told = plain_graphs(refuse, [])
+    assert {one.name for one in told} - {"bf16"} == {"fp32", "nncf_int8"}
+    assert {one.reason for one in told} == {"ValueError: no such operation"}
+
+
+def test_a_contender_must_run_a_tile() -> None:
+    def stop() -> None:
+        raise UserError("a tile of 7 pixels")
+
+    fine, bad = Contender("a", "A", lambda: None, None), Contender("a", "A", stop, None)
+    assert attempt_contender("a", "A", lambda: fine, (8, 8)) is fine
+    assert attempt_contender("a", "A", lambda: bad, (8, 8)) == Failed("a", "A", "a tile of 7 pixels")
 
 
 def test_standard_sets_are_added_where_the_data_has_them(tmp_path) -> None:

@@ -80,6 +80,35 @@ def test_a_run_beside_what_there_is_without_us(finished: Path, scenes: Path, tmp
     assert picture.stat().st_size > 1000
 
 
+def test_a_baseline_that_fails_keeps_its_row_with_the_reason(
+    finished: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Check 'rank' failed at\nan operation that NNCF does not know")
+
+    monkeypatch.setattr("nncf.quantize", refuse)
+    monkeypatch.setattr("qsci_plugins.recipes.video_contenders.static_network", refuse)
+    picture = tmp_path / "bench.png"
+    command = ["bench", str(finished), "--data", str(scenes), "--repeats", "1", "--threads", "1"]
+    assert main([*command, "--picture", str(picture)]) == 0
+    text = capsys.readouterr().out
+    for title in ("NNCF default INT8", "static INT8, same placement"):
+        assert f"| {title}" in text
+        assert f"{title} fails: RuntimeError: Check 'rank' failed at an operation that NNCF does not know" in text
+    assert picture.stat().st_size > 1000
+
+
+def test_a_form_of_ours_that_fails_ends_the_bench(
+    finished: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr("qsci_plugins.recipes.video_contenders.exported_graph", refuse)
+    with pytest.raises(RuntimeError, match="ours"):
+        bench_model(finished, scenes, repeats=1, threads=1)
+
+
 def test_a_model_folder_has_its_own_rows_alone(finished: Path, scenes: Path) -> None:
     told = bench_model(finished / "model", scenes, repeats=1, threads=1)
     assert list(rows_of(told)) == ["ours"]

@@ -11,6 +11,8 @@ def test_a_row_is_a_point_at_its_median_and_the_mean_of_its_sets() -> None:
     ]
     expected = scatter([Point("a", 10.0, 35.0), Point("b", 30.0, 36.0)], "ms of one tile, median", "PSNR-Y, dB")
     assert (bench_picture([{"model": "m", "rows": rows}]) == expected).all()
+    failed = {"title": "c", "median_ms": None, "failed": "no such operation"}
+    assert (bench_picture([{"model": "m", "rows": [failed, *rows]}]) == expected).all()
 
 
 def test_video_has_another_measure() -> None:

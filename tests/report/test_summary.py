@@ -61,6 +61,18 @@ def test_latency_says_the_share_of_fp32_and_the_quality_where_it_was_measured() 
     assert "37.00" in text
 
 
+def test_a_row_that_failed_says_why_below_the_table() -> None:
+    empty = dict.fromkeys(("median_ms", "fast_ms", "slowest_ms"))
+    failed = {"name": "fp32", "title": "OpenVINO fp32", **empty, "failed": "no such operation"}
+    ours = {**ROWS[1], "file_bytes": 2**20, "psnr_y": {"Set5": 37.0}}
+    text = latency_table([failed, ours])
+    lines = text.splitlines()
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["OpenVINO fp32", "fails", "", "", "", "", ""]
+    assert "37.00" in lines[3]
+    assert lines[-1] == "OpenVINO fp32 fails: no such operation"
+    assert len({len(line) for line in lines[:4]}) == 1
+
+
 def test_a_bench_of_video_says_how_many_frames_a_tile_has() -> None:
     rows = [{**row, "export_seconds": None, "psnr": {"builtin": 30.5}} for row in ROWS]
     rows[0]["export_seconds"] = 35.04
