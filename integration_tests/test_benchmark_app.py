@@ -11,25 +11,58 @@ from pathlib import Path
 import pytest
 
 from qsci_plugins.cli import main
+from qsci_plugins.openvino.latency import open_exported
 from qsci_plugins.openvino.manifest import load_manifest
+from qsci_plugins.openvino.precisions import integer_layers
 
 _APP = Path(sysconfig.get_path("scripts")) / "benchmark_app"
 
+_IMAGES = """version: 1
+model: {architecture: edsr, scale: 2, settings: {blocks: 1, width: 8}}
+scheme: SCHEME
+place: {targets: ["body.*"]}
+calibrate: {count: 4, patch: 24, batch: 4}
+evaluate: []
+export: {openvino: {mode: MODE, tile: [32, 48]}}
+"""
+_ADABM = "{name: adabm, weight_bits: 4, activation_bits: 4}"
+_VIDEO = """version: 1
+model: {architecture: efficientsci, settings: {in_ch: 2, units: 1, group_num: 1}}
+scheme: {name: qsci, weight_bits: 4, activation_bits: 4}
+shortcuts: ["fem.*"]
+clips: {frames: 3, size: 24, resize: false}
+calibrate: {count: 2, patch: 8, batch: 2}
+export: {openvino: {tile: [24, 24], overlap: 1}}
+"""
+
+#: a recipe, how many graphs come of it, and whether these choose their bits themselves
+_CASES = {
+    "routed": (_IMAGES.replace("SCHEME", _ADABM).replace("MODE", "routed"), 3, False),
+    "adabm_dynamic": (_IMAGES.replace("SCHEME", _ADABM).replace("MODE", "dynamic"), 1, True),
+    "cadyq_dynamic": (_IMAGES.replace("SCHEME", "{name: cadyq}").replace("MODE", "static"), 1, True),
+    "video": (_VIDEO, 1, False),
+}
+
 
 @pytest.mark.skipif(not _APP.is_file(), reason="this OpenVINO has no benchmark_app")
-def test_benchmark_app_runs_every_route(tmp_path: Path) -> None:
-    settings = ["model.weights=null", "model.architecture=edsr", "model.settings={blocks: 1, width: 8}", "train=null"]
-    settings += ["calibrate={count: 8, patch: 32}", "evaluate=[]", "export.openvino.tile=[32, 48]"]
-    command = ["run", "edsr_x4_adabm_w4a4", "-o", str(tmp_path / "run")]
-    assert main([*command, *(word for setting in settings for word in ("--set", setting))]) == 0
+@pytest.mark.parametrize("case", _CASES)
+def test_benchmark_app_runs_every_graph(case: str, tmp_path: Path) -> None:
+    recipe, count, chooses = _CASES[case]
+    (tmp_path / "tiny.yaml").write_text(recipe)
+    assert main(["run", str(tmp_path / "tiny.yaml"), "-o", str(tmp_path / "run")]) == 0
     folder = tmp_path / "run" / "model"
     manifest = load_manifest(folder)
-    for graph in {route.graph.name for route in manifest.routes}:
+    graphs = {route.graph.name for route in manifest.routes}
+    assert len(graphs) == count
+    compiled = open_exported(folder, threads=1)
+    assert (len(compiled.outputs) == 2) == chooses  # the second tells the bits
+    assert any(integer_layers(compiled).values())
+    for graph in graphs:
         # benchmark_app wants weights of the graph's name; ours are shared by the routes
         shutil.copy(folder / graph, tmp_path / "graph.xml")
         shutil.copy(folder / manifest.weights.name, tmp_path / "graph.bin")
         told = subprocess.run(
-            [_APP, "-m", tmp_path / "graph.xml", "-niter", "4", "-hint", "latency"],
+            [_APP, "-m", tmp_path / "graph.xml", "-niter", "4", "-nthreads", "1", "-hint", "none", "-nstreams", "1"],
             capture_output=True,
             text=True,
             check=False,
