@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.exported import model_scale, openvino_form
@@ -14,7 +15,7 @@ from qsci_plugins.recipes.measure import Form, measure
 from qsci_plugins.recipes.outputs import CHECKPOINT, RECIPE_FILE
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
-from qsci_plugins.recipes.video_schema import VideoRecipe
+from qsci_plugins.recipes.video_refusal import refuse_video, refuse_video_recipe
 
 __all__ = ["evaluate_run"]
 
@@ -29,7 +30,7 @@ def evaluate_run(
 
     `run` is the output of `qsci run`: float, quantized in torch, and exported; or a model folder, which has the last
     alone. Without `sets` these are those of the recipe (of a model folder: builtin), and the standard ones in `data`.
-    Raises UserError for a folder that is neither, a set that is not there, and a network of another scale.
+    Raises UserError for a folder that is neither, a set that is not there, a network of another scale, and video.
     """
     run = Path(run)
     progress = progress or Progress()
@@ -37,11 +38,12 @@ def evaluate_run(
     if not run.is_dir():
         raise UserError(f"there is no run {run}; give the output folder of `qsci run`, or a model folder")
     if not (run / RECIPE_FILE).is_file():
+        if load_manifest(run).task != "sr":
+            refuse_video(run)
         images = find_sets([], folder, model_scale(run), sets or (None if folder else ["builtin"]))
         return measure({"openvino": openvino_form(run)}, images, progress)
     recipe = read_recipe(run / RECIPE_FILE)
-    if isinstance(recipe, VideoRecipe):
-        raise UserError(f"{run} is for video; `qsci reconstruct` measures it")
+    refuse_video_recipe(recipe, run)
     if not isinstance(recipe, Recipe):
         raise UserError(f"{run} is the output of `qsci train`; `qsci evaluate` takes that of `qsci run`")
     forms, scale = _forms(run, recipe)

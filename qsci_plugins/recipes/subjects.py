@@ -17,7 +17,7 @@ from qsci_plugins.recipes.prepare import resolved
 from qsci_plugins.recipes.reading import read_recipe, recipe_text
 from qsci_plugins.recipes.runner import run_recipe
 from qsci_plugins.recipes.schema import Recipe
-from qsci_plugins.recipes.video_schema import VideoRecipe
+from qsci_plugins.recipes.video_refusal import refuse_video, refuse_video_recipe
 
 __all__ = ["Subject", "of_recipe", "read_subjects"]
 
@@ -76,8 +76,7 @@ def of_recipe(target: str | Path, runs: Path, overrides: Sequence[str] = (), tit
     """The subject of a recipe; see `read_subjects`."""
     file = find_recipe(target)
     recipe = read_recipe(file, overrides)
-    if isinstance(recipe, VideoRecipe):
-        raise UserError(f"{target} is for video; `qsci reconstruct` measures it")
+    refuse_video_recipe(recipe, target)
     if not isinstance(recipe, Recipe):
         raise UserError(f"{target} trains a float network; compare recipes that quantize one")
     recipe = resolved(recipe.model_copy(update={"evaluate": []}))
@@ -88,18 +87,20 @@ def of_recipe(target: str | Path, runs: Path, overrides: Sequence[str] = (), tit
 
 
 def _of_run(run: Path) -> Subject:
-    missing = [name for name in (RECIPE_FILE, CHECKPOINT) if not (run / name).is_file()]
-    if missing:
-        raise UserError(f"{run} is no output of `qsci run`: it has no {missing[0]}")
+    if not (run / RECIPE_FILE).is_file():
+        raise UserError(f"{run} is no output of `qsci run`: it has no {RECIPE_FILE}")
     recipe = read_recipe(run / RECIPE_FILE)
+    refuse_video_recipe(recipe, run)
     if not isinstance(recipe, Recipe):
         raise UserError(f"{run} is the output of `qsci train`; compare those of `qsci run`")
+    if not (run / CHECKPOINT).is_file():
+        raise UserError(f"{run} is no output of `qsci run`: it has no {CHECKPOINT}")
     return _subject(run.resolve().name, recipe, lambda network: run.resolve())
 
 
 def _subject(title: str, recipe: Recipe, run: Callable[[str], Path]) -> Subject:
     network = load_recipe_network(recipe.model, recipe.seed)
     if network.task != "sr":
-        raise UserError(f"{title}: {network.architecture} reconstructs video; benchmarks are for images")
+        refuse_video(f"{title}: {network.architecture}")
     name = network_fingerprint(network)
     return Subject(title, recipe, network.architecture, network.scale, name, run(name))

@@ -16,9 +16,10 @@ from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.precisions import has_bf16
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes import VideoRecipe, make_recipe
+from qsci_plugins.recipes import VideoRecipe, make_recipe, read_recipe, write_recipe
 from qsci_plugins.recipes.benching import bench_model
 from qsci_plugins.recipes.contenders import static_scheme
+from qsci_plugins.recipes.library import find_recipe
 from qsci_plugins.recipes.video_contenders import plain_placement
 from qsci_plugins.recipes.video_prepare import prepare_video
 from qsci_plugins.recipes.video_run import run_video_recipe
@@ -107,6 +108,34 @@ def test_a_form_of_ours_that_fails_ends_the_bench(
     monkeypatch.setattr("qsci_plugins.recipes.video_contenders.exported_graph", refuse)
     with pytest.raises(RuntimeError, match="ours"):
         bench_model(finished, scenes, repeats=1, threads=1)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "benchmark"])
+@pytest.mark.parametrize("target", ["run", "model", "training", "recipe", "shipped"])
+def test_commands_for_images_refuse_video(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    target: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "training").mkdir()
+    write_recipe(read_recipe(find_recipe("efficientsci_small")), tmp_path / "training" / "recipe.yaml")
+    write_recipe(tiny(), tmp_path / "tiny.yaml")
+    targets = {"run": str(finished), "model": str(finished / "model"), "training": "training", "recipe": "tiny.yaml"}
+    assert main([command, targets.get(target, "efficientsci_t_qsci_w4a4")]) == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("qsci: error: ")
+    if (command, target) == ("benchmark", "model"):
+        assert "is no output of `qsci run`: it has no recipe.yaml" in error
+    elif command == "evaluate" and target in ("recipe", "shipped"):
+        assert "there is no run" in error
+    else:
+        assert "is for video, which image sets do not measure" in error
+        assert "metrics.json has its PSNR, and `qsci reconstruct` measures other scenes" in error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.yaml", "training"]
 
 
 def test_a_model_folder_has_its_own_rows_alone(finished: Path, scenes: Path) -> None:
