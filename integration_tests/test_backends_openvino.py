@@ -101,8 +101,8 @@ def test_bits_chosen_inside_the_graph(door: ModuleType, scheme: str, tmp_path: P
 def test_qsci_reconstructs_video(door: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(0)
     stock = EfficientSCI(in_ch=8, units=1).eval()
-    mask = (torch.rand(2, 3, 16, 16) > 0.5).float()
-    inputs = ((mask * torch.rand(2, 3, 16, 16)).sum(1), mask, mask.sum(1).clamp_min(1.0))
+    mask = (torch.rand(2, 3, 24, 24) > 0.5).float()
+    inputs = ((mask * torch.rand(2, 3, 24, 24)).sum(1), mask, mask.sum(1).clamp_min(1.0))
     scheme = make_scheme({"name": "qsci", "weight_bits": 8, "activation_bits": 8})
     with torch.enable_grad():
         network = door.quantize(stock, scheme, Placement(), [inputs], 1.0)
@@ -110,7 +110,7 @@ def test_qsci_reconstructs_video(door: ModuleType, tmp_path: Path) -> None:
     for attention in network.attentions.values():
         attention.query.shift.normal_(0, 0.2)
     manifest: Manifest = export_reconstructor(
-        network, stock, tmp_path / "m", tile=(16, 16), frames=3, overlap=1, about={"backend": network.backend}
+        network, stock, tmp_path / "m", tile=(24, 24), frames=3, overlap=1, about={"backend": network.backend}
     )
     graph, weights = tmp_path / "m" / manifest.route(0).graph.name, tmp_path / "m" / manifest.weights.name
     one = tuple(tensor[:1] for tensor in inputs)

@@ -45,7 +45,10 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
             # OpenVINO puts its own advice around what torch says
             reason = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[-1]
             sizes = " and ".join("x".join(map(str, shape)) for shape in shapes)
-            raise UserError(f"the network cannot be exported for inputs of {sizes}: {reason}") from None
+            raise UserError(
+                f"the network cannot be exported for inputs of {sizes}: {reason};"
+                " if it strides, the sides must be multiples of that"
+            ) from None
         model = openvino.convert_model(decoder, example_input=given, input=shapes)
     if tuned:
         hoist_quantizers(model)

@@ -19,7 +19,7 @@ from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import check_exportable, layer_bits, lower
 from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile, stored
 from qsci_plugins.openvino.signature import ImageSignature, Signature, VideoSignature
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND, plan_axis
+from qsci_plugins.openvino.tiling import check_tile
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = [
@@ -82,7 +82,9 @@ def export_reconstructor(
     """Writes a network that reconstructs `frames` frames (of 3 `channels` from a Bayer mosaic) from a measurement.
 
     `stock` maps measurement (N,H,W), mask (N,T,H,W) and mask_sum (N,H,W) to (N,T,H,W), or (N,3,T,H,W). The runtime
-    measures the gradient of a measurement where there are routes. Other arguments and errors are `export_upscaler`'s.
+    measures the gradient of a measurement where there are routes. Other arguments and errors are `export_upscaler`'s;
+    a tile must be the larger, the larger the power of 2 up to 8 that both its sides are multiples of, as its tiles then
+    begin at such multiples.
     """
     signature = VideoSignature(tile, network.value_range, frames, channels)
     return export(network, stock, folder, signature, mode=mode, overlap=overlap, about=about)
@@ -113,8 +115,8 @@ def export(
     """Writes the folder of any network; the functions above say what the modes mean, and what is raised."""
     check_exportable(network)
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
-    for size in signature.tile:
-        plan_axis(2 * size, size, overlap, DEFAULT_BLEND)
+    for side in signature.tile:
+        check_tile(side, overlap, multiple=signature.period())
     thresholds = _thresholds(network) if mode == "routed" else None
     factors = (0,) if thresholds is None else FACTORS
     models: dict[str, openvino.Model] = {}

@@ -7,7 +7,7 @@ import math
 
 import openvino
 
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, smallest_tile
 
 __all__ = ["ACTIVATION_BYTES", "ROW_BYTES", "fit_axis", "fit_tile", "most_pixels"]
 
@@ -47,7 +47,7 @@ def fit_axis(length: int, count: int, overlap: int, blend: int = DEFAULT_BLEND) 
         return length
     shared = 2 * overlap + blend
     tile = -(-(length + (count - 1) * shared) // count)
-    return tile if tile < length and tile - shared >= max(1, 2 * blend) else None
+    return tile if smallest_tile(overlap, blend) <= tile < length else None
 
 
 def most_pixels(model: openvino.Model, size: tuple[int, int], limit: int = ACTIVATION_BYTES) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,19 +16,11 @@ from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.manifest import load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis, video_period
 
-__all__ = ["Reconstructor", "tile_period"]
+__all__ = ["Reconstructor"]
 
 Floats = NDArray[np.float32]
-
-#: where tiles begin, as far as the tile's own size allows: networks stride, and a Bayer mosaic has a period of 2
-_MULTIPLE = 8
-
-
-def tile_period(tile: tuple[int, int]) -> int:
-    """What the places of tiles (height, width) are multiples of."""
-    return math.gcd(_MULTIPLE, *tile)
 
 
 class Reconstructor:
@@ -63,7 +54,7 @@ class Reconstructor:
             )
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.size = (mask.shape[1], mask.shape[2])
-        multiple = tile_period(self.manifest.tile)
+        multiple = video_period(self.manifest.tile)
         self._padded = (-(-self.size[0] // multiple) * multiple, -(-self.size[1] // multiple) * multiple)
         self._rows, self._columns = (
             plan_axis(length, tile, self.overlap, DEFAULT_BLEND, multiple)

@@ -20,7 +20,7 @@ from qsci_plugins.openvino.fitting import ROW_BYTES, fit_tile, most_pixels
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision, allowed, prepared
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, check_tile, cut_tile, join, plan_axis
 
 __all__ = ["Precision", "Tile", "TileRoute", "Upscaler"]
 
@@ -104,7 +104,7 @@ class Upscaler:
         self._runnable = {self.manifest.tile: True}
         if not isinstance(self.tile, str):
             for size in self.tile:
-                plan_axis(2 * size, size, self.overlap, DEFAULT_BLEND)
+                check_tile(size, self.overlap)
 
     def upscale(self, image: Image, progress: Progress | None = None) -> Image:
         """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is told about every tile.

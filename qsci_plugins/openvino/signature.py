@@ -13,6 +13,7 @@ from torch import Tensor
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.ir import with_image_ports
 from qsci_plugins.openvino.manifest import Task
+from qsci_plugins.openvino.tiling import video_period
 
 __all__ = ["ImageSignature", "Signature", "VideoSignature"]
 
@@ -36,6 +37,10 @@ class Signature(ABC):
 
         Raises UserError where its output is not of the size that these settings say.
         """
+
+    def period(self) -> int:
+        """What the places of tiles are multiples of."""
+        return 1
 
     def for_manifest(self) -> dict[str, Any]:
         """The fields of the manifest that follow from it."""
@@ -87,15 +92,20 @@ class VideoSignature(Signature):
         wanted = [1, *colours, self.frames, *self.tile]
         shape = _output_shape(model)
         if shape != wanted:
+            way_out = f"has it {self.frames} frames and {self.channels} channels?"
+            if shape[:-2] == wanted[:-2]:
+                way_out = f"take a tile of multiples of its strides, such as {shape[-2:]}"
             raise UserError(
-                f"the network makes a video {shape} of a measurement {list(self.tile)}, not {wanted};"
-                f" has it {self.frames} frames and {self.channels} channels?"
+                f"the network makes a video {shape} of a measurement {list(self.tile)}, not {wanted}; {way_out}"
             )
         for port, name in zip(model.inputs, ("measurement", "mask", "mask_sum"), strict=True):
             port.get_tensor().set_names({name})
             port.get_node().set_friendly_name(name)
         model.output(0).get_tensor().set_names({"video"})
         return model
+
+    def period(self) -> int:
+        return video_period(self.tile)
 
     def for_manifest(self) -> dict[str, Any]:
         return {**super().for_manifest(), "scale": 1, "frames": self.frames, "channels": self.channels}

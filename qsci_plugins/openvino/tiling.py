@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["DEFAULT_BLEND", "Axis", "cut_tile", "join", "plan_axis"]
+__all__ = ["DEFAULT_BLEND", "Axis", "check_tile", "cut_tile", "join", "plan_axis", "smallest_tile", "video_period"]
 
 #: input pixels over which one tile fades into the next
 DEFAULT_BLEND = 4
+
+#: where tiles of videos begin, as far as the tile's own size allows: networks stride, and a Bayer mosaic has a period of 2
+_VIDEO_MULTIPLE = 8
 
 #: (H,W,C) in 8 bits or floating point
 Image = NDArray[Any]
@@ -34,6 +38,25 @@ class Axis:
     zones: tuple[tuple[int, int], ...]
 
 
+def smallest_tile(overlap: int, blend: int = DEFAULT_BLEND, multiple: int = 1) -> int:
+    """Pixels along an axis that leave a tile a middle of its own; see `plan_axis`."""
+    return 2 * overlap + blend + max(1, 2 * blend) + multiple - 1
+
+
+def check_tile(tile: int, overlap: int, blend: int = DEFAULT_BLEND, multiple: int = 1) -> None:
+    """Raises UserError where a tile is too small for `plan_axis`."""
+    if tile < (smallest := smallest_tile(overlap, blend, multiple)):
+        raise UserError(
+            f"a tile of {tile} pixels is too small for an overlap of {overlap}; "
+            f"take one of {smallest} or more, or a smaller overlap"
+        )
+
+
+def video_period(tile: tuple[int, int]) -> int:
+    """What the places of a video network's tiles (height, width) are multiples of."""
+    return math.gcd(_VIDEO_MULTIPLE, *tile)
+
+
 def plan_axis(length: int, tile: int, overlap: int, blend: int, multiple: int = 1) -> Axis:
     """Tiles that cover 0..length, evenly spread, the first and the last flush with the image.
 
@@ -46,11 +69,7 @@ def plan_axis(length: int, tile: int, overlap: int, blend: int, multiple: int = 
     stride = tile - 2 * overlap - blend - (multiple - 1)
     if length <= tile:
         return Axis(length, tile, (0,), ())
-    if stride < max(1, 2 * blend):
-        raise UserError(
-            f"a tile of {tile} pixels is too small for an overlap of {overlap}; "
-            f"take one of {2 * overlap + 3 * blend + multiple} or more, or a smaller overlap"
-        )
+    check_tile(tile, overlap, blend, multiple)
     count = -(-(length - tile) // stride) + 1
     starts = tuple(round(i * (length - tile) / (count - 1)) // multiple * multiple for i in range(count))
     zones = []

@@ -15,7 +15,7 @@ from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND
+from qsci_plugins.openvino.tiling import smallest_tile
 from qsci_plugins.recipes.benchmarks import find_sets
 from qsci_plugins.recipes.cadyq_training import check_training
 from qsci_plugins.recipes.float_training import load_recipe_network
@@ -121,7 +121,7 @@ def tile_overlap(recipe: Recipe, network: Network) -> int:
     """
     settings = recipe.export.openvino
     if settings.overlap is not None:
-        smallest = 2 * settings.overlap + 3 * DEFAULT_BLEND + 1
+        smallest = smallest_tile(settings.overlap)
         if min(settings.tile) < smallest:
             raise UserError(
                 f"export.openvino.overlap is {settings.overlap}, which needs tiles of {smallest} pixels or more, "

@@ -11,8 +11,7 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.snapshot_sources import SnapshotSource
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.reconstructor import tile_period
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND
+from qsci_plugins.openvino.tiling import smallest_tile, video_period
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.video_data import ClipSource, calibration_inputs, find_scenes
@@ -121,7 +120,7 @@ def _overlap(recipe: VideoRecipe, network: Network) -> int:
     """Context around the tiles of the exported network, which must leave them a middle of their own."""
     settings = recipe.export.openvino
     height, width = settings.tile
-    room = 3 * DEFAULT_BLEND + tile_period((height, width))
+    room = smallest_tile(0, multiple=video_period((height, width)))
     most = (min(settings.tile) - room) // 2
     if settings.mode != "none" and most < (settings.overlap or 0):
         raise UserError(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.tiling import cut_tile, join, plan_axis
+from qsci_plugins.openvino.tiling import cut_tile, join, plan_axis, smallest_tile
 
 
 def cut_and_join(image: np.ndarray, tile: tuple[int, int], overlap: int, blend: int, scale: int) -> np.ndarray:
@@ -74,9 +74,12 @@ def test_an_image_smaller_than_the_tile_is_mirrored() -> None:
 
 
 def test_too_small_a_tile_is_named_with_the_size_that_works() -> None:
-    with pytest.raises(UserError, match="take one of 53 or more"):
-        plan_axis(100, 48, 20, 4)
-    plan_axis(100, 53, 20, 4)
+    for multiple, works in ((1, 52), (8, 59)):
+        for tile in (48, works - 1):
+            with pytest.raises(UserError, match=f"take one of {works} or more"):
+                plan_axis(100, tile, 20, 4, multiple)
+        assert works == smallest_tile(20, 4, multiple)
+        plan_axis(100, works, 20, 4, multiple)
 
 
 @given(st.integers(1, 600), st.integers(2, 40), st.integers(0, 30), st.integers(0, 4), st.sampled_from([1, 2, 4, 8]))
