@@ -123,5 +123,8 @@ def _wrapped_copy(model: nn.Module) -> nn.Module:
 def _read(file: Path) -> dict[str, Any]:
     content = load_without_code(file)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise UserError(f"{file} was not written by qsci_plugins.nncf.backend.save")
+        raise UserError(
+            f"{file} was not written by qsci_plugins.nncf.backend.save; give the checkpoint.pt of a run with"
+            " `backend: nncf`"
+        )
     return content

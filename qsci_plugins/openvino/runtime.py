@@ -86,7 +86,7 @@ class Upscaler:
     ) -> None:
         self.manifest = load_manifest(folder)
         if self.manifest.task != "sr":
-            raise UserError(f"{folder} reconstructs videos from measurements; it enlarges no images")
+            raise UserError(f"{folder} reconstructs videos, it enlarges no images; give it to `qsci reconstruct`")
         self.scale = self.manifest.scale
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.tile: Tile = self.manifest.tile if tile is None else tile

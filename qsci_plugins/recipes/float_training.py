@@ -49,7 +49,10 @@ def train_recipe(
     check_output(output, force)
     network = load_recipe_network(recipe.model, recipe.seed)
     if network.task != "sr":
-        raise UserError(f"{network.architecture} reconstructs video; `qsci train` trains image networks")
+        raise UserError(
+            f"model: {network.architecture} reconstructs video, and a recipe with `data` trains on images; give one with"
+            " `clips`, such as efficientsci_small"
+        )
     if recipe.train.patch % network.size_multiple:
         raise UserError(
             f"train.patch is {recipe.train.patch}; {network.architecture} needs a multiple of {network.size_multiple}"

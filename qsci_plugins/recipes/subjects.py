@@ -63,7 +63,7 @@ def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence
         finished = path.is_dir()
         subject = _of_run(path) if finished else of_recipe(target, runs, overrides)
         if subject.run in subjects:
-            raise UserError(f"{target} comes twice")
+            raise UserError(f"{target} comes twice; name it once")
         subjects[subject.run] = subject
     found = list(subjects.values())
     for index, subject in enumerate(found):

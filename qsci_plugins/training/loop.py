@@ -147,7 +147,10 @@ def train(
                 with accelerator.autocast():
                     value, scalars = loss(model, _to(batch, accelerator.device, settings.channels_last))
                 if not torch.isfinite(value):
-                    raise UserError(f"the loss became {value.item()} at step {step}; lower train.learning_rate")
+                    raise UserError(
+                        f"the loss became {value.item()} at step {step}; lower train.learning_rate (of video: the rates"
+                        " in train.phases)"
+                    )
                 accelerator.backward(value)
                 if settings.clip:
                     accelerator.clip_grad_norm_(model.parameters(), settings.clip)
