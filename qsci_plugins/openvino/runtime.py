@@ -70,7 +70,7 @@ class Upscaler:
     compiles the graphs anew for images of another size. Routes, and bits chosen in the graph, follow each tile's own
     content: with another tile size they are others. Networks that cannot run at another size keep the one they were
     exported at.
-    Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
+    Raises UserError for a folder that `load_manifest` refuses, a network for video and a tile that is too small.
     """
 
     def __init__(

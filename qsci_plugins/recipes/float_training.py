@@ -42,7 +42,7 @@ def train_recipe(
 
     Ctrl-C saves the state beside the output and raises KeyboardInterrupt; the same call goes on from there, to the same
     weights. `data` is a folder of benchmark sets to measure on besides the recipe's own.
-    Raises UserError, before any training, for folders, sets or settings that do not fit.
+    Raises UserError, before any training, for a network, folders, sets or settings that do not fit.
     """
     progress = progress or Progress()
     output = Path(output)

@@ -24,6 +24,8 @@ __all__ = [
     "Scheme",
     "SchemeConfig",
     "calibrate",
+    "check_batches",
+    "finish_observation",
     "inputs_of",
     "refine_pass",
     "set_mode",
