@@ -46,7 +46,9 @@ def load_factory(
     described = {name: settings[name] for name in _DESCRIPTION if name in settings}
     for name, value in described.items():
         if not _describes(name, value):
-            raise UserError(f"{architecture}: model.{name} cannot be {value!r}")
+            key = name if name == "value_range" else f"settings.{name}"
+            kinds = "a list of names" if name == "blocks" else " or ".join(kind.__name__ for kind in _DESCRIPTION[name])
+            raise UserError(f"{architecture}: model.{key} cannot be {value!r}; it should be {kinds}")
     arguments = {name: value for name, value in settings.items() if name not in _DESCRIPTION}
     factory = _import(architecture)
     try:
@@ -62,7 +64,7 @@ def load_factory(
     own = {name: getattr(module, name) for name in _DESCRIPTION if _describes(name, getattr(module, name, None))}
     said = {**described, **own}
     if scale is not None and said.setdefault("scale", scale) != scale:
-        raise UserError(f"{architecture} upscales by {said['scale']}, but model.scale is {scale}")
+        raise UserError(f"{architecture} upscales by {said['scale']}, but model.scale is {scale}; make them agree")
     if said.get("task") == "sci":
         said.setdefault("scale", 1)
     if "scale" not in said:

@@ -210,5 +210,8 @@ def _rebuilt(description: Mapping[str, Any] | None) -> Quantizer | None:
 def _read(file: Path) -> dict[str, Any]:
     content = load_without_code(file)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise UserError(f"{file} was not written by qsci_plugins.brevitas.backend.save")
+        raise UserError(
+            f"{file} was not written by qsci_plugins.brevitas.backend.save; give the checkpoint.pt of a run with"
+            " `backend: brevitas`"
+        )
     return content

@@ -54,7 +54,10 @@ def _export(
     finish: Callable[[onnx.ModelProto], onnx.ModelProto],
 ) -> None:
     if quantized.backend != "brevitas":
-        raise UserError(f"ONNX export is for networks quantized by Brevitas; this one is {quantized.backend}'s")
+        raise UserError(
+            f"ONNX export is for networks quantized by Brevitas, and this one is {quantized.backend}'s; quantize it with"
+            " qsci_plugins.brevitas.quantize"
+        )
     if not quantized.calibrated():
         raise UserError(f"this network is not calibrated yet, so there is nothing to export to {file}")
     if quantized.input_module is not None:

@@ -20,12 +20,22 @@ __all__ = ["add", "bench", "bench_tiled"]
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("bench", help="latency and PSNR of exported models beside plain OpenVINO and NNCF")
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="outputs of `qsci run`, or model folders")
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="benchmark sets (Set5, ...) in EDSR's layout, for video .mat files"
+        "models", type=Path, nargs="+", metavar="MODEL", help="outputs of `qsci run`, or the model folders in them"
     )
-    parser.add_argument("--sets", nargs="+", metavar="SET", help="these sets alone (builtin, Set5, ...), of images")
-    parser.add_argument("--repeats", type=positive, default=20, metavar="N", help="runs per form (default: 20)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder with benchmark sets (Set5, ...) in EDSR's layout; for video, with .mat files or clips",
+    )
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        metavar="SET",
+        help="builtin, names in --data, or folders of HR images (default: the standard ones in --data, else builtin)",
+    )
+    parser.add_argument("--repeats", type=positive, default=20, metavar="N", help="runs of each form (default: 20)")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw milliseconds against PSNR (.png)")

@@ -37,10 +37,13 @@ def add(commands: Any) -> None:
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """--data, --sets, --jobs."""
+    """--data, --sets and --jobs."""
     add_data(parser)
     parser.add_argument(
-        "--sets", nargs="+", metavar="SET", help="sets in --data, or folders of HR images (default: all standard sets)"
+        "--sets",
+        nargs="+",
+        metavar="SET",
+        help="builtin, names in --data, or folders of HR images (default: the standard ones in --data, else builtin)",
     )
     parser.add_argument(
         "--jobs", "-j", type=positive, metavar="N", help="processes that measure (default: one per core)"

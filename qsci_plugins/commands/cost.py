@@ -21,10 +21,25 @@ _BACKENDS = ("nncf", "brevitas")
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("cost", help="time and memory of training and evaluation in torch, beside float")
-    parser.add_argument("--schemes", nargs="+", default=_SCHEMES, metavar="NAME", help="default: adabm qsci cadyq")
-    parser.add_argument("--backends", nargs="+", default=_BACKENDS, choices=_BACKENDS, help="default: both")
-    parser.add_argument("--form", choices=("integer", "faithful"), default="integer", help="default: integer")
-    parser.add_argument("--pairs", type=positive, default=10, metavar="N", help="turns of each (default: 10)")
+    parser.add_argument(
+        "--schemes", nargs="+", default=_SCHEMES, metavar="NAME", help="what to measure (default: adabm qsci cadyq)"
+    )
+    parser.add_argument(
+        "--backends", nargs="+", default=_BACKENDS, choices=_BACKENDS, help="through which (default: nncf brevitas)"
+    )
+    parser.add_argument(
+        "--form",
+        choices=("integer", "faithful"),
+        default="integer",
+        help="the arithmetic that runs in integers, or that of the papers' code (default: integer)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=positive,
+        default=10,
+        metavar="N",
+        help="steps of each, float and quantized by turns (default: 10)",
+    )
     parser.add_argument("--threads", type=positive, default=2, metavar="N", help="CPU threads (default: 2)")
     parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
     parser.set_defaults(execute=_execute)

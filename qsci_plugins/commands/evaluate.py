@@ -18,10 +18,17 @@ __all__ = ["add", "evaluate"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser("evaluate", help="measure a finished run on benchmark sets")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the output of `qsci run`, or a model folder")
+    parser = commands.add_parser("evaluate", help="measure a finished run on sets of images")
+    parser.add_argument(
+        "run", type=Path, metavar="RUN", help="an output of `qsci run` on images, or the model folder in it"
+    )
     add_data(parser)
-    parser.add_argument("--sets", nargs="+", metavar="SET", help="these sets alone (builtin, Set5, ...)")
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        metavar="SET",
+        help="builtin, names in --data, or folders of HR images (default: the recipe's and the standard ones in --data)",
+    )
     parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
     parser.set_defaults(execute=_execute)
 

@@ -113,8 +113,12 @@ def reconstruct(
     progress = progress or Progress()
     if format not in FORMATS:
         raise UserError(f"there is no format {format!r}; known: {', '.join(FORMATS)}")
-    if not 0.1 <= rate <= 1000 or (white is not None and not white > 0):
-        raise UserError(f"the rate is 0.1 to 1000 frames per second and white above 0, not {rate} and {white}")
+    if not 0.1 <= rate <= 1000:
+        raise UserError(f"--rate {rate:g}: give 0.1 to 1000 frames per second")
+    if white is not None and not white > 0:
+        raise UserError(
+            f"--white {white:g}: full brightness is above 0; leave it out to have it told from the measurement"
+        )
     output = Path(output)
     paths = source_paths(inputs)
     targets = _targets(paths, output, format, force)

@@ -20,7 +20,9 @@ __all__ = ["add", "run"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser("run", help="quantize a network as a recipe says, measure it and export it")
+    parser = commands.add_parser(
+        "run", help="quantize a network as a recipe says, measure it and export it (goes on after Ctrl-C)"
+    )
     parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one (`qsci recipes`)")
     add_output(parser)
     add_overrides(parser)

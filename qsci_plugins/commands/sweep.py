@@ -19,7 +19,7 @@ __all__ = ["add", "sweep"]
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("sweep", help="a recipe at many settings: PSNR against BitOPs (goes on after Ctrl-C)")
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one")
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one (`qsci recipes`)")
     parser.add_argument(
         "--key",
         dest="keys",

@@ -20,8 +20,10 @@ __all__ = ["add", "train"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser("train", help="train a float network (stops and resumes with Ctrl-C)")
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe with `data`, such as recipes/float/edsr_x4.yaml")
+    parser = commands.add_parser("train", help="train a float network (goes on after Ctrl-C)")
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one: float/edsr_x4 and the like"
+    )
     add_output(parser)
     add_overrides(parser)
     add_data(parser)
@@ -39,7 +41,7 @@ def train(
 ) -> Path:
     """Runs a float-training recipe (a file, a shipped name, or read already) and returns the output folder.
 
-    See `recipes.float_training.train_recipe`.
+    See `recipes.float_training.train_recipe`, and `recipes.video_training.train_video_recipe` for recipes with `clips`.
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe

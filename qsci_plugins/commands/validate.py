@@ -15,7 +15,7 @@ __all__ = ["add"]
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("validate", help="check recipe files without running them")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="recipe files, or names of shipped recipes")
+    parser.add_argument("files", nargs="+", metavar="RECIPE", help="recipe files, or names of shipped ones")
     add_overrides(parser)
     parser.set_defaults(execute=_execute)
 

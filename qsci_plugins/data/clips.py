@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qsci_plugins.data.sequences import read_sequence, sequences
 from qsci_plugins.data.snapshots import SensorNoise, mask_sum, measure
 from qsci_plugins.errors import UserError
 
@@ -69,29 +67,6 @@ class SnapshotClips:
     def __len__(self) -> int:
         """How many different beginnings of a clip there are."""
         return int(self._starts[-1])
-
-    @classmethod
-    def from_folder(
-        cls,
-        folder: Path,
-        mask: np.ndarray,
-        patch: int,
-        *,
-        resize: bool = True,
-        noise: SensorNoise | None = None,
-        color: bool = False,
-        downsize: int = 1,
-        on_sequence: Callable[[int, int], None] = lambda done, total: None,
-    ) -> SnapshotClips:
-        """Every sequence below `folder`. In grey a frame takes H*W/downsize^2 bytes: 560 MB for 1376 of 854x480."""
-        paths = sequences(folder)
-
-        def read() -> Iterable[np.ndarray]:
-            for done, path in enumerate(paths, 1):
-                yield read_sequence(path, color=color, downsize=downsize)
-                on_sequence(done, len(paths))
-
-        return cls(read(), mask, patch, resize=resize, noise=noise)
 
     def draw(self, seed: int, step: int, batch: int, rank: int = 0, world: int = 1) -> ClipBatch:
         """The `rank`-th of `world` equal parts of the global batch of a step."""

@@ -21,7 +21,7 @@ IMAGE_FORMATS = {
 }
 
 #: the suffixes of files that are read as videos
-VIDEO_FORMATS = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".gif")
+VIDEO_FORMATS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
 
 def list_images(paths: Sequence[str | Path], on_skip: Callable[[Path], None] = lambda file: None) -> list[Path]:

@@ -14,7 +14,7 @@ from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.images import read_image
 from qsci_plugins.errors import UserError
 
-__all__ = ["PatchPairs", "find_images"]
+__all__ = ["PatchPairs"]
 
 
 class PatchPairs:

@@ -34,7 +34,7 @@ def synthetic_scene(
     travel = 2 * (frames - 1)
     background = _at_least(photos[first], height + travel, width + travel)
     speed = generator.integers(-2, 3, 2)
-    corner = [int(generator.integers(travel, side + 1)) for side in _free(background, height, width, travel)]
+    corner = [int(generator.integers(travel, side + 1)) for side in _free(background, height, width)]
     # where the camera moves up or left it begins at the far end of its travel
     begin = [place - travel if step >= 0 else place for place, step in zip(corner, speed, strict=True)]
     scene = np.empty((frames, height, width, 3), np.float64)
@@ -54,7 +54,7 @@ def synthetic_scene(
     return pixels if color else grey(pixels)
 
 
-def _free(background: np.ndarray, height: int, width: int, travel: int) -> tuple[int, int]:
+def _free(background: np.ndarray, height: int, width: int) -> tuple[int, int]:
     return background.shape[0] - height, background.shape[1] - width
 
 

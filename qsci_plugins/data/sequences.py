@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from qsci_plugins.data.degradation import imresize
-from qsci_plugins.data.folders import IMAGE_FORMATS
+from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS
 from qsci_plugins.data.images import read_image
 from qsci_plugins.errors import UserError
 
 __all__ = ["VIDEO_SUFFIXES", "frames_of", "grey", "read_sequence", "sequences"]
 
 #: the files in a folder that are taken for videos
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_SUFFIXES = tuple(suffix for suffix in VIDEO_FORMATS if suffix != ".gif")
 
 
 def grey(frame: np.ndarray) -> np.ndarray:

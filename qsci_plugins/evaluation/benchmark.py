@@ -124,7 +124,9 @@ def _images(folder: Path, scale: int) -> tuple[BenchmarkImage, ...]:
     high = folder / "HR" if (folder / "HR").is_dir() else folder
     files = sorted(file for file in high.iterdir() if file.suffix.lower() in IMAGE_FORMATS)
     if not files:
-        raise UserError(f"no image in {high}")
+        raise UserError(
+            f"no image in {high}; a set is a folder of {', '.join(IMAGE_FORMATS)} files, or has them in HR/"
+        )
     low = folder / "LR_bicubic" / f"X{scale}"
     if not low.is_dir():
         return tuple(BenchmarkImage(file.stem, file) for file in files)

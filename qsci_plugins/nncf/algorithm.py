@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.network import network as quantized_network
-from qsci_plugins.nncf.plan import HookPlan, insert, make_plan, positional
+from qsci_plugins.nncf.plan import HookPlan, insert, make_plan
 from qsci_plugins.nncf.statistics import (
     attention_reducer,
     batch_collector,
@@ -185,12 +184,3 @@ def _extremes(image: Tensor) -> Tensor:
     if image.dim() < 3:
         check_batches([image], 1.0)  # raises; once the statistics are in, the shape is known no more
     return torch.stack([image.amin(), image.amax()])
-
-
-@torch.no_grad()
-def _infer(wrapper: GraphModelWrapper, tensors: Mapping[str, Tensor]) -> None:
-    """Runs a network on the given tensors, with the example's values for arguments of other kinds."""
-    signature = inspect.signature(wrapper.model.forward)
-    bound = signature.bind(*positional(wrapper))
-    bound.arguments.update(tensors)
-    wrapper.model(*bound.args, **bound.kwargs)

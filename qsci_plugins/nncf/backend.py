@@ -103,7 +103,10 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
 
 
 def default_int8(model: nn.Module, batches: Sequence[Tensor | Sequence[Tensor]]) -> nn.Module:
-    """What `nncf.quantize` makes of a copy of a network without any setting: the baseline of every comparison."""
+    """What `nncf.quantize` makes of a copy of a torch network without any setting.
+
+    Tables show what it makes of the OpenVINO model instead (`recipes.baselines.default_int8`), which loses less.
+    """
     copied = copy.deepcopy(model).eval()
     return nncf.quantize(copied, nncf.Dataset([inputs_of(batch) for batch in batches]), subset_size=len(batches))
 
@@ -123,5 +126,8 @@ def _wrapped_copy(model: nn.Module) -> nn.Module:
 def _read(file: Path) -> dict[str, Any]:
     content = load_without_code(file)
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
-        raise UserError(f"{file} was not written by qsci_plugins.nncf.backend.save")
+        raise UserError(
+            f"{file} was not written by qsci_plugins.nncf.backend.save; give the checkpoint.pt of a run with"
+            " `backend: nncf`"
+        )
     return content

@@ -26,7 +26,7 @@ from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.scheme import Scheme
 
-__all__ = ["FusedSite", "HookPlan", "input_hook", "insert", "make_plan", "positional"]
+__all__ = ["FusedSite", "HookPlan", "input_hook", "insert", "make_plan"]
 
 
 @dataclass
@@ -59,7 +59,7 @@ def make_plan(
     model = wrapper.model
     if is_wrapped(model) and input_hook(get_hook_storage(model)) is not None:
         raise UserError("this network is quantized by a qsci_plugins scheme already; start from the float network")
-    example = positional(wrapper)
+    example = _positional(wrapper)
     tensors = [value for value in example if isinstance(value, Tensor)]
     with without_hooks(model):
         made = scheme.plan(model, placement, tensors[0] if len(tensors) == 1 else tensors)
@@ -105,7 +105,7 @@ def input_hook(storage: HookStorage) -> InputHook | None:
     return next((hook for _, hook in storage.named_hooks() if isinstance(hook, InputHook)), None)
 
 
-def positional(wrapper: GraphModelWrapper) -> tuple[Any, ...]:
+def _positional(wrapper: GraphModelWrapper) -> tuple[Any, ...]:
     """The example input as positional arguments of the network."""
     example = wrapper.example_input
     if isinstance(example, dict):

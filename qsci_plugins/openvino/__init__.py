@@ -1,6 +1,7 @@
 """Networks that really run in integers: lowering and export (with torch), and a runtime without it.
 
-`manifest`, `tiling`, `gradient`, `runtime` and `latency` need openvino and numpy alone.
+`manifest`, `tiling`, `gradient`, `fitting` and `runtime` need openvino and numpy alone; `reconstructor` and `latency`
+Pillow too.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.openvino.attention import Operand
-from qsci_plugins.openvino.convert import convert, convert_like
+from qsci_plugins.openvino.convert import convert_like
 from qsci_plugins.openvino.folder import write_folder
 from qsci_plugins.openvino.grids import FACTORS
 from qsci_plugins.openvino.ir import pack
@@ -26,7 +26,6 @@ __all__ = [
     "DEFAULT_OVERLAP",
     "Mode",
     "export",
-    "export_float",
     "export_reconstructor",
     "export_upscaler",
 ]
@@ -93,13 +92,6 @@ def export_reconstructor(
 #: a video network with fewer bits is exact in f32 alone: bf16 between its integer layers cost one of 3 bits 0.4 dB, and one
 #: of 4 bits nothing
 _BITS_FOR_BF16 = 4
-
-
-def export_float(stock: nn.Module, file: Path | str, *, tile: tuple[int, int], value_range: float = 255.0) -> Path:
-    """Writes the float network (1,3,H,W) the plain way, as `file`.xml and `file`.bin; returns the former."""
-    file = Path(file).with_suffix(".xml")
-    openvino.save_model(convert(stock, (1, 3, *tile), value_range, tuned=False), file, compress_to_fp16=False)
-    return file
 
 
 def export(

@@ -97,7 +97,8 @@ def read_grid(quantizer: Quantizer, x: Tensor, factor: int, name: str, *, padded
     other = read_qparams(quantizer, torch.full_like(x, 100.0).cumsum(-1), factor)
     if any(not torch.equal(a, b) for a, b in zip(p, other, strict=True) if a is not None and b is not None):
         raise UserError(
-            f"{name}: its bits depend on the features, not on the image alone; a routed export cannot say them"
+            f"{name}: its bits depend on the features, not on the image alone, and its quantizer does not say so"
+            " (`input_dependent`); without that there is no export: set export.openvino.mode: none"
         )
     if p.scale.numel() != 1 or p.low.numel() != 1 or p.high.numel() != 1:
         raise UserError(f"{name}: a step per input channel cannot run in integers; set scheme.form: integer")

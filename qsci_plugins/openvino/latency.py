@@ -14,9 +14,9 @@ import openvino
 
 from qsci_plugins.data.snapshots import mask_sum, random_mask
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import Precision, has_bf16, precision_hint, prepared
+from qsci_plugins.openvino.precisions import Precision, precision_hint, prepared
 
-__all__ = ["Latency", "has_bf16", "measure", "measure_throughput", "open_exported", "open_graph", "runner"]
+__all__ = ["Latency", "measure", "measure_throughput", "open_exported", "open_graph", "runner"]
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,10 @@ def check_exportable(network: QuantizedNetwork) -> None:
             raise UserError(f"{name} is not calibrated; calibrate the network before exporting it")
     for name, layer in network.layers.items():
         if layer.output is not None and layer.output.input_dependent:
-            raise UserError(f"{name}: bits of a layer's output that depend on the output itself cannot be exported")
+            raise UserError(
+                f"{name}: bits of a layer's output that depend on the output itself cannot be exported; set"
+                " export.openvino.mode: none"
+            )
 
 
 def layer_bits(network: QuantizedNetwork, factor: int) -> dict[str, float]:

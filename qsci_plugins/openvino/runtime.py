@@ -70,7 +70,7 @@ class Upscaler:
     compiles the graphs anew for images of another size. Routes, and bits chosen in the graph, follow each tile's own
     content: with another tile size they are others. Networks that cannot run at another size keep the one they were
     exported at.
-    Raises UserError for a folder that `load_manifest` refuses and for a tile that is too small.
+    Raises UserError for a folder that `load_manifest` refuses, a network for video and a tile that is too small.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Upscaler:
     ) -> None:
         self.manifest = load_manifest(folder)
         if self.manifest.task != "sr":
-            raise UserError(f"{folder} reconstructs videos from measurements; it enlarges no images")
+            raise UserError(f"{folder} reconstructs videos, it enlarges no images; give it to `qsci reconstruct`")
         self.scale = self.manifest.scale
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.tile: Tile = self.manifest.tile if tile is None else tile

@@ -49,7 +49,7 @@ def export_network(prepared: Prepared, quantized: QuantizedNetwork, folder: Path
 def openvino_form(folder: Path, threads: int | None = None) -> Form:
     """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area.
 
-    A CADyQ graph chooses its bits itself and does not tell which; the manifest's are an upper bound, and no FAB.
+    A tile's is that of its route, or what a graph that chooses its bits itself (`dynamic`, CADyQ's) tells.
     """
     upscaler = Upscaler(folder, precision="auto", threads=threads)
 

@@ -42,14 +42,17 @@ def train_recipe(
 
     Ctrl-C saves the state beside the output and raises KeyboardInterrupt; the same call goes on from there, to the same
     weights. `data` is a folder of benchmark sets to measure on besides the recipe's own.
-    Raises UserError, before any training, for folders, sets or settings that do not fit.
+    Raises UserError, before any training, for a network, folders, sets or settings that do not fit.
     """
     progress = progress or Progress()
     output = Path(output)
     check_output(output, force)
     network = load_recipe_network(recipe.model, recipe.seed)
     if network.task != "sr":
-        raise UserError(f"{network.architecture} reconstructs video; `qsci train` trains image networks")
+        raise UserError(
+            f"model: {network.architecture} reconstructs video, and a recipe with `data` trains on images; give one with"
+            " `clips`, such as efficientsci_small"
+        )
     if recipe.train.patch % network.size_multiple:
         raise UserError(
             f"train.patch is {recipe.train.patch}; {network.architecture} needs a multiple of {network.size_multiple}"

@@ -78,8 +78,6 @@ def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path
     _undo_half_a_swap(output)
     check_output(output, force)
     work = output.with_name(f"{output.name}.partial")
-    if not output.name:
-        raise UserError(f"{output} cannot be an output folder")
     try:
         work.mkdir(parents=True, exist_ok=True)
         with _locked(work, output):

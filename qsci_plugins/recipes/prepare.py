@@ -60,7 +60,8 @@ def prepare(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None
     network = load_recipe_network(recipe.model, recipe.seed)
     if network.task != "sr":
         raise UserError(
-            f"model: {network.architecture} reconstructs video; a recipe's calibration and evaluation are for images"
+            f"model: {network.architecture} reconstructs video, and this recipe calibrates on images; give one with"
+            " `clips`, such as efficientsci_t_qsci_w4a4"
         )
     scheme = make_scheme(recipe.scheme)
     placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))

@@ -1,4 +1,4 @@
-"""What a recipe may say. Two kinds: one quantizes a network, the other trains a float one (it has `data`)."""
+"""What a recipe for images may say: one kind quantizes a network, the other trains a float one (it has `data`)."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Export(Section):
 
 
 class Recipe(Section):
-    """Quantizes a network: read it with `recipes.read_recipe`, run it with `recipes.run_recipe`."""
+    """Quantizes a network: read it with `recipes.read_recipe`, run it with `qsci_plugins.run`."""
 
     version: Literal[1]
     model: Model
@@ -163,7 +163,7 @@ class Recipe(Section):
 
 
 class FloatRecipe(Section):
-    """Trains a float network: `recipes.train_recipe`."""
+    """Trains a float network: `qsci_plugins.train`."""
 
     version: Literal[1]
     model: Model

@@ -42,12 +42,12 @@ class Subject:
             run_recipe(self.recipe, self.run, progress=progress, latency=False)
 
     def seconds(self) -> float | None:
-        """What calibration and fine-tuning took, where the run tells."""
+        """What calibration and training or fine-tuning took, where the run tells."""
         file = self.run / METRICS_FILE
         if not file.is_file():
             return None
         seconds = json.loads(file.read_text(encoding="utf-8")).get("seconds", {})
-        return round(sum(seconds.get(step, 0.0) for step in ("calibration", "fine_tuning")), 1)
+        return round(sum(seconds.get(step, 0.0) for step in ("calibration", "training", "fine_tuning")), 1)
 
 
 def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence[str] = ()) -> list[Subject]:
@@ -63,7 +63,7 @@ def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence
         finished = path.is_dir()
         subject = _of_run(path) if finished else of_recipe(target, runs, overrides)
         if subject.run in subjects:
-            raise UserError(f"{target} comes twice")
+            raise UserError(f"{target} comes twice; name it once")
         subjects[subject.run] = subject
     found = list(subjects.values())
     for index, subject in enumerate(found):

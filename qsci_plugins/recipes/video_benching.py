@@ -29,7 +29,8 @@ def video_rows(bench: Bench, data: Path | None) -> list[dict[str, Any]]:
     for scene in scenes:
         if len(scene.mask) != manifest.frames:
             raise UserError(
-                f"{scene.name} has {len(scene.mask)} frames in one measurement, {bench.model} {manifest.frames}"
+                f"{scene.name} has {len(scene.mask)} frames in one measurement, {bench.model} {manifest.frames};"
+                " give --data a folder of scenes with as many"
             )
     contenders: list[VideoContender | Failed] = [*exported_videos(bench.folder, bench.threads, bench.export_seconds())]
     recipe = bench.recipe()

@@ -77,7 +77,7 @@ def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSou
     for scene in scenes:
         first = next(iter(scene.pairs()), None)
         if first is None or first[1] is None:
-            raise UserError(f"{scene.name} has no true frames to measure by")
+            raise UserError(f"{scene.name} has no true frames to measure by; a .mat file has them as `orig`")
     return scenes
 
 

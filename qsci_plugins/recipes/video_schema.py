@@ -103,7 +103,7 @@ class VideoCalibration(Section):
 
 
 class VideoSet(Section):
-    """Scenes to measure on: `builtin`, or the .mat files (keys orig and mask) in `folder`."""
+    """Scenes to measure on: `builtin`, or the .mat files (keys orig and mask) and clips in `folder`."""
 
     name: str = Field(alias="set", min_length=1)
     folder: str | None = None
@@ -113,7 +113,7 @@ class VideoSet(Section):
     @model_validator(mode="after")
     def _somewhere(self) -> VideoSet:
         if (self.name == "builtin") == (self.folder is not None):
-            raise ValueError("a set is `builtin`, or has a folder of .mat files")
+            raise ValueError("a set is `builtin`, or has a folder of .mat files or clips")
         return self
 
 
@@ -134,7 +134,7 @@ class VideoExport(Section):
 
 
 class FloatVideoRecipe(Section):
-    """Trains a float network: `recipes.train_recipe`."""
+    """Trains a float network: `qsci_plugins.train`."""
 
     version: Literal[1]
     model: Model
@@ -145,7 +145,7 @@ class FloatVideoRecipe(Section):
 
 
 class VideoRecipe(Section):
-    """Quantizes a network: `recipes.run_recipe`."""
+    """Quantizes a network: `qsci_plugins.run`."""
 
     version: Literal[1]
     model: Model

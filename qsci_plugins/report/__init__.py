@@ -1,1 +1,3 @@
+"""What runs, benchmarks and sweeps show to people: tables and pictures."""
+
 from __future__ import annotations

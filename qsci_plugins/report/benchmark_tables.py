@@ -97,7 +97,7 @@ def _cells(row: Mapping[str, Any], name: str) -> Sequence[str]:
 
 
 def _costs(row: Mapping[str, Any]) -> Sequence[str]:
-    """Weight bits x activation bits, the mean over sets, and the seconds of calibration and fine-tuning."""
+    """Weight bits x activation bits, the mean over sets, and the seconds of calibration and training."""
     counts = [one.get("weight_activation_bitops") for one in row["sets"].values()]
     known = [count for count in counts if count is not None]
     operations = f"{sum(known) / len(known) / _TERA:.2f}" if known else ""

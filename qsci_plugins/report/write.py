@@ -31,7 +31,7 @@ _WIDTH = 1200
 def write_report(result: RunResult, folder: Path) -> None:
     """Adds summary.md and before_after_*.png, bits_*.png of the first set's first images to a run's folder.
 
-    Where every tile takes the same route, there are no bits to draw.
+    Bits are drawn of what ran patch by patch in torch, and of models with routes.
     """
     names = []
     for benchmark in result.prepared.sets[:1]:

@@ -87,7 +87,7 @@ class MappedBitWidth(BitWidth):
     """AdaBM's bits of a layer for an image: base + image factor + layer factor.
 
     The layer factor is round(clamp(m,-1,1)), with tanh(m) backward. `limits` clamps the sum where integer hardware asks
-    for it. `fixed_image_factor` replaces the image's own factor (one route of a routed export).
+    for it.
     """
 
     base: Tensor
@@ -97,7 +97,6 @@ class MappedBitWidth(BitWidth):
         self.register_buffer("base", torch.tensor(float(base)))
         self.limits = limits
         self.measure = nn.Parameter(torch.zeros(1))
-        self.fixed_image_factor: int | None = None
 
     def layer_factor(self) -> Tensor:
         """A scalar in {-1,0,1}."""
@@ -113,12 +112,9 @@ class MappedBitWidth(BitWidth):
 
     def forward(self) -> Tensor:
         bits = self.base + self.layer_factor()
-        if self.fixed_image_factor is not None:
-            bits = bits + self.fixed_image_factor
-        else:
-            content = current_content()
-            if content is not None and content.image_factor is not None:
-                bits = bits + content.image_factor
+        content = current_content()
+        if content is not None and content.image_factor is not None:
+            bits = bits + content.image_factor
         return self._limit(bits)
 
     def _limit(self, bits: Tensor) -> Tensor:

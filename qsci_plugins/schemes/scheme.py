@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,8 @@ __all__ = [
     "Scheme",
     "SchemeConfig",
     "calibrate",
+    "check_batches",
+    "finish_observation",
     "inputs_of",
     "refine_pass",
     "set_mode",
@@ -52,7 +54,6 @@ class QuantizedNetwork:
     layers: dict[str, LayerQuantizers]
     input_module: nn.Module | None = None
     value_range: float = 255.0
-    extras: dict[str, Any] = field(default_factory=dict)
     blocks: dict[str, Quantizer] = field(default_factory=dict)
     attentions: dict[str, AttentionQuantizers] = field(default_factory=dict)
 

@@ -133,7 +133,8 @@ def finetune(
                 above = ledger.mean(network.counted()).mean() - _base_bits(network)
                 loss = loss + settings.bit_weight * above.clamp_min(0)
             if not torch.isfinite(loss):
-                raise UserError(f"fine-tuning's loss became {loss.item()} at step {step}; lower its rates")
+                lower = "published_range_rate" if published else "weight_rate, step_rate and range_rate"
+                raise UserError(f"fine-tuning's loss became {loss.item()} at step {step}; lower train's {lower}")
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -21,7 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.training.interruption import Interruption
 
-__all__ = ["LoopSettings", "TrainResult", "train"]
+__all__ = ["LoopSettings", "TrainResult", "save_atomically", "train"]
 
 #: draws the part of a step's global batch that belongs to (step, rank, world)
 Draw = Callable[[int, int, int], Any]
@@ -36,7 +36,8 @@ class LoopSettings:
     `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself, or
     halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
     keep theirs.
-    `ema` is the decay of the averaged weights that the loop returns (0: none). `precision` is "no", "bf16" or "fp16".
+    `ema` is the decay of the averaged weights that the loop returns (0: none), `clip` the largest norm of the gradient
+    (0: any). `precision` is "no", "bf16" or "fp16".
     """
 
     steps: int
@@ -100,6 +101,7 @@ def train(
 ) -> TrainResult:
     """Trains `model` with Adam from `checkpoint` (where it exists) up to `settings.steps`.
 
+    `parameters` are those to train, or optimizer groups whose `lr` multiplies the rate; default: all that want a gradient.
     `rate_at` gives the rate of a 0-based step, instead of `learning_rate_at`. Started by `accelerate launch`, all
     processes train one network, each on its part of the global batch, and the first one writes.
     Ctrl-C or SIGTERM saves the state after the step under way and returns with `finished=False`; the next call goes on
@@ -147,7 +149,10 @@ def train(
                 with accelerator.autocast():
                     value, scalars = loss(model, _to(batch, accelerator.device, settings.channels_last))
                 if not torch.isfinite(value):
-                    raise UserError(f"the loss became {value.item()} at step {step}; lower train.learning_rate")
+                    raise UserError(
+                        f"the loss became {value.item()} at step {step}; lower train.learning_rate (of video: the rates"
+                        " in train.phases)"
+                    )
                 accelerator.backward(value)
                 if settings.clip:
                     accelerator.clip_grad_norm_(model.parameters(), settings.clip)

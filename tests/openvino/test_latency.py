@@ -11,8 +11,8 @@ from openvino_networks import calibrated_edsr
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.footprint import peak_memory
-from qsci_plugins.openvino.latency import has_bf16, measure, measure_throughput, open_graph
-from qsci_plugins.openvino.precisions import runtime_precisions
+from qsci_plugins.openvino.latency import measure, measure_throughput, open_graph
+from qsci_plugins.openvino.precisions import has_bf16, runtime_precisions
 
 
 def test_measures_images_and_float_tensors_side_by_side(tmp_path: Path) -> None:

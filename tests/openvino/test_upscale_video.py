@@ -113,6 +113,14 @@ def test_mistakes(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.png"]
 
 
+@pytest.mark.parametrize("name", ["a.m4v", "a.MOV", "a.gif"])
+def test_what_is_a_video_elsewhere_is_one_here(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = tmp_path / name
+    clip.touch()
+    assert main(["upscale", str(tmp_path), str(clip), str(clip), "-o", str(tmp_path / "out")]) == 2
+    assert "a video is enlarged alone" in capsys.readouterr().err
+
+
 def test_a_clip_keeps_its_length_and_rate(model: Path, tmp_path: Path) -> None:
     smooth = np.linspace(0, 255, 32).astype(np.uint8)[None, :, None].repeat(24, 0).repeat(3, 2)
     with VideoWriter(tmp_path / "a.mp4", Fraction(12)) as writer:

@@ -1,1 +1,3 @@
+"""Stock networks that reconstruct video from snapshot measurements."""
+
 from __future__ import annotations

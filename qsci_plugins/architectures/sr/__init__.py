@@ -1,1 +1,3 @@
+"""Stock networks that enlarge images."""
+
 from __future__ import annotations

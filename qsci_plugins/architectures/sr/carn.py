@@ -165,7 +165,9 @@ class CARNStock(Stock):
         elif scale is None or scale in scales:
             own = scales[-1] if scale is None else scale
         else:
-            raise UserError(f"this CARN upscales by {', '.join(map(str, scales))}, but model.scale is {scale}")
+            raise UserError(
+                f"this CARN upscales by {', '.join(map(str, scales))}, but model.scale is {scale}; give one of those"
+            )
         shift = state["sub_mean.shifter.bias"].abs().max().item()
         return {
             "width": width,
