@@ -75,7 +75,7 @@ def quantize(
 def save(quantized: QuantizedNetwork, file: Path | str) -> None:
     """Writes a calibrated network into one file, which `load` and `torch.load(weights_only=True)` read.
 
-    Raises UserError before calibration.
+    Raises UserError before calibration, and where the file cannot be written; no half of it is left.
     """
     if not quantized.calibrated():
         raise UserError(f"this network is not calibrated yet, so there is nothing to save to {file}")
@@ -105,6 +105,8 @@ def save(quantized: QuantizedNetwork, file: Path | str) -> None:
     try:
         torch.save(content, unfinished)
         os.replace(unfinished, file)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {file}: {error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
 

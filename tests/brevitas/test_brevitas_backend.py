@@ -137,6 +137,8 @@ def test_nothing_to_save_before_calibration(tmp_path: Path) -> None:
 
 def test_files_of_another_kind_and_of_another_network(tmp_path: Path) -> None:
     quantized, _ = quantized_case(("edsr", "adabm", "integer"))
+    with pytest.raises(UserError, match="cannot write"):
+        save(quantized, tmp_path / "nowhere" / "q.pt")
     save(quantized, tmp_path / "q.pt")
     with pytest.raises(UserError, match="another network"):
         load(stock("sci"), tmp_path / "q.pt")
