@@ -15,9 +15,9 @@ from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.brevitas import backend as brevitas
 from qsci_plugins.nncf import backend as nncf
 from qsci_plugins.openvino.export import export_reconstructor, export_upscaler
-from qsci_plugins.openvino.latency import has_bf16, open_graph
+from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import Manifest
-from qsci_plugins.openvino.precisions import integer_layers
+from qsci_plugins.openvino.precisions import has_bf16, integer_layers
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import image_gradient
