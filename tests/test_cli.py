@@ -61,7 +61,7 @@ def test_validate_reports_every_wrong_file_and_exits_with_2(capsys: pytest.Captu
         (["run", "sr/edsr_x4_adabm_w4a4"], "required: --output"),
         (["run", "--outptu", "x"], "required"),
         (["recipes", "--nonsense"], "unrecognized arguments: --nonsense"),
-        (["validate"], "required: FILE"),
+        (["validate"], "required: RECIPE"),
         (["validate", "sr/edsr_x4_adabm_w4b4"], "there is no recipe .*nearest.*sr/edsr_x4_adabm_w4a4"),
         (["validate", "float/edsr_x4", "--set", "train.step=3"], "--set train.step=3: .*'train.steps'"),
         (["upscale", "nowhere", "a.png", "-o", "b.png"], "there is no model folder nowhere"),

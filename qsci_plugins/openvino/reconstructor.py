@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.cache import cache_to_itself
 from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.manifest import load_manifest, read_stored
@@ -72,7 +73,8 @@ class Reconstructor:
         self._queues = {}
         for entry in {route.graph for route in self.manifest.routes}:
             graph = core.read_model(read_stored(folder, entry), weights)
-            self._queues[entry] = openvino.AsyncInferQueue(core.compile_model(graph, device, config))
+            with cache_to_itself(config):
+                self._queues[entry] = openvino.AsyncInferQueue(core.compile_model(graph, device, config))
 
     @property
     def tiles(self) -> int:

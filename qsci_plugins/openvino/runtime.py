@@ -15,6 +15,7 @@ import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.cache import cache_to_itself
 from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.fitting import ROW_BYTES, fit_tile, most_pixels
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
@@ -215,7 +216,8 @@ class Upscaler:
             config = {**self._config, "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
             if not many:
                 config.pop("NUM_STREAMS", None)  # a tile alone has all threads
-            compiled = self._core.compile_model(model, self._device, config)
+            with cache_to_itself(config):
+                compiled = self._core.compile_model(model, self._device, config)
             self._compiled[key] = _Compiled(compiled, openvino.AsyncInferQueue(compiled))
         return self._compiled[key].queue
 

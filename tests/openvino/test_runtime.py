@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import openvino
 import pytest
 import torch
 from cores import TWO_CORES
 from openvino_networks import ADABM_BODY, EVERYWHERE, Bound, calibrated_edsr, force_factor, plain_apply
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.cache import LOCK
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
@@ -242,7 +245,7 @@ def test_bad_settings_are_refused(static: Path, tmp_path: Path) -> None:
 
 def test_a_cache_folder_keeps_compiled_graphs(static: Path, tmp_path: Path) -> None:
     first = Upscaler(static, threads=1, cache_dir=tmp_path / "cache").upscale(photo(32, 40))
-    assert any((tmp_path / "cache").iterdir())
+    assert list((tmp_path / "cache").glob("*.blob"))
     second = Upscaler(static, threads=1, cache_dir=tmp_path / "cache").upscale(photo(32, 40))
     assert np.array_equal(first, second)
 
@@ -270,6 +273,28 @@ np.save(out, enlarged)
     assert [process.wait(timeout=120) for process in running] == [0, 0]
     expected = Upscaler(routed, threads=1).upscale(photo(48, 64))
     assert all(np.array_equal(np.load(tmp_path / name), expected) for name in names)
+
+
+def test_graphs_are_compiled_with_the_cache_to_itself(
+    routed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="the system has no advisory locks")
+    original, held = openvino.Core.compile_model, []
+
+    def compile_model(*arguments: Any) -> Any:
+        with (tmp_path / "cache" / LOCK).open("ab") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                held.append(True)
+        return original(*arguments)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_model)
+    Upscaler(routed, threads=1, cache_dir=tmp_path / "cache").upscale(photo(48, 64))
+    assert held
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cache folder .*file cannot be used"):
+        Upscaler(routed, threads=1, cache_dir=tmp_path / "file").upscale(photo(48, 64))
 
 
 def test_a_deployed_machine_needs_no_torch(routed: Path, tmp_path: Path) -> None:
