@@ -182,9 +182,8 @@ def _swap(work: Path, output: Path) -> None:
         if output.exists():
             os.rename(output, replaced)
         os.rename(work, output)
-    if replaced.exists():
-        with suppress(OSError):
-            _remove(replaced)
+    with suppress(OSError):  # there is none where the output is new
+        _remove(replaced)
 
 
 def _replaced(output: Path) -> Path:
@@ -194,11 +193,12 @@ def _replaced(output: Path) -> Path:
 def _undo_half_a_swap(output: Path) -> None:
     """Where the system cannot exchange folders: a run killed between the two renames left the old one under its other name."""
     replaced = _replaced(output)
-    if (replaced / RECIPE_FILE).is_file() and not output.exists():
+    ours = (replaced / RECIPE_FILE).is_file()
+    if ours and not output.exists():
         os.rename(replaced, output)
         return
     with suppress(OSError):  # what a run killed while it removed the old folder had not removed
-        if (replaced / RECIPE_FILE).is_file():
+        if ours:
             _remove(replaced)
         else:
             replaced.rmdir()
