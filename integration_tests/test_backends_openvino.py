@@ -13,9 +13,9 @@ from torch import Tensor
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.brevitas import backend as brevitas
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.nncf import backend as nncf
 from qsci_plugins.openvino.export import export_reconstructor, export_upscaler
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import has_bf16, integer_layers
 from qsci_plugins.openvino.runtime import Upscaler

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qsci_plugins.cli import main
-from qsci_plugins.openvino.latency import open_exported
+from qsci_plugins.evaluation.latency import open_exported
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import integer_layers
 

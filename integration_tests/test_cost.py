@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from qsci_plugins.comparing.cost import measure_cost
 from qsci_plugins.errors import UserError
-from qsci_plugins.recipes.costing import measure_cost
 
 pytestmark = pytest.mark.slow
 

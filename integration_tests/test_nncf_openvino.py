@@ -15,9 +15,9 @@ from nncf.torch.function_hook.wrapper import wrap_model
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.sr.edsr import EDSR
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.nncf import AdaBMQuantization, bits_per_layer, network
 from qsci_plugins.openvino.export import export_upscaler
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import integer_layers
 

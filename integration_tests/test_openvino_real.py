@@ -19,11 +19,11 @@ from golden import data_folder
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.data.images import read_image
 from qsci_plugins.evaluation.benchmark import evaluate, find_set
+from qsci_plugins.evaluation.latency import measure, open_graph
 from qsci_plugins.nncf import backend
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import tile_gradient
-from qsci_plugins.openvino.latency import measure, open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import Precision, has_bf16, integer_layers
 from qsci_plugins.openvino.runtime import Upscaler

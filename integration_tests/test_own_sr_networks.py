@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.recipes import Recipe, find_recipe, make_recipe, read_recipe
-from qsci_plugins.recipes.runner import run_recipe
 
 _DATA = Path(os.environ.get("QSCI_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 _needs_data = pytest.mark.skipif(not _DATA.is_dir(), reason=f"no shared data at {_DATA}; set QSCI_DATA")

@@ -16,8 +16,7 @@ import pytest
 from qsci_plugins.cli import main
 from qsci_plugins.recipes.library import find_recipe
 from qsci_plugins.recipes.reading import read_recipe
-from qsci_plugins.recipes.schema import FloatRecipe, Recipe
-from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
+from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 NNCF = "In your NNCF pipeline"

@@ -13,7 +13,7 @@ import torch
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.data import mask_sum, measure, random_mask, synthetic_scene
-from qsci_plugins.evaluation.reconstruction import TorchReconstructor
+from qsci_plugins.evaluation.torch_networks import TorchReconstructor
 from qsci_plugins.nncf.backend import quantize
 from qsci_plugins.openvino.export import export_reconstructor
 from qsci_plugins.openvino.reconstructor import Reconstructor

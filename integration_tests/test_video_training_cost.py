@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from qsci_plugins.architectures.registry import load_network
+from qsci_plugins.comparing.cost import Pairs
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
-from qsci_plugins.recipes.costing import Pairs
-from qsci_plugins.recipes.steps import backend
-from qsci_plugins.schemes.memory import quantize_again_in_backward
+from qsci_plugins.pipeline.run import backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
 
 PAIRS = int(os.environ.get("QSCI_COST_PAIRS", "8"))

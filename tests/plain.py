@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from qsci_plugins.schemes.attention import attach_attention
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.plan import attach_block
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, attach_block
 
 __all__ = ["apply_plain"]
 

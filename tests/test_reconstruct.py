@@ -21,7 +21,7 @@ from qsci_plugins import reconstruct
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.cli import main
 from qsci_plugins.data.snapshots import mask_sum, measure, random_mask
-from qsci_plugins.evaluation.video_score import score_video
+from qsci_plugins.evaluation.metrics import score_video
 
 TINY: dict[str, Any] = {"in_ch": 8, "units": 1, "group_num": 1}
 #: odd, where the network halves the height

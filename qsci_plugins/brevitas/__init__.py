@@ -5,7 +5,6 @@ from __future__ import annotations
 import qsci_plugins.brevitas.quiet  # noqa: F401 - ahead of everything that imports brevitas
 from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
 from qsci_plugins.brevitas.backend import apply, load, quantize, save
-from qsci_plugins.brevitas.layer_map import layer_map
 from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
 from qsci_plugins.brevitas.network import attach_scheme, network
 from qsci_plugins.brevitas.quantizers import (
@@ -17,6 +16,7 @@ from qsci_plugins.brevitas.quantizers import (
     QSCIWeight,
     SchemeActQuant,
     SchemeWeightQuant,
+    layer_map,
 )
 
 __all__ = [

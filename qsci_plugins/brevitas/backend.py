@@ -23,11 +23,18 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.placement import Placement, Precision, place
-from qsci_plugins.schemes.plan import LayerQuantizers, Plan, attach_block
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
-from qsci_plugins.schemes.settings import describe, rebuild
+from qsci_plugins.schemes.scheme import (
+    LayerQuantizers,
+    Plan,
+    QuantizedNetwork,
+    Scheme,
+    attach_block,
+    check_batches,
+    inputs_of,
+)
+from qsci_plugins.schemes.serialization import describe, rebuild
 
 __all__ = ["apply", "load", "quantize", "save"]
 

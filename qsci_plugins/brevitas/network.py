@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from qsci_plugins.brevitas.attention import ProxiedAttention
 from qsci_plugins.brevitas.tensor_quant import Keeping, SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
-from qsci_plugins.schemes import attention, plan
+from qsci_plugins.schemes import attention
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, Scheme
+from qsci_plugins.schemes.scheme import CHILD, LayerQuantizers, QuantizedNetwork, Scheme
 
 __all__ = ["SchemeRecord", "attach_scheme", "network"]
 
@@ -111,8 +111,8 @@ def network(model: nn.Module, scheme: Scheme | None = None) -> QuantizedNetwork:
     blocks: dict[str, Quantizer] = {}
     attentions = {}
     for name, module in model.named_modules():
-        if hasattr(module, plan.CHILD):
-            blocks[name] = getattr(module, plan.CHILD).act_quant.quantizer
+        if hasattr(module, CHILD):
+            blocks[name] = getattr(module, CHILD).act_quant.quantizer
         held = getattr(module, attention.CHILD, None)
         if isinstance(held, ProxiedAttention):
             attentions[name] = held.quantizers()

@@ -9,6 +9,7 @@ from brevitas.quant.base import IntQuant, NarrowIntQuant, PerChannelFloatScaling
 from brevitas.quant.solver import ActQuantSolver, WeightQuantSolver
 from torch import nn
 
+from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
 from qsci_plugins.brevitas.tensor_quant import (
     SchemeActProxy,
     SchemeActTensorQuant,
@@ -29,6 +30,7 @@ __all__ = [
     "QSCIWeight",
     "SchemeActQuant",
     "SchemeWeightQuant",
+    "layer_map",
 ]
 
 
@@ -112,3 +114,21 @@ class QSCIWeight(_QSCI, SchemeWeightQuant):
 
 def _scheme(name: str, **settings: Any) -> Scheme:
     return make_scheme({"name": name, **settings})
+
+
+def layer_map(scheme: Scheme, precision: Precision = "scheme") -> dict[type[nn.Module], Any]:
+    """What `brevitas.graph.quantize.layerwise_quantize(model, layer_map(scheme), name_blacklist=[...])` takes.
+
+    Convolutions and linear layers get the scheme's quantizers for their input and weight. Call `attach_scheme` on the
+    result before it runs. `precision` "eight_bit" gives the scheme's fixed 8-bit quantizers.
+    """
+    settings = {
+        "input_quant": SchemeActQuant.let(scheme=scheme, precision=precision),
+        "weight_quant": SchemeWeightQuant.let(scheme=scheme, precision=precision),
+    }
+    return {
+        nn.Conv1d: (QuantConv1d, settings),
+        nn.Conv2d: (QuantConv2d, settings),
+        nn.Conv3d: (QuantConv3d, settings),
+        nn.Linear: (QuantLinear, settings),
+    }

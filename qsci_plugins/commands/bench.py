@@ -54,8 +54,8 @@ def bench(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """One table of latency and PSNR per model, for images or video. See `recipes.benching.bench_model`."""
-    from qsci_plugins.recipes.benching import bench_model
+    """One table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`."""
+    from qsci_plugins.comparing.bench import bench_model
 
     return [bench_model(model, data, sets, repeats=repeats, threads=threads, progress=progress) for model in models]
 
@@ -63,10 +63,10 @@ def bench(
 def bench_tiled(
     models: Sequence[str | Path], size: tuple[int, int], *, repeats: int = 20, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """What tiles cost on an image of `size` (width, height), per model. See `openvino.tiled_latency`."""
+    """What tiles cost on an image of `size` (width, height), per model. See `comparing.tiled`."""
     from qsci_plugins.commands.upscale import model_folder
-    from qsci_plugins.openvino.tiled_latency import tiled_latency
-    from qsci_plugins.recipes.latency import usable_threads
+    from qsci_plugins.comparing.tiled import tiled_latency
+    from qsci_plugins.evaluation.latency import usable_threads
 
     threads = threads or usable_threads()
     tables = []
@@ -79,7 +79,7 @@ def bench_tiled(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.report.bench_picture import bench_picture
+    from qsci_plugins.report.scatter import bench_picture
     from qsci_plugins.report.summary import bench_table
 
     if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
@@ -87,7 +87,7 @@ def _execute(arguments: argparse.Namespace) -> int:
     if arguments.tiled:
         if arguments.data or arguments.sets or arguments.picture:
             raise UserError("--tiled measures time alone; leave out --data, --sets and --picture")
-        from qsci_plugins.report.tiled_table import tiled_table
+        from qsci_plugins.report.summary import tiled_table
 
         tables = bench_tiled(arguments.models, arguments.tiled, repeats=arguments.repeats, threads=arguments.threads)
         _print(arguments.format, tables, tiled_table)
@@ -110,7 +110,7 @@ def _execute(arguments: argparse.Namespace) -> int:
 
 
 def _print(form: str, tables: list[dict[str, Any]], as_text: Callable[[dict[str, Any]], str]) -> None:
-    from qsci_plugins.recipes.machine import describe_machine
+    from qsci_plugins.machine import describe_machine
 
     if form == "json":
         print(json.dumps({"machine": describe_machine(), "models": tables}, indent=2))

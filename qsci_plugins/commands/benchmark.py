@@ -61,8 +61,8 @@ def benchmark(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """PSNR-Y, SSIM, FAB and operations of every form of every target. See `recipes.benchmarking.run_benchmark`."""
-    from qsci_plugins.recipes.benchmarking import run_benchmark
+    """PSNR-Y, SSIM, FAB and operations of every form of every target. See `comparing.benchmark.run_benchmark`."""
+    from qsci_plugins.comparing.benchmark import run_benchmark
 
     return run_benchmark(
         targets,

@@ -54,16 +54,16 @@ def cost(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Ratios to the float network's time and memory, by scheme and backend. See `recipes.costing.measure_cost`."""
-    from qsci_plugins.recipes.costing import measure_cost
+    """Ratios to the float network's time and memory, by scheme and backend. See `comparing.cost.measure_cost`."""
+    from qsci_plugins.comparing.cost import measure_cost
 
     return measure_cost(schemes, backends, form=form, pairs=pairs, threads=threads, progress=progress)
 
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.recipes.machine import describe_machine
-    from qsci_plugins.report.cost import cost_table
+    from qsci_plugins.machine import describe_machine
+    from qsci_plugins.report.summary import cost_table
 
     with console_progress() as progress:
         measured = cost(

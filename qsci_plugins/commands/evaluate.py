@@ -40,8 +40,8 @@ def evaluate(
     sets: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """PSNR-Y, SSIM and FAB by set and form. See `recipes.evaluation.evaluate_run`."""
-    from qsci_plugins.recipes.evaluation import evaluate_run
+    """PSNR-Y, SSIM and FAB by set and form. See `comparing.evaluate.evaluate_run`."""
+    from qsci_plugins.comparing.evaluate import evaluate_run
 
     return evaluate_run(run, data, sets, progress)
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from qsci_plugins.commands.options import positive
-from qsci_plugins.commands.video_network import MaskedNetwork, Runtime, open_network
 from qsci_plugins.data.frame_writers import FORMATS, frame_writer
 from qsci_plugins.data.snapshot_files import read_mask
 from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.video_score import VideoScore, score_video
+from qsci_plugins.evaluation.metrics import VideoScore, score_video
+from qsci_plugins.pipeline.networks import MaskedNetwork, Runtime, open_network
 from qsci_plugins.progress import Progress
 
 __all__ = ["Reconstruction", "add", "reconstruct"]
@@ -188,7 +188,7 @@ def _targets(paths: Sequence[Path], output: Path, format_: str, force: bool) -> 
 
 
 def _write_scores(file: Path, done: Sequence[Reconstruction]) -> None:
-    from qsci_plugins.recipes.outputs import write_text
+    from qsci_plugins.pipeline.output import write_text
 
     scenes = {
         one.name: {"psnr": one.psnr, "ssim": one.ssim, "measurements": [asdict(score) for score in one.scores]}

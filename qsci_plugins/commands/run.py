@@ -12,8 +12,7 @@ from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
-    from qsci_plugins.recipes.schema import Recipe
-    from qsci_plugins.recipes.video_schema import VideoRecipe
+    from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 
 __all__ = ["add", "run"]
 
@@ -42,25 +41,24 @@ def run(
     """Runs a quantization recipe (a file, a shipped name, or read already) and returns the output folder.
 
     The folder appears when everything in it is complete: model/ (OpenVINO), checkpoint.pt (torch), metrics.json,
-    summary.md, pictures and recipe.yaml. See `recipes.runner.run_recipe` for the rest, and for what it raises.
+    summary.md, pictures and recipe.yaml. See `pipeline.run.run_recipe` for the rest, and for what it raises.
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe
-    from qsci_plugins.recipes.schema import FloatRecipe
-    from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
+    from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, VideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
     read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
     if isinstance(read, (FloatRecipe, FloatVideoRecipe)):
         raise UserError(f"{name} trains a float network; run it with `qsci train`")
     if isinstance(read, VideoRecipe):
-        from qsci_plugins.recipes.video_run import run_video_recipe
+        from qsci_plugins.pipeline.video_run import run_video_recipe
         from qsci_plugins.report.video import write_video_report
 
         if data is not None:
             raise UserError("--data is for image benchmarks; name folders of .mat files in the recipe's `evaluate`")
         return run_video_recipe(read, output, force=force, progress=progress, report=write_video_report)
-    from qsci_plugins.recipes.runner import run_recipe
+    from qsci_plugins.pipeline.run import run_recipe
     from qsci_plugins.report.write import write_report
 
     return run_recipe(read, output, data=data, force=force, progress=progress, report=write_report)
@@ -68,7 +66,7 @@ def run(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.recipes.processes import is_main
+    from qsci_plugins.pipeline.output import is_main
 
     with console_progress() as progress:
         output = run(

@@ -51,11 +51,11 @@ def sweep(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Runs and measures the recipe at every combination of the keys' values; see `recipes.sweeping.run_sweep`.
+    """Runs and measures the recipe at every combination of the keys' values; see `comparing.sweep.run_sweep`.
 
     `values` is such as {"scheme.activation_bits": [4, 6, 8]}. Leaves sweep.json, sweep.md, sweep.csv and sweep.png.
     """
-    from qsci_plugins.recipes.sweeping import run_sweep
+    from qsci_plugins.comparing.sweep import run_sweep
     from qsci_plugins.report.sweep_tables import write_sweep
 
     result = run_sweep(
@@ -75,7 +75,7 @@ def sweep(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.recipes.sweeping import read_values
+    from qsci_plugins.comparing.sweep import read_values
 
     values = read_values(arguments.keys)
     with console_progress() as progress:

@@ -12,8 +12,7 @@ from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
-    from qsci_plugins.recipes.schema import FloatRecipe
-    from qsci_plugins.recipes.video_schema import FloatVideoRecipe
+    from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe
 
 __all__ = ["add", "train"]
 
@@ -41,31 +40,30 @@ def train(
 ) -> Path:
     """Runs a float-training recipe (a file, a shipped name, or read already) and returns the output folder.
 
-    See `recipes.float_training.train_recipe`, and `recipes.video_training.train_video_recipe` for recipes with `clips`.
+    See `pipeline.float_run.train_recipe`, and `pipeline.video_training.train_video_recipe` for recipes with `clips`.
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe
-    from qsci_plugins.recipes.schema import Recipe
-    from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
+    from qsci_plugins.recipes.schema import FloatVideoRecipe, Recipe, VideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
     read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
     if isinstance(read, (Recipe, VideoRecipe)):
         raise UserError(f"{name} quantizes a network; run it with `qsci run`")
     if isinstance(read, FloatVideoRecipe):
-        from qsci_plugins.recipes.video_training import train_video_recipe
+        from qsci_plugins.pipeline.video_training import train_video_recipe
 
         if data is not None:
             raise UserError("--data is for image benchmarks; name folders of .mat files in the recipe's `evaluate`")
         return train_video_recipe(read, output, force=force, progress=progress)
-    from qsci_plugins.recipes.float_training import train_recipe
+    from qsci_plugins.pipeline.float_run import train_recipe
 
     return train_recipe(read, output, data=data, force=force, progress=progress)
 
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.recipes.processes import is_main
+    from qsci_plugins.pipeline.output import is_main
 
     with console_progress() as progress:
         output = train(

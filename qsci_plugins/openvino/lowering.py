@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,13 @@ from qsci_plugins.openvino.grids import (
     read_weight,
     varies,
 )
-from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer
-from qsci_plugins.openvino.measured import Measured
-from qsci_plugins.openvino.offsets import pads_with_zeros
+from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer, pads_with_zeros
 from qsci_plugins.schemes.attention import attach_attention
+from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
-__all__ = ["check_exportable", "layer_bits", "lower"]
+__all__ = ["Measured", "check_exportable", "layer_bits", "lower"]
 
 
 def lower(
@@ -190,3 +190,25 @@ def _copy_trained(lowered: nn.Module, network: QuantizedNetwork) -> None:
             value = getattr(source, key)
             if isinstance(value, Tensor):
                 getattr(layer, key).copy_(value)
+
+
+class Measured(nn.Module):
+    """Returns what the network returns, and its feature average bit-width (N,) over `counted` layers, where there are.
+
+    `input_module` sees the first of several inputs. Layers note their bits in the ledger.
+    """
+
+    def __init__(self, input_module: nn.Module | None, network: nn.Module, counted: Sequence[nn.Module] = ()) -> None:
+        super().__init__()
+        self.input_module = nn.Identity() if input_module is None else input_module
+        self.network = network
+        # in a list, as they are modules of the network already
+        self.counted = list(counted)
+
+    def forward(self, x: Tensor, *others: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        with record_bits() as ledger:
+            result: Tensor = self.network(self.input_module(x), *others)
+        if not self.counted:
+            return result
+        # as a sum with zeros of the batch's size: one value for every sample, also where all take the same
+        return result, ledger.mean(self.counted) + torch.zeros_like(x.flatten(1)[:, 0])

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.cache import cache_to_itself
-from qsci_plugins.openvino.device_settings import device_settings
+from qsci_plugins.openvino.device_settings import cache_to_itself, device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.manifest import load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision

@@ -15,13 +15,21 @@ import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.cache import cache_to_itself
-from qsci_plugins.openvino.device_settings import device_settings
-from qsci_plugins.openvino.fitting import ROW_BYTES, fit_tile, most_pixels
+from qsci_plugins.openvino.device_settings import cache_to_itself, device_settings
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision, allowed, prepared
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, check_tile, cut_tile, join, plan_axis
+from qsci_plugins.openvino.tiling import (
+    DEFAULT_BLEND,
+    ROW_BYTES,
+    Axis,
+    check_tile,
+    cut_tile,
+    fit_tile,
+    join,
+    most_pixels,
+    plan_axis,
+)
 
 __all__ = ["Precision", "Tile", "TileRoute", "Upscaler"]
 

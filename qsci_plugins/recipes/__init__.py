@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from qsci_plugins.recipes.library import ShippedRecipe, find_recipe, shipped_recipes
 from qsci_plugins.recipes.reading import AnyRecipe, make_recipe, read_recipe, recipe_text, write_recipe
-from qsci_plugins.recipes.schema import FloatRecipe, Recipe
-from qsci_plugins.recipes.video_schema import FloatVideoRecipe, VideoRecipe
+from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
 
 __all__ = [
     "AnyRecipe",

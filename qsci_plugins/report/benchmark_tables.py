@@ -19,7 +19,7 @@ _TERA = 1e12
 
 
 def benchmark_text(result: Mapping[str, Any], format_: str) -> str:
-    """The result of `recipes.benchmarking.run_benchmark` in one of `FORMATS`, without a last line break.
+    """The result of `comparing.benchmark.run_benchmark` in one of `FORMATS`, without a last line break.
 
     Markdown and LaTeX have a row per form with PSNR-Y / SSIM / FAB on every set; CSV a row per form and set; JSON
     everything, with every image.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["Point", "front", "scatter"]
+from qsci_plugins.report.summary import bench_quality
+
+__all__ = ["Point", "bench_picture", "front", "scatter"]
 
 _PAPER, _INK, _FAINT = (255, 255, 255), (34, 34, 34), (214, 214, 214)
 _ON_FRONT, _BEATEN = (206, 46, 46), (49, 84, 196)
@@ -101,3 +104,18 @@ def _write_upwards(
     ImageDraw.Draw(strip).text((2 - left, 2 - top), text, fill=_INK, font=font)
     turned = strip.transpose(Image.Transpose.ROTATE_90)
     canvas.paste(turned, (at[0], at[1] - turned.height // 2))
+
+
+def bench_picture(tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR (of images: of luma) over the sets."""
+    points = []
+    images = True
+    for table in tables:
+        for row in table["rows"]:
+            if "failed" in row:
+                continue
+            quality = list(bench_quality(row).values())
+            title = row["title"] if len(tables) == 1 else f"{table['model']}: {row['title']}"
+            points.append(Point(title, row["median_ms"], sum(quality) / len(quality)))
+            images &= "psnr_y" in row
+    return scatter(points, "ms of one tile, median", "PSNR-Y, dB" if images else "PSNR, dB")

@@ -12,9 +12,8 @@ from qsci_plugins.data.images import read_image, write_image
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.evaluation.metrics import psnr_y
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.recipes.outputs import write_text
-from qsci_plugins.recipes.runner import RunResult
-from qsci_plugins.recipes.steps import MODEL
+from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.pipeline.run import MODEL, RunResult
 from qsci_plugins.report.figures import TileBits, bit_map, busiest_crop, comparison
 from qsci_plugins.report.summary import summary
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -10,23 +10,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.activation import RangeActivation
-from qsci_plugins.schemes.allocation import allocate_layer_factors
 from qsci_plugins.schemes.bit_width import BitWidth, ImageToBit, MappedBitWidth, StaticBitWidth
 from qsci_plugins.schemes.image_grid import ImageGridActivation
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.reconstruction import reconstruct_weights
-from qsci_plugins.schemes.scheme import (
-    LayerQuantizers,
-    QuantizedNetwork,
-    Scheme,
-    SchemeConfig,
-    refine_pass,
-    set_mode,
-)
+from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, Scheme, SchemeConfig, refine_pass, set_mode
 from qsci_plugins.schemes.weight import ChannelWeight, TensorWeight
 
-__all__ = ["AdaBM", "AdaBMConfig"]
+__all__ = ["AdaBM", "AdaBMConfig", "allocate_layer_factors"]
 
 #: images of the first batch that a layer's share of the output error is measured on
 _IMAGES = 4
@@ -158,3 +150,39 @@ def _mapped(layers: Mapping[str, LayerQuantizers]) -> list[tuple[RangeActivation
         if isinstance(activation, RangeActivation) and isinstance(activation.bit_width, MappedBitWidth):
             found.append((activation, activation.bit_width))
     return found
+
+
+@torch.no_grad()
+def allocate_layer_factors(
+    mappings: Sequence[MappedBitWidth], error: Callable[[], Tensor], mean_bits: float
+) -> list[int]:
+    """Sets every layer factor to -1, 0 or +1, so that the mean over layers of base + factor is at most `mean_bits`.
+
+    `error()` is the output error of the network as it stands. Each layer is measured one bit down and one bit up with all
+    others at factor 0; then all start at -1, and the steps that win back most error are taken while bits are left.
+    Returns the factors. `mean_bits` below base - 1 gives -1 everywhere: no factor goes further.
+    """
+
+    def measured(mapping: MappedBitWidth, factor: int) -> float:
+        mapping.measure.fill_(factor)
+        value = error().item()
+        mapping.measure.fill_(0)
+        return value
+
+    for mapping in mappings:
+        mapping.measure.fill_(0)
+    neutral = error().item()
+    to_zero = [measured(mapping, -1) - neutral for mapping in mappings]
+    to_one = [neutral - measured(mapping, +1) for mapping in mappings]
+    factors = [-1] * len(mappings)
+    # the step from -1 to 0 comes before the one from 0 to 1, so it is worth at least as much
+    gains = [(max(zero, one), i) for i, (zero, one) in enumerate(zip(to_zero, to_one, strict=True))]
+    gains += [(one, i) for i, one in enumerate(to_one)]
+    base = sum(float(mapping.base) for mapping in mappings)
+    for _, i in sorted(gains, key=lambda gain: (-gain[0], gain[1])):
+        if base + sum(factors) + 1 > mean_bits * len(mappings) + 1e-6:
+            break
+        factors[i] += 1
+    for mapping, factor in zip(mappings, factors, strict=True):
+        mapping.measure.fill_(factor)
+    return factors

@@ -13,8 +13,7 @@ from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import ImageContent
 from qsci_plugins.schemes.pams import MaxWeight, SymmetricActivation
 from qsci_plugins.schemes.placement import Placement, Precision, place
-from qsci_plugins.schemes.plan import LayerQuantizers, Plan
-from qsci_plugins.schemes.scheme import Scheme, SchemeConfig
+from qsci_plugins.schemes.scheme import LayerQuantizers, Plan, Scheme, SchemeConfig
 from qsci_plugins.schemes.sites import find_sites
 
 __all__ = ["CADyQ", "CADyQConfig", "channel_axis", "input_channels"]

@@ -15,8 +15,7 @@ from qsci_plugins.schemes.attention import AttentionQuantizers, ShiftedQuantizer
 from qsci_plugins.schemes.cadyq import channel_axis, input_channels
 from qsci_plugins.schemes.lsq import LearnedStepActivation, LearnedStepWeight
 from qsci_plugins.schemes.placement import Placement, Precision
-from qsci_plugins.schemes.plan import LayerQuantizers, Plan
-from qsci_plugins.schemes.scheme import Scheme, SchemeConfig
+from qsci_plugins.schemes.scheme import LayerQuantizers, Plan, Scheme, SchemeConfig
 from qsci_plugins.schemes.sites import AttentionSite, find_sites
 
 __all__ = ["QSCI", "QSCIConfig"]

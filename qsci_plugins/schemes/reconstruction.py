@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qsci_plugins.schemes.plan import LayerQuantizers
+from qsci_plugins.schemes.scheme import LayerQuantizers
 from qsci_plugins.schemes.weight import ChannelWeight
 
 __all__ = ["reconstruct_weights"]

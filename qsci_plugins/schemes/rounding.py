@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["dequantize", "fake_quantize", "quantize", "quantized_again", "round_ste"]
+__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_again_in_backward", "quantized_again", "round_ste"]
 
 #: elements of a tensor to work on at a time, so that what is computed in between stays in a core's cache
 _ELEMENTS = 1 << 18
@@ -189,3 +190,28 @@ def _of(value: Tensor | None, part: _Part, dims: int) -> Any:
     missing = dims - value.dim()
     cuts = (cut if value.shape[axis - missing] > 1 else slice(None) for axis, cut in enumerate(part) if axis >= missing)
     return value[tuple(cuts)]
+
+
+@contextmanager
+def quantize_again_in_backward() -> Iterator[None]:
+    """Around a forward pass in training; gradients are the same, bit for bit.
+
+    The rounding keeps its input anyway. Without this, the convolution behind it keeps the quantized tensor as well,
+    which nearly doubles what a network's forward pass leaves in memory.
+    """
+    with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
+        yield
+
+
+def _pack(tensor: Tensor) -> Any:
+    """A tensor that the rounding made becomes the rounding itself."""
+    made_by = tensor.grad_fn
+    return tensor if quantized_again(made_by) is None else made_by
+
+
+def _unpack(packed: Any) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed
+    again = quantized_again(packed)
+    assert again is not None
+    return again()

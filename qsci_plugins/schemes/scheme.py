@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -15,14 +15,15 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement, Precision, place
-from qsci_plugins.schemes.plan import LayerQuantizers, Plan
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 
 __all__ = [
     "LayerQuantizers",
+    "Plan",
     "QuantizedNetwork",
     "Scheme",
     "SchemeConfig",
+    "attach_block",
     "calibrate",
     "check_batches",
     "finish_observation",
@@ -207,3 +208,45 @@ def check_batches(batches: Sequence[Tensor | Sequence[Tensor]], value_range: flo
         raise UserError(f"calibration images reach {top:.0f}, but this network takes 0..1; divide them by 255")
     if value_range > 2.0 and top <= 1.0:
         raise UserError(f"calibration images end at {top:.2f}, but this network takes 0..{value_range:.0f}; scale them")
+
+
+#: the name under which a residual block holds the quantizer of its input
+CHILD = "qsci_input"
+
+
+@dataclass
+class LayerQuantizers:
+    """The quantizers of one layer: of its input, its weight and, where a scheme asks for it, its output."""
+
+    activation: Quantizer | None
+    weight: Quantizer | None
+    output: Quantizer | None = None
+    #: whether FAB counts the activation (8-bit head and tail are not counted, in the papers)
+    counted: bool = True
+
+    def __iter__(self) -> Iterator[Quantizer]:
+        return (q for q in (self.activation, self.weight, self.output) if q is not None)
+
+
+@dataclass
+class Plan:
+    """All quantizers of a network, by the stock network's module names.
+
+    `layers`: convolutions and linear layers. `blocks`: residual blocks whose input is quantized once per forward, for
+    the branch and the skip alike; the layers that read it have no activation quantizer of their own. `attentions`:
+    modules whose matrix products are quantized.
+    """
+
+    layers: dict[str, LayerQuantizers]
+    blocks: dict[str, Quantizer] = field(default_factory=dict)
+    attentions: dict[str, AttentionQuantizers] = field(default_factory=dict)
+
+
+def attach_block(module: nn.Module, quantizer: Quantizer) -> None:
+    """Quantizes the first input of a module before it runs; the quantizer becomes its child `qsci_input`."""
+    module.add_module(CHILD, quantizer)
+    module.register_forward_pre_hook(_quantize_input)
+
+
+def _quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (getattr(module, CHILD)(args[0]), *args[1:])

@@ -19,8 +19,7 @@ from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
-from qsci_plugins.training.loop import LoopSettings, TrainResult, train
-from qsci_plugins.training.precision import uses_bf16
+from qsci_plugins.training.loop import LoopSettings, TrainResult, train, uses_bf16
 from qsci_plugins.training.selectors import set_widest, spread_selectors
 
 __all__ = ["CADyQSettings", "selector_groups", "train_cadyq"]

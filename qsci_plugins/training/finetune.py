@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.schemes.ledger import record_bits
-from qsci_plugins.schemes.memory import quantize_again_in_backward
+from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.training.loop import save_atomically
+from qsci_plugins.training.loop import save_atomically, uses_bf16
 from qsci_plugins.training.parameters import Role, parameter_groups
-from qsci_plugins.training.precision import uses_bf16
 from qsci_plugins.training.teacher import BlockOutputs, Teacher
 
 __all__ = ["FinetuneResult", "FinetuneSettings", "finetune"]

@@ -21,7 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.training.interruption import Interruption
 
-__all__ = ["LoopSettings", "TrainResult", "save_atomically", "train"]
+__all__ = ["LoopSettings", "TrainResult", "save_atomically", "train", "uses_bf16"]
 
 #: draws the part of a step's global batch that belongs to (step, rank, world)
 Draw = Callable[[int, int, int], Any]
@@ -233,3 +233,17 @@ def _update_average(average: dict[str, Tensor], model: nn.Module, decay: float) 
             average[name].lerp_(tensor, 1 - decay)
         else:
             average[name].copy_(tensor)
+
+
+def uses_bf16(precision: str) -> bool:
+    """`precision` is "float32", "bf16", or "auto": bf16 where the CPU computes in it natively."""
+    if precision == "auto":
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+    return precision == "bf16"
+
+
+def _cpu_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""

@@ -17,7 +17,7 @@ from torch import distributed as dist
 
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.schemes.lsq import processes
-from qsci_plugins.schemes.memory import quantize_again_in_backward
+from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.training.loop import LoopSettings, TrainResult, train
 
 __all__ = ["Phase", "SnapshotTraining", "train_on_snapshots"]

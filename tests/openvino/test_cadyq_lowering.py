@@ -13,9 +13,9 @@ from plain import apply_plain
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import Mode, export_upscaler
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import layer_bits, lower
 from qsci_plugins.openvino.precisions import integer_layers

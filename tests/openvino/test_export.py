@@ -10,9 +10,9 @@ import torch
 from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import Mode, export_upscaler
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
 

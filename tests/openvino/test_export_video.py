@@ -16,10 +16,10 @@ from qsci_plugins.architectures.sci.efficientsci import EfficientSCI, TemporalAt
 from qsci_plugins.architectures.sci.stformer import STFormer
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert_like
 from qsci_plugins.openvino.export import export_reconstructor
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions

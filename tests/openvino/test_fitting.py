@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from openvino import opset13 as ops
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.fitting import fit_axis, fit_tile, most_pixels
-from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, join, plan_axis
+from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Axis, cut_tile, fit_axis, fit_tile, join, most_pixels, plan_axis
 
 HUGE = 10**12
 

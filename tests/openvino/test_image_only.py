@@ -9,11 +9,17 @@ import openvino
 import pytest
 from openvino_networks import plain_apply, small_edsr, smooth_images
 
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.export import export_upscaler
-from qsci_plugins.openvino.image_only import image_only_in_bf16
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import Precision, allowed, has_bf16, integer_layers, runtime_precisions
+from qsci_plugins.openvino.precisions import (
+    Precision,
+    allowed,
+    has_bf16,
+    image_only_in_bf16,
+    integer_layers,
+    runtime_precisions,
+)
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.scheme import calibrate

@@ -11,8 +11,8 @@ from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, force_fac
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.lowering import layer_bits, lower
 from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.schemes.content import image_gradient

@@ -9,8 +9,8 @@ import torch
 from openvino_networks import EVERYWHERE, calibrated_edsr
 from torch import nn
 
+from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
-from qsci_plugins.openvino.latency import open_graph
 from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.openvino.precisions import runtime_precisions
 

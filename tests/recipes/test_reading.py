@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes import FloatRecipe, Recipe, make_recipe, read_recipe, write_recipe
-from qsci_plugins.recipes.keys import all_keys, nearest_key
-from qsci_plugins.recipes.reading import expand
+from qsci_plugins.recipes.reading import all_keys, expand, nearest_key
 from qsci_plugins.recipes.schema import FineTuning, FloatTraining
 from qsci_plugins.training.finetune import FinetuneSettings
 from qsci_plugins.training.loop import LoopSettings

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from qsci_plugins import run, train
 from qsci_plugins.data import write_image
+from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.recipes import FloatRecipe, FloatVideoRecipe, Recipe, ShippedRecipe, read_recipe, shipped_recipes
 from qsci_plugins.recipes.reading import AnyRecipe
-from qsci_plugins.recipes.runner import run_recipe
 
 #: a tiny network of every architecture that a shipped recipe is about, by the first word of the recipe's file name
 TINY: dict[str, dict[str, Any]] = {

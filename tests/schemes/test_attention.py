@@ -17,7 +17,7 @@ from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.schemes.settings import describe, rebuild
+from qsci_plugins.schemes.serialization import describe, rebuild
 
 
 class Wrapped(nn.Module):

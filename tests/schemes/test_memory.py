@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.memory import quantize_again_in_backward
-from qsci_plugins.schemes.rounding import fake_quantize
+from qsci_plugins.schemes.rounding import fake_quantize, quantize_again_in_backward
 
 
 class Quantized(nn.Module):

@@ -1,0 +1,149 @@
+"""Several processes, as `accelerate launch` starts them, on gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.output import is_main, process_count, shared_work_folder
+from qsci_plugins.pipeline.video_run import run_video_recipe
+from qsci_plugins.pipeline.video_training import train_video_recipe
+from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe
+from qsci_plugins.recipes.yaml_text import write_yaml
+
+RECIPE = {
+    "version": 1,
+    "model": {"architecture": "efficientsci", "settings": {"in_ch": 2, "units": 1, "group_num": 1}},
+    "clips": {"frames": 3, "size": 16, "resize": False},
+    "train": {
+        "phases": [{"crop": 8, "steps": 4, "rate": 1e-3}],
+        "batch": 4,
+        "precision": "float32",
+        "ema": 0.5,
+        "clip": 1.0,
+        "checkpoint_every": 2,
+        "cpu": True,
+    },
+}
+
+
+#: every part of Q-SCI; the gradients of steps are large against those of weights, so that clipping feels them
+QUANTIZED = {
+    **RECIPE,
+    "scheme": {"name": "qsci", "weight_bits": 4, "activation_bits": 4},
+    "shortcuts": ["fem.*"],
+    "calibrate": {"count": 2, "patch": 8, "batch": 2},
+    "export": {"openvino": {"mode": "none"}},
+}
+
+
+def launch(
+    tmp_path: Path, port: int, *more: str, verb: str = "train", recipe: dict[str, Any] = RECIPE
+) -> subprocess.Popen[str]:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(write_yaml(recipe))
+    # with --cpu, or without either, accelerate starts a single process on a machine without GPUs
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--multi_gpu"]
+    command = [*accelerate, "--main_process_port", str(port), "-m", "qsci_plugins", verb, str(file), *more]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def recipe() -> FloatVideoRecipe:
+    made = make_recipe(RECIPE)
+    assert isinstance(made, FloatVideoRecipe)
+    return made
+
+
+def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
+    two = launch(tmp_path, 29611, "-o", str(tmp_path / "two"))
+    one = train_video_recipe(recipe(), tmp_path / "one")
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    first, second = (load_file(folder / "weights.safetensors") for folder in (one, tmp_path / "two"))
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=2e-5), name
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["steps"] == 4
+    assert not (tmp_path / "two.partial").exists()
+    lonely = launch(tmp_path, 29616, "--set", "train.batch=3", "-o", str(tmp_path / "three"))
+    output, _ = lonely.communicate(timeout=300)
+    assert "train.batch is 3, which 2 processes cannot share" in output
+    # the folder is there now: all processes hear of it, and none waits for another
+    refused = launch(tmp_path, 29612, "-o", str(tmp_path / "two"))
+    output, _ = refused.communicate(timeout=300)
+    assert refused.returncode != 0
+    assert "exists; name another" in output
+
+
+@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+def test_two_processes_quantize_as_one_does(backend: str, tmp_path: Path) -> None:
+    wanted = {**QUANTIZED, "backend": backend}
+    two = launch(tmp_path, 29615, "-o", str(tmp_path / "two"), verb="run", recipe=wanted)
+    made = make_recipe(wanted)
+    assert isinstance(made, VideoRecipe)
+    one = run_video_recipe(made, tmp_path / "one")
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    first, second = (
+        torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"] for folder in (one, tmp_path / "two")
+    )
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_loses_nothing_of_the_last_checkpoint(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    steps = ("--set", "train.phases.0.steps=400", "-o", str(folder))
+    running = launch(tmp_path, 29613, *steps)
+    state = tmp_path / "out.partial" / "training.state"
+    deadline = time.monotonic() + 240
+    while not state.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    children = subprocess.run(["pgrep", "-P", str(running.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    output, _ = running.communicate(timeout=300)
+    assert running.returncode != 0
+    assert "qsci: error: another process of this run ended before its time; the steps done are kept in" in output
+    assert state.is_file()
+    reached = torch.load(state, weights_only=True)["step"]
+    assert reached >= 2
+    again = launch(tmp_path, 29614, *steps)
+    output, _ = again.communicate(timeout=500)
+    assert again.returncode == 0, output
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == 400
+
+
+def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (process_count(), is_main()) == (1, True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert (process_count(), is_main()) == (2, False)
+    with pytest.raises(UserError, match=r"train\.batch is 3, which 2 processes cannot share"):
+        train_video_recipe(
+            make_recipe(RECIPE, overrides=["train.batch=3"]),  # type: ignore[arg-type]
+            tmp_path / "out",
+        )
+
+
+def test_a_lost_process_is_an_error_for_people(tmp_path: Path) -> None:
+    def lose_the_other() -> None:
+        with shared_work_folder(tmp_path / "out", "recipe") as work:
+            (work / "training.state").write_bytes(b"steps")
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:31235")
+
+    with pytest.raises(UserError, match=r"another process.*the steps done are kept"):
+        lose_the_other()

@@ -1,0 +1,272 @@
+"""What quantization costs in torch, beside the same network in float: training, evaluation, fine-tuning and memory."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.architectures.registry import load_network
+from qsci_plugins.evaluation.baselines import quiet
+from qsci_plugins.evaluation.memory import held_mebibytes
+from qsci_plugins.pipeline.run import backend
+from qsci_plugins.progress import Progress
+from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.registry import make_scheme, scheme_class
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.telemetry import switch_off_telemetry
+from qsci_plugins.training.finetune import FinetuneSettings, finetune
+
+__all__ = [
+    "Pairs",
+    "measure_cost",
+    "measure_memory",
+    "quantized_reference",
+    "random_images",
+    "reference",
+    "training_step",
+]
+
+#: what NNCF and Brevitas users have in common: every convolution quantized, head and tail at 8 bits
+_PLACEMENT = Placement(("body.*",), ("head.*", "tail.*"))
+
+#: (batch, side of the patches) of a training or evaluation step, and of a fine-tuning step
+STEP = (16, 48)
+FINE_TUNING = (2, 96)
+
+_WARM_UP = 2
+
+
+def reference(blocks: int = 8, width: int = 64) -> nn.Module:
+    """The float network that is measured: EDSR x2 with random weights, of 0..255."""
+    return load_network("edsr", None, 2, blocks=blocks, width=width).module
+
+
+def random_images(batch: int, side: int) -> Tensor:
+    """(batch,3,side,side) in 0..255, always the same."""
+    return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
+
+
+def quantized_reference(model: nn.Module, scheme: str, door: str, form: str = "integer") -> QuantizedNetwork:
+    """`model` quantized by a scheme's defaults, calibrated on hardly anything: what it costs does not depend on that."""
+    known = scheme_class(scheme).Config.model_fields
+    settings = {key: value for key, value in {"form": form, "attention": []}.items() if key in known}
+    with quiet():
+        quantized: QuantizedNetwork = backend(door).quantize(
+            model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [random_images(2, 16)], 255.0
+        )
+    return quantized
+
+
+def training_step(model: nn.Module, images: Tensor) -> None:
+    """Forward, L1 loss and backward."""
+    model(images).abs().mean().backward()
+    model.zero_grad(set_to_none=True)
+
+
+class Pairs:
+    """Seconds of two things, measured in turns, so that whatever else the machine does falls on both."""
+
+    def __init__(self) -> None:
+        self._pairs: list[tuple[float, float]] = []
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def add(self, plain: float, quantized: float) -> None:
+        """One turn of each."""
+        self._pairs.append((plain, quantized))
+
+    def measure(self, plain: Callable[[], None], quantized: Callable[[], None], count: int) -> Pairs:
+        """`count` turns after a warm-up; who goes first alternates."""
+        for turn in range(-_WARM_UP, count):
+            order = (plain, quantized) if turn % 2 else (quantized, plain)
+            seconds = {step: _seconds(step) for step in order}
+            if turn >= 0:
+                self.add(seconds[plain], seconds[quantized])
+        return self
+
+    def summary(self) -> dict[str, float]:
+        """Median milliseconds of both, and the median over turns of their ratio."""
+        plain, quantized = zip(*self._pairs, strict=True)
+        return {
+            "float_ms": round(1000 * median(plain), 2),
+            "quantized_ms": round(1000 * median(quantized), 2),
+            "ratio": round(median(b / a for a, b in self._pairs), 3),
+        }
+
+
+def measure_cost(
+    schemes: Sequence[str],
+    backends: Sequence[str],
+    *,
+    form: str = "integer",
+    pairs: int = 10,
+    threads: int = 2,
+    blocks: int = 8,
+    width: int = 64,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """One row for every scheme and backend, each with `training`, `evaluation`, `fine_tuning` and `memory`.
+
+    The network is EDSR x2 (`blocks`, `width`) with random weights. Training (forward and backward) and evaluation (under
+    no_grad) take a batch of 16 patches of 48x48; fine-tuning's step, with its optimizer and without the teacher, takes 2
+    of 96x96 and stands beside a float forward and backward of the same. Raises UserError for an unknown scheme.
+    """
+    from qsci_plugins.comparing.cost import measure_memory
+
+    progress = progress or Progress()
+    for scheme in schemes:
+        scheme_class(scheme)  # an unknown one is refused before any work
+    rows = []
+    with _threads(threads), progress.stage("cost", 4 * len(schemes) * len(backends)) as advance:
+        for number, (scheme, door) in enumerate((s, b) for s in schemes for b in backends):
+            model = reference(blocks, width)
+            network = quantized_reference(model, scheme, door, form)
+            row: dict[str, Any] = {"scheme": scheme, "backend": door, "form": form}
+            for part, measure in enumerate((_training, _evaluation, _fine_tuning)):
+                advance(4 * number + part, f"{scheme} in {door}: {measure.__name__.strip('_').replace('_', '-')}")
+                row[measure.__name__.strip("_")] = measure(model, network, pairs).summary()
+            advance(4 * number + 3, f"{scheme} in {door}: memory")
+            row["memory"] = measure_memory(scheme, door, form, threads, blocks, width)
+            rows.append(row)
+            advance(4 * (number + 1))
+    return {
+        "network": {"architecture": "edsr", "scale": 2, "blocks": blocks, "width": width},
+        "threads": threads,
+        "pairs": pairs,
+        "rows": rows,
+    }
+
+
+def _training(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
+    images = random_images(*STEP)
+    model.train()
+    network.model.train()
+    return Pairs().measure(lambda: training_step(model, images), lambda: training_step(network.model, images), count)
+
+
+@torch.no_grad()
+def _evaluation(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
+    images = random_images(*STEP)
+    model.eval()
+    network.model.eval()
+    return Pairs().measure(lambda: model(images), lambda: network.model(images), count)
+
+
+def _fine_tuning(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
+    """Between two of its steps the float network has its turn."""
+    batch, side = FINE_TUNING
+    patches = random_images(batch, side)
+    plain = copy.deepcopy(model).train()
+    pairs = Pairs()
+    resumed = time.perf_counter()
+
+    def on_step(step: int, scalars: dict[str, float]) -> None:
+        nonlocal resumed
+        seconds = time.perf_counter() - resumed
+        beside = _seconds(lambda: training_step(plain, patches))
+        if step > _WARM_UP:  # the first one asks the teacher
+            pairs.add(beside, seconds)
+        resumed = time.perf_counter()
+
+    finetune(network, model, patches, FinetuneSettings(steps=count + _WARM_UP, batch=batch), on_step=on_step)
+    return pairs
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    step()
+    return time.perf_counter() - started
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+_STEPS = 4
+_STATUS = Path("/proc/self/status")
+
+#: glibc gives large tensors back to the system as soon as they are freed, so that a peak is what is needed at once and
+#: not what its heap happened to keep
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+
+
+def measure_memory(
+    scheme: str, backend: str, form: str, threads: int, blocks: int, width: int
+) -> dict[str, float] | None:
+    """MiB that a float step and a fine-tuning step add to what the process held before, their ratio, and whole peaks.
+
+    A fine-tuning step is all of it: the teacher's outputs and the optimizer too. None where the system does not tell
+    (it needs Linux' /proc).
+    """
+    if not _STATUS.is_file():
+        return None
+    network: dict[str, Any] = {"scheme": scheme, "backend": backend, "form": form, "blocks": blocks, "width": width}
+    plain, quantized = (
+        _in_a_process({**network, "threads": threads, "quantized": quantized}) for quantized in (False, True)
+    )
+    return {
+        "float_mib": round(plain["added"], 1),
+        "quantized_mib": round(quantized["added"], 1),
+        "ratio": round(quantized["added"] / plain["added"], 3),
+        "float_process_mib": round(plain["peak"], 1),
+        "quantized_process_mib": round(quantized["peak"], 1),
+    }
+
+
+def _in_a_process(case: dict[str, Any]) -> dict[str, float]:
+    command = [sys.executable, "-m", "qsci_plugins.comparing.cost", json.dumps(case)]
+    environment = {**os.environ, **_GIVE_BACK}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {case} failed:\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _measured(case: dict[str, Any]) -> dict[str, float]:
+    """Runs a case in this process."""
+    import torch
+
+    from qsci_plugins.comparing.cost import FINE_TUNING, quantized_reference, random_images, reference, training_step
+    from qsci_plugins.training.finetune import FinetuneSettings, finetune
+
+    torch.set_num_threads(case["threads"])
+    model = reference(case["blocks"], case["width"])
+    batch, side = FINE_TUNING
+    patches = random_images(batch, side)
+    # for the float step too, so that both start with the same in memory
+    network = quantized_reference(model, case["scheme"], case["backend"], case["form"])
+    with suppress(OSError):  # forgets the peak so far
+        Path("/proc/self/clear_refs").write_text("5")
+    before = held_mebibytes("VmRSS")
+    if case["quantized"]:
+        finetune(network, model, patches, FinetuneSettings(steps=_STEPS, batch=batch))
+    else:
+        for _ in range(_STEPS):
+            training_step(model.train(), patches)
+    peak = held_mebibytes("VmHWM")
+    return {"added": peak - before, "peak": peak}
+
+
+if __name__ == "__main__":
+    switch_off_telemetry()
+    print(json.dumps(_measured(json.loads(sys.argv[1]))))

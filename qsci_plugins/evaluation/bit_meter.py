@@ -1,0 +1,194 @@
+"""One table for the forms of a network: float, quantized in torch, exported."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
+from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_macs, ops
+from qsci_plugins.evaluation.torch_networks import torch_upscaler
+from qsci_plugins.progress import Progress
+from qsci_plugins.schemes.ledger import BitLedger, record_bits
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
+
+__all__ = [
+    "BitMeter",
+    "Form",
+    "PatchBits",
+    "float_form",
+    "macs_720p",
+    "measure",
+    "operations",
+    "quantized_operations",
+]
+
+#: height and width of the output that operations are counted for, as in the papers
+OUTPUT_720P = (720, 1280)
+
+
+@dataclass(frozen=True)
+class PatchBits:
+    """A patch in low-resolution pixels, its mean gradient as AdaBM and CADyQ measure it, and its FAB."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    gradient: float
+    fab: float
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to run a network: uint8 (h,w,3) to uint8 (scale*h,scale*w,3), and further numbers about the last image.
+
+    `summary` gives what there is to say about a whole set, once it went by, and `patches` those of the last image.
+    """
+
+    upscale: Callable[[np.ndarray], np.ndarray]
+    extras: Callable[[], Mapping[str, float]] | None = None
+    summary: Callable[[], Mapping[str, Any]] | None = None
+    patches: Callable[[], Sequence[PatchBits]] | None = None
+
+
+def float_form(network: Network) -> Form:
+    """The float network in torch, 32 bits everywhere."""
+    upscale = torch_upscaler(network.module, network.value_range, network.scale, network.size_multiple)
+    return Form(upscale, lambda: {"fab": float(FLOAT_BITS)})
+
+
+class BitMeter:
+    """Runs a quantized network in torch and notes the bits that every layer took."""
+
+    def __init__(self, quantized: QuantizedNetwork, network: Network) -> None:
+        self._quantized = quantized
+        self._upscale = torch_upscaler(quantized.model, quantized.value_range, network.scale, network.size_multiple)
+        self._seen: dict[str, list[float]] = {name: [] for name in quantized.layers}
+        self._fabs: list[float] = []
+
+    def form(self) -> Form:
+        """This network as one row of the table."""
+        return Form(self.upscale, lambda: {"fab": self.last_fab()})
+
+    def upscale(self, low: np.ndarray) -> np.ndarray:
+        """One image; its bits are remembered."""
+        with record_bits() as ledger:
+            output = self._upscale(low)
+        self.note(ledger)
+        return output
+
+    @torch.no_grad()
+    def watch(self, batch: Tensor | Sequence[Tensor]) -> None:
+        """The bits of a batch of inputs, where there is no image to measure on."""
+        with record_bits() as ledger:
+            self._quantized.model(*inputs_of(batch))
+        self.note(ledger)
+
+    def note(self, ledger: BitLedger) -> None:
+        """Takes in the bits of one more forward."""
+        self._fabs.append(float(ledger.mean(self._quantized.counted()).mean()))
+        self._note_layers(ledger)
+
+    def _note_layers(self, ledger: BitLedger) -> None:
+        for name, layer in self._quantized.layers.items():
+            bits = None if layer.activation is None else ledger.of(layer.activation)
+            if bits is not None:
+                self._seen[name].append(float(bits.mean()))
+
+    def last_fab(self) -> float:
+        """That of the last forward."""
+        return self._fabs[-1]
+
+    def forget(self) -> None:
+        """Starts anew, as if no image had been seen."""
+        self._fabs.clear()
+        for seen in self._seen.values():
+            seen.clear()
+
+    def fab(self) -> float:
+        """The feature average bit-width over everything seen."""
+        return sum(self._fabs) / len(self._fabs) if self._fabs else float(FLOAT_BITS)
+
+    @torch.no_grad()
+    def bits(self) -> dict[str, tuple[float, float]]:
+        """(weight bits, mean activation bits over the images seen) by layer; 32 for what is not quantized."""
+        result = {}
+        for name, layer in self._quantized.layers.items():
+            weight = float(FLOAT_BITS)
+            if layer.weight is not None:
+                tensor = self._quantized.model.get_submodule(name).weight
+                assert isinstance(tensor, torch.Tensor)
+                weight = float(layer.weight.qparams(tensor).bit_width.mean())
+            seen = self._seen[name]
+            result[name] = (weight, sum(seen) / len(seen) if seen else float(FLOAT_BITS))
+        return result
+
+
+def measure(forms: Mapping[str, Form], sets: Sequence[BenchmarkSet], progress: Progress) -> dict[str, Any]:
+    """By set: scale, and by form the mean PSNR-Y, SSIM and FAB, with those of every image under `images`."""
+    table: dict[str, Any] = {}
+    for benchmark in sets:
+        row: dict[str, Any] = {"scale": benchmark.scale}
+        for name, form in forms.items():
+            with progress.stage(f"{benchmark.name}: {name}", len(benchmark.images)) as advance:
+
+                def on_image(done: int, total: int, result: ImageResult, advance: Any = advance) -> None:
+                    advance(done, f"{result.psnr_y:.2f} dB")
+
+                result = evaluate(form.upscale, benchmark, on_image, form.extras)
+            row[name] = {
+                "psnr_y": _finite(result.psnr_y),
+                "ssim": result.ssim,
+                **result.extras,
+                **(form.summary() if form.summary else {}),
+                "images": {
+                    image.name: {"psnr_y": _finite(image.psnr_y), "ssim": image.ssim, **image.extras}
+                    for image in result.images
+                },
+            }
+        table[benchmark.name] = row
+    return table
+
+
+def operations(network: Network, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+    """Every named count of operations for one image of 1280x720 output, float and quantized."""
+    (height, width), macs = macs_720p(network)
+    result = quantized_operations(macs, quantized, meter)
+    return {"input": [height, width], "float": ops(macs, {}), "quantized": result}
+
+
+def macs_720p(network: Network) -> tuple[tuple[int, int], dict[str, int]]:
+    """Height and width of the input that gives 1280x720 pixels, and the float network's MACs on it by layer."""
+    height, width = (side // network.scale for side in OUTPUT_720P)
+    multiple = network.size_multiple
+    height, width = height // multiple * multiple, width // multiple * multiple
+    return (height, width), count_macs(network.module, (1, network.channels, height, width))
+
+
+def quantized_operations(macs: Mapping[str, int], quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, float]:
+    """Every named count of operations at the bits that the meter has seen.
+
+    CADyQ's formula knows layers with one FAB and float layers; those of 8 static bits, which FAB does not count, come
+    into it with their own 8 bits.
+    """
+    bits = {name: layer for name, layer in meter.bits().items() if name in macs}
+    counted = {name: layer for name, layer in bits.items() if quantized.layers[name].counted}
+    fixed = {name: layer for name, layer in bits.items() if name not in counted}
+    result = ops(macs, bits)
+    if counted:
+        saved_by_fixed = sum(macs.values()) - cadyq_bitops(macs, fixed)
+        result["cadyq_bitops"] = cadyq_bitops(macs, counted, meter.fab()) - saved_by_fixed
+    return result
+
+
+def _finite(decibels: float) -> float | None:
+    """JSON has no infinity, which is what two equal pictures give."""
+    return decibels if math.isfinite(decibels) else None

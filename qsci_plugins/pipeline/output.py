@@ -1,0 +1,296 @@
+"""The output folder of a run: built beside its place under another name, and moved there when it is complete."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.files import exchange
+
+__all__ = [
+    "BOARD",
+    "CHECKPOINT",
+    "JOURNAL",
+    "METRICS_FILE",
+    "RECIPE_FILE",
+    "STATES",
+    "WEIGHTS_FILE",
+    "check_output",
+    "is_main",
+    "process_count",
+    "shared_work_folder",
+    "work_folder",
+    "write_bytes",
+    "write_metrics",
+    "write_text",
+]
+
+#: what marks a folder as a run's, finished or not
+RECIPE_FILE = "recipe.yaml"
+
+#: what a float training leaves
+WEIGHTS_FILE = "weights.safetensors"
+
+#: what a run measured
+METRICS_FILE = "metrics.json"
+
+#: the trained result, which a run that is interrupted later does not train again
+CHECKPOINT = "checkpoint.pt"
+
+#: what a run goes on from after an interruption; removed from the finished folder
+STATES = "*.state"
+
+#: the state that is nothing to go on from by itself: how long the steps took
+JOURNAL = "journal.state"
+
+#: the curves of a training, to which a run that goes on adds
+BOARD = "tensorboard"
+
+_KEPT = (RECIPE_FILE, CHECKPOINT, STATES, BOARD)
+
+#: what torch's own writer says, in a RuntimeError, when the disk refuses
+_WRITER = re.compile("inline_container|iostream|PytorchStreamWriter")
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Raises UserError where the folder is not free: it exists with content, and `force` is off or it is no run's."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not output.is_dir():
+        raise UserError(f"the output {output} is a file; name a folder that does not exist")
+    if not force:
+        raise UserError(f"the output folder {output} exists; name another, or replace it with --force")
+    if not (output / RECIPE_FILE).is_file():
+        raise UserError(f"{output} is not the output of a run (it has no {RECIPE_FILE}); --force does not replace it")
+
+
+@contextmanager
+def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path]:
+    """A folder `output`.partial to write into, which becomes `output` when the block ends without an exception.
+
+    Where an earlier run with the same `recipe` (its text) was interrupted, the folder holds what that run saved; of
+    another recipe that is an error, unless `force`. Ctrl-C and errors keep it where there is a state to go on from, and
+    else remove it.
+    Raises UserError for an output that is not free, a second process at work on it, and a disk that refuses.
+    """
+    output = Path(os.path.abspath(output))
+    _undo_half_a_swap(output)
+    check_output(output, force)
+    work = output.with_name(f"{output.name}.partial")
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with _locked(work, output):
+            _adopt(work, recipe, force)
+            try:
+                yield work
+                _swap(work, output)
+            except BaseException as error:
+                _leave(work, error)
+                raise
+        for state in output.glob(STATES):
+            state.unlink()
+    except OSError as error:
+        with suppress(OSError):
+            work.rmdir()  # where not even the recipe could be written
+        raise UserError(_reason(error, work)) from error
+
+
+def _leave(work: Path, error: BaseException) -> None:
+    """Keeps what an unfinished run can go on from, and removes the rest; says so in what the user can put right."""
+    kept = _has_state(work)
+    with suppress(OSError):
+        if kept:
+            _clear(work, _KEPT)
+        else:
+            _remove(work)
+    hint = f"; the steps done are kept in {work}, and the same command goes on from there" if kept else ""
+    if isinstance(error, UserError):
+        raise UserError(f"{error}{hint}") from error
+    if isinstance(error, OSError):
+        raise UserError(f"{_reason(error, work)}{hint}") from error
+    if isinstance(error, RuntimeError) and _WRITER.search(str(error)):
+        raise UserError(f"cannot write to {work}: the disk is full{hint}") from error
+
+
+def write_text(file: Path, text: str) -> None:
+    """Complete or not at all."""
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_metrics(work: Path, metrics: Mapping[str, Any]) -> None:
+    """Writes metrics.json into a run's folder. Raises ValueError for a NaN or an infinity, which JSON does not have."""
+    write_text(work / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Complete or not at all."""
+    temporary = _temporary(file, os.getpid())
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _temporary(file: Path, process: int | str) -> Path:
+    return file.with_name(f".{file.name}.{process}")
+
+
+def _adopt(work: Path, recipe: str, force: bool) -> None:
+    """Makes the work folder this recipe's."""
+    found = work / RECIPE_FILE
+    if found.is_file():
+        if found.read_text(encoding="utf-8") == recipe:
+            _clear(work, _KEPT)
+            return
+        if not force:
+            raise UserError(f"{work} was left by an interrupted run of another recipe; remove it, or use --force")
+    elif not all(entry.match(_temporary(found, "*").name) for entry in work.iterdir()):
+        raise UserError(f"{work} is in the way, and not a run's; remove it or name another output")
+    _clear(work, (RECIPE_FILE,))
+    write_text(found, recipe)
+
+
+def _clear(work: Path, keep: tuple[str, ...] = ()) -> None:
+    """Removes what is not of these patterns, such as what a killed process had not finished."""
+    for entry in work.iterdir():
+        if any(entry.match(pattern) for pattern in keep):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _remove(folder: Path) -> None:
+    """The recipe goes last: until then the folder says that it is a run's, whenever the process is killed."""
+    _clear(folder, (RECIPE_FILE,))
+    shutil.rmtree(folder)
+
+
+def _has_state(work: Path) -> bool:
+    return any(state.name != JOURNAL for state in work.glob(STATES))
+
+
+def _swap(work: Path, output: Path) -> None:
+    """Puts the finished folder into its place; an older one is there until the moment when the new one is."""
+    replaced = _replaced(output)
+    if output.exists() and exchange(work, output):
+        os.rename(work, replaced)
+    else:
+        if output.exists():
+            os.rename(output, replaced)
+        os.rename(work, output)
+    with suppress(OSError):  # there is none where the output is new
+        _remove(replaced)
+
+
+def _replaced(output: Path) -> Path:
+    return output.with_name(f".{output.name}.replaced")
+
+
+def _undo_half_a_swap(output: Path) -> None:
+    """Where the system cannot exchange folders: a run killed between the two renames left the old one under its other name."""
+    replaced = _replaced(output)
+    ours = (replaced / RECIPE_FILE).is_file()
+    if ours and not output.exists():
+        os.rename(replaced, output)
+        return
+    with suppress(OSError):  # what a run killed while it removed the old folder had not removed
+        if ours:
+            _remove(replaced)
+        else:
+            replaced.rmdir()
+
+
+@contextmanager
+def _locked(work: Path, output: Path) -> Iterator[None]:
+    """One process per output, where the system has advisory locks; a killed process leaves none behind."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"another process is writing {output}; wait for it, or name another output") from None
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: OSError, work: Path) -> str:
+    where = error.filename or work
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"cannot write to {where}: the disk is full"
+    return f"{where}: {error.strerror or error}"
+
+
+#: what torch says when a process does not answer any more
+_LOST = re.compile("gloo|NCCL|Connection closed|Connection reset|Timed out", re.IGNORECASE)
+
+
+def process_count() -> int:
+    """How many processes the launcher started, 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes and reports."""
+    return process_count() == 1 or int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: bool = False) -> Iterator[Path]:
+    """`outputs.work_folder` of the first process; the others see the same folder, and leave it to the first one.
+
+    Where the first one cannot have the folder, all raise its UserError. A process that dies leaves the last checkpoint,
+    and the same command goes on from there. `cpu`: communicate over gloo although there is a GPU.
+    """
+    if process_count() == 1:
+        with work_folder(output, recipe, force) as work, _one_dies_with_the_others():
+            yield work
+        return
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    PartialState(cpu=cpu)
+    if not is_main():
+        refusal: list[str | None] = [None]
+        broadcast_object_list(refusal)
+        if refusal[0] is not None:
+            raise UserError(refusal[0])
+        with _one_dies_with_the_others():
+            yield Path(os.path.abspath(output)).with_name(f"{Path(output).name}.partial")
+        return
+    told = False
+    try:
+        with work_folder(output, recipe, force) as work:
+            told = True
+            broadcast_object_list([None])
+            with _one_dies_with_the_others():
+                yield work
+    except UserError as error:
+        if not told:
+            broadcast_object_list([str(error)])
+        raise
+
+
+@contextmanager
+def _one_dies_with_the_others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        raise UserError("another process of this run ended before its time") from error

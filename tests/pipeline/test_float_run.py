@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from qsci_plugins.data import write_image
+from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.float_run import train_recipe
+from qsci_plugins.progress import Advance, Progress
+from qsci_plugins.recipes import FloatRecipe, make_recipe
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(2):
+        write_image(folder / f"{index}.png", generator.integers(0, 256, (40, 48, 3), dtype=np.uint8))
+    return folder
+
+
+def recipe(photos: Path, *overrides: str) -> FloatRecipe:
+    mapping = {
+        "version": 1,
+        "model": {"architecture": "edsr", "scale": 2, "settings": {"blocks": 1, "width": 4}},
+        "data": [{"path": str(photos)}],
+        "train": {"steps": 6, "batch": 2, "patch": 8, "checkpoint_every": 2, "cpu": True},
+    }
+    made = make_recipe(mapping, overrides=overrides)
+    assert isinstance(made, FloatRecipe)
+    return made
+
+
+class StopAt(Progress):
+    """Ctrl-C after a number of steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        def advance(done: int, text: str = "", total: int | None = None) -> None:
+            if title == "training" and done == self.step:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+def test_a_trained_network_and_what_it_says_about_itself(photos: Path, tmp_path: Path) -> None:
+    wanted = recipe(photos, "evaluate=[{set: builtin}]")
+    output = train_recipe(wanted, tmp_path / "out")
+    assert {file.name for file in output.iterdir()} == {"weights.safetensors", "metrics.json", "recipe.yaml"}
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["steps"] == 6
+    assert metrics["sets"]["builtin"]["psnr_y"] > 5
+    again = recipe(photos, f"model.weights={output / 'weights.safetensors'}", "train.steps=1")
+    train_recipe(again, tmp_path / "continued")
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(photos: Path, tmp_path: Path) -> None:
+    whole = train_recipe(recipe(photos), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match="step 3; the same command goes on"):
+        train_recipe(recipe(photos), tmp_path / "halves", progress=StopAt(3))
+    assert not (tmp_path / "halves").exists()
+    halves = train_recipe(recipe(photos), tmp_path / "halves")
+    first, second = (load_file(folder / "weights.safetensors") for folder in (whole, halves))
+    assert all((first[name] == second[name]).all() for name in first)
+    assert not (tmp_path / "halves.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.0.path=/nowhere/at/all"], "/nowhere/at/all is not a folder"),
+        (["data.0.path=$QSCI_UNSET/x"], "data.0.path: .*QSCI_UNSET"),
+        (["train.patch=64"], "at least 128 pixels"),
+        (["model.weights=missing.pth"], "model: there is no weights file missing.pth"),
+        (["evaluate=[{set: Set5}]"], "evaluate.0: .*Set5.*--data"),
+        (["evaluate=[{set: builtin, scale: 3}]"], "evaluate.0.scale is 3, but the network's scale is 2"),
+        (["model.architecture=esdr"], "model: unknown architecture 'esdr'"),
+        (["model.settings.depth=2"], "model: edsr has no setting 'depth'"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(photos: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        train_recipe(recipe(photos, *overrides), tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before

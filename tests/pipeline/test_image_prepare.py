@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from qsci_plugins.data import write_image
+from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.image_prepare import prepare, resolved
+from qsci_plugins.recipes import Recipe, make_recipe
+
+SMALL: dict[str, Any] = {
+    "version": 1,
+    "model": {"architecture": "edsr", "scale": 2, "settings": {"blocks": 1, "width": 4}},
+    "scheme": {"name": "adabm"},
+    "place": {"targets": "body.*", "eight_bit": ["head.*"]},
+    "calibrate": {"count": 5, "patch": 16, "batch": 2},
+}
+
+
+def recipe(*overrides: str) -> Recipe:
+    made = make_recipe(copy.deepcopy(SMALL), overrides=overrides)
+    assert isinstance(made, Recipe)
+    return made
+
+
+def test_patches_are_in_the_range_of_the_network() -> None:
+    prepared = prepare(recipe())
+    assert [len(batch) for batch in prepared.batches] == [2, 2, 1]
+    assert prepared.patches.shape == (5, 3, 16, 16)
+    assert prepared.patches.max() > 100
+    bright = prepare(recipe("model.value_range=1.0"))
+    assert torch.allclose(bright.patches * 255, prepared.patches)
+
+
+def test_layers_and_overlap_follow_from_the_recipe() -> None:
+    prepared = prepare(recipe())
+    assert prepared.precisions["head.0"] == "eight_bit"
+    assert prepared.precisions["body.1"] == "scheme"
+    assert "tail.1" not in prepared.precisions
+    assert prepared.overlap == prepared.network.receptive_radius
+    assert prepare(recipe("export.openvino.tile=[16, 64]")).overlap == 4
+    assert prepare(recipe("export.openvino.overlap=3")).overlap == 3
+
+
+def test_images_of_a_folder(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", np.full((40, 40, 3), 200, np.uint8))
+    prepared = prepare(recipe(f"calibrate.images={tmp_path}"))
+    assert torch.equal(prepared.patches, torch.full((5, 3, 16, 16), 200.0))
+    with pytest.raises(UserError, match="calibrate: no photo is large enough"):
+        prepare(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24"))
+    assert len(prepare(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24", "calibrate.degrade=false")).patches)
+
+
+NETWORKS = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    scale, value_range = 2, 1.0
+    def __init__(self, wrong):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.wrong = wrong
+    def forward(self, x):
+        if self.wrong == "raises":
+            raise RuntimeError("no such thing\\nand more")
+        y = self.conv(x)
+        if self.wrong == "nan":
+            return nn.functional.pixel_shuffle(y * float("nan"), 2)
+        if self.wrong == "tuple":
+            return y, y
+        return y
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("raises", "fails on a 16x16 image: no such thing$"),
+        ("nan", "makes NaN or infinite pixels"),
+        ("tuple", "makes tuple of a 16x16 image"),
+        ("size", r"makes \(1, 12, 16, 16\) of a 16x16 image, not \(1, 3, 32, 32\); is model.scale right"),
+    ],
+)
+def test_a_network_that_does_not_work_is_found_out_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, message: str
+) -> None:
+    (tmp_path / "wrong_networks.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    mapping = {
+        **copy.deepcopy(SMALL),
+        "model": {"architecture": "python:wrong_networks:Net", "settings": {"wrong": wrong}},
+        "place": {},
+    }
+    made = make_recipe(mapping)
+    assert isinstance(made, Recipe)
+    with pytest.raises(UserError, match=message):
+        prepare(made)
+
+
+def test_video_networks_are_refused() -> None:
+    mapping = {**copy.deepcopy(SMALL), "model": {"architecture": "efficientsci", "settings": {"units": 1}}, "place": {}}
+    with pytest.raises(UserError, match="efficientsci"):
+        prepare(make_recipe(mapping))  # type: ignore[arg-type]
+
+
+def test_resolved_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QSCI_HERE", "sub")
+    made = recipe("model.weights=a.pth", "calibrate.images=[$QSCI_HERE/b]", "evaluate=[{set: A, folder: c}, {set: B}]")
+    whole = resolved(made)
+    assert whole.model.weights == str(tmp_path / "a.pth")
+    assert whole.calibrate.images == [str(tmp_path / "sub" / "b")]
+    assert [one.folder for one in whole.evaluate] == [str(tmp_path / "c"), None]
+    assert resolved(recipe()).calibrate.images == ["builtin:photos"]
+    assert resolved(recipe("model.weights=builtin:x")).model.weights == "builtin:x"

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy.io import savemat
+
+from qsci_plugins.data.images import write_image
+from qsci_plugins.data.scenes import synthetic_scene
+from qsci_plugins.data.snapshots import random_mask
+from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.video_prepare import prepare_video
+from qsci_plugins.pipeline.video_run import run_video_recipe
+from qsci_plugins.pipeline.video_training import train_video_recipe
+from qsci_plugins.progress import Advance, Progress
+from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe, read_recipe
+from qsci_plugins.report.video import write_video_report
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DAVIS layout with two sequences, and a scene with its mask."""
+    folder = tmp_path_factory.mktemp("data")
+    for number in range(2):
+        (folder / "videos" / f"clip{number}").mkdir(parents=True)
+        for index, frame in enumerate(synthetic_scene(5, 24, 32, number, color=True, part="calibration")):
+            write_image(folder / "videos" / f"clip{number}" / f"{index:05d}.png", frame)
+    (folder / "scenes").mkdir()
+    mask = random_mask(3, 20, 18, seed=4)
+    scene = {"orig": synthetic_scene(6, 20, 18).transpose(1, 2, 0), "mask": mask.transpose(1, 2, 0)}
+    savemat(folder / "scenes" / "moving.mat", scene)
+    savemat(folder / "mask.mat", {"mask": random_mask(3, 24, 24).transpose(1, 2, 0).astype(np.uint8)})
+    return folder
+
+
+def recipe(data: Path, *overrides: str) -> VideoRecipe:
+    made = make_recipe(_quantizing(data), overrides=overrides)
+    assert isinstance(made, VideoRecipe)
+    return made
+
+
+def _quantizing(data: Path) -> dict[str, Any]:
+    return {
+        **_training(data),
+        "scheme": {"name": "qsci", "weight_bits": 4, "activation_bits": 4},
+        "shortcuts": ["fem.*", "vrm.*"],
+        "calibrate": {"count": 2, "patch": 8, "batch": 2},
+        "export": {"openvino": {"mode": "none"}},
+    }
+
+
+def _training(data: Path) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "model": {"architecture": "efficientsci", "settings": {"in_ch": 4, "units": 1, "group_num": 2}},
+        "clips": {"folders": [str(data / "videos")], "mask": str(data / "mask.mat"), "resize": False},
+        "train": {"phases": [{"crop": 8, "steps": 4, "rate": 1e-3}], "batch": 2, "checkpoint_every": 2, "cpu": True},
+        "evaluate": [{"set": "mine", "folder": str(data / "scenes")}],
+    }
+
+
+class StopAt(Progress):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    @contextmanager
+    def stage(self, title: str, total: int) -> Iterator[Advance]:
+        def advance(done: int, text: str = "", total: int | None = None) -> None:
+            if title == "training" and done == self.step:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str, data: Path, tmp_path: Path) -> None:
+    output = run_video_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_video_report)
+    files = {"checkpoint.pt", "metrics.json", "recipe.yaml", "reconstruction_moving.png", "summary.md"}
+    assert {file.name for file in output.iterdir()} == files
+    metrics = json.loads((output / "metrics.json").read_text())
+    bits = {name: one["weight"] for name, one in metrics["bits"].items()}
+    assert bits["fem.0.shortcut"] == bits["vrm.4.shortcut"] == 8
+    assert bits["fem.0.layer"] == bits["up_conv"] == 4
+    scores = metrics["sets"]["mine"]
+    assert len(scores["torch"]["scenes"]["moving"]["measurements"]) == 2
+    assert scores["torch"]["psnr"] != scores["float"]["psnr"]
+    assert scores["torch"]["fab"] == 4
+    assert metrics["operations"]["quantized"]["qsci_ops"] < 0.2 * metrics["operations"]["float"]["macs"]
+    assert "of float" in (output / "summary.md").read_text()
+    again = read_recipe(output / "recipe.yaml")
+    assert isinstance(again, VideoRecipe)
+    assert Path(again.clips.folders[0]).is_absolute()
+
+
+def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Path) -> None:
+    whole = run_video_recipe(recipe(data), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt, match="step 3 of training; the same command goes on"):
+        run_video_recipe(recipe(data), tmp_path / "halves", progress=StopAt(3))
+    assert not (tmp_path / "halves").exists()
+    halves = run_video_recipe(recipe(data), tmp_path / "halves")
+    first, second = (torch.load(one / "checkpoint.pt", weights_only=True)["state_dict"] for one in (whole, halves))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any("step" in name for name in first)
+
+
+def test_training_moves_weights_steps_and_shifts(data: Path, tmp_path: Path) -> None:
+    states = []
+    for name, steps in ("little", 1), ("more", 4):
+        output = run_video_recipe(recipe(data, f"train.phases.0.steps={steps}", "evaluate=[]"), tmp_path / name)
+        states.append(torch.load(output / "checkpoint.pt", weights_only=True)["state_dict"])
+    first, second = states
+    moved = {name for name in first if not torch.equal(first[name], second[name])}
+    for part in ("fem.0.shortcut.weight", "up_conv.weight", ".step", ".zero_point", ".shift"):
+        assert any(part in name for name in moved), part
+
+
+@pytest.mark.parametrize(
+    ("shortcuts", "shift", "extra"),
+    [("[]", "false", set()), ("[]", "true", {"shift"}), ("[fem.*]", "true", {"shift", "fem"})],
+)
+def test_each_part_can_be_switched_off(shortcuts: str, shift: str, extra: set[str], data: Path) -> None:
+    prepared = prepare_video(recipe(data, f"shortcuts={shortcuts}", f"scheme.shift={shift}"), Progress())
+    branches = {name.split(".")[0] for name in prepared.network.module.state_dict() if ".shortcut." in name}
+    plan = prepared.scheme.plan(prepared.network.module, prepared.placement, prepared.batches[0])
+    shifted = {"shift" for one in plan.attentions.values() if one.query.shift is not None}
+    assert branches | shifted == extra
+
+
+def test_adabm_takes_its_factor_from_the_measurement(data: Path, tmp_path: Path) -> None:
+    scheme = "scheme={name: adabm, weight_bits: 8, activation_bits: 6, reconstruct_weights: false}"
+    overrides = ["shortcuts=[]", "train=null", "calibrate.count=8", "calibrate.batch=4", scheme]
+    output = run_video_recipe(recipe(data, *overrides), tmp_path / "out")
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert 4 <= metrics["sets"]["mine"]["torch"]["fab"] <= 8
+    state = torch.load(output / "checkpoint.pt", weights_only=True)["state_dict"]
+    lower, upper = (next(v for k, v in state.items() if k.endswith(f"input_module.{x}")) for x in ("lower", "upper"))
+    assert 0 < float(lower) <= float(upper)
+
+
+def test_float_training_with_a_board(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    mapping = {**_training(data), "train": {**_training(data)["train"], "tensorboard": True, "picture_every": 2}}
+    wanted = make_recipe(mapping)
+    assert isinstance(wanted, FloatVideoRecipe)
+    output = train_video_recipe(wanted, tmp_path / "out")
+    assert json.loads((output / "metrics.json").read_text())["sets"]["mine"]["float"]["psnr"] > 3
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert len(events.Images(events.Tags()["images"][0])) == 2
+    assert load_file(output / "weights.safetensors")["fem.0.weight"].shape == (4, 1, 3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["clips.folders=[/nowhere/at/all]"], r"clips\.folders: /nowhere/at/all"),
+        (["clips.mask=/nowhere.mat"], r"clips\.mask: .*/nowhere\.mat"),
+        (["train.phases.0.crop=9"], r"train\.phases\.0\.crop is 9; efficientsci needs a multiple of 2"),
+        (["train.phases.0.crop=64"], r"train\.phases\.0: the mask is 24x24 pixels"),
+        (["train.phases.0.frames=9"], r"train\.phases\.0: the mask has 3 frames, not 9"),
+        (["calibrate.patch=9"], r"calibrate\.patch is \[9\]"),
+        (["shortcuts=[head.*]"], "shortcuts: no convolution is named 'head"),
+        (["model={architecture: edsr, scale: 2}"], "model: edsr enlarges images"),
+        (["export.openvino={mode: static, tile: [32, 32], overlap: 8}"], "which needs tiles of 35 pixels or more"),
+        (["export.openvino={mode: static, tile: [16, 64]}"], "which needs tiles of 19 pixels or more"),
+        (["train.gradient_checkpointing=true"], "does not see NNCF's hooks"),
+        (["evaluate=[{set: mine, folder: /nowhere}]"], r"evaluate\.0: /nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_named_before_any_work(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        run_video_recipe(recipe(data, *overrides), tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["clips.mak=x"], "unknown key 'clips.mak'; the nearest is 'clips.mask'"),
+        (["train.phases=[]"], r"train\.phases"),
+        (["evaluate=[{set: builtin, folder: x}]"], "a set is `builtin`, or has a folder"),
+        (["clips.folders=[builtin:scenes, x]"], "stands alone"),
+        (["scheme.wieght_bits=4"], "wieght_bits"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_named(overrides: list[str], message: str, data: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        make_recipe(_quantizing(data), overrides=overrides)
