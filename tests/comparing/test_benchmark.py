@@ -8,10 +8,10 @@ import pytest
 
 from qsci_plugins.commands.benchmark import benchmark
 from qsci_plugins.commands.evaluate import evaluate
+from qsci_plugins.comparing import forms
 from qsci_plugins.data import bicubic_down, write_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes import benchmark_forms
 
 TINY = """version: 1
 model: {architecture: edsr, scale: 2, settings: {blocks: 1, width: 8}}
@@ -119,7 +119,7 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(
         if len(measured) == 3:
             raise KeyboardInterrupt
         measured.append((task.form.kind, task.image.name))
-        return benchmark_forms.measure_image(task)
+        return forms.measure_image(task)
 
     with monkeypatch.context() as patched:
         patched.setattr("qsci_plugins.comparing.benchmark.measure_image", interrupted)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline import output as outputs
 from qsci_plugins.pipeline.output import check_output, work_folder
-from qsci_plugins.recipes import outputs
 
 LINUX = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="elsewhere folders cannot change names in one step"
@@ -123,7 +123,7 @@ def test_without_an_exchange_the_renames_replace_too(tmp_path: Path, monkeypatch
 KILLS = """
 import os, shutil, sys
 from pathlib import Path
-from qsci_plugins.recipes import outputs
+from qsci_plugins.pipeline import output as outputs
 from qsci_plugins.pipeline.output import work_folder
 
 out, atomic = Path(sys.argv[1]), sys.argv[2] == "True"
