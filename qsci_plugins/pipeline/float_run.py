@@ -17,10 +17,11 @@ from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
+from qsci_plugins.files import write_bytes, write_text
 from qsci_plugins.machine import describe_machine
 from qsci_plugins.pipeline.image_prepare import find_sets
 from qsci_plugins.pipeline.networks import load_recipe_network
-from qsci_plugins.pipeline.output import WEIGHTS_FILE, check_output, work_folder, write_bytes, write_text
+from qsci_plugins.pipeline.output import WEIGHTS_FILE, check_output, work_folder
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand, recipe_text
 from qsci_plugins.recipes.schema import FloatRecipe

@@ -11,7 +11,7 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.files import write_text
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme

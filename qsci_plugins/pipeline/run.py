@@ -14,11 +14,12 @@ from typing import Any, Protocol
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.baselines import quiet
 from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form, measure, operations
+from qsci_plugins.files import write_text
 from qsci_plugins.machine import describe_machine
 from qsci_plugins.pipeline.image_forms import bit_meter, export_network, measure_latency, openvino_form
 from qsci_plugins.pipeline.image_prepare import Prepared, prepare, resolved
 from qsci_plugins.pipeline.image_training import train_selectors, training_log
-from qsci_plugins.pipeline.output import CHECKPOINT, JOURNAL, check_output, work_folder, write_metrics, write_text
+from qsci_plugins.pipeline.output import CHECKPOINT, JOURNAL, check_output, work_folder, write_metrics
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe

@@ -13,17 +13,10 @@ from torch import Tensor, nn
 
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.clips import SnapshotClips
+from qsci_plugins.files import write_bytes
 from qsci_plugins.machine import describe_machine
 from qsci_plugins.pipeline.networks import load_recipe_video_network
-from qsci_plugins.pipeline.output import (
-    BOARD,
-    WEIGHTS_FILE,
-    check_output,
-    is_main,
-    shared_work_folder,
-    write_bytes,
-    write_metrics,
-)
+from qsci_plugins.pipeline.output import BOARD, WEIGHTS_FILE, check_output, is_main, shared_work_folder, write_metrics
 from qsci_plugins.pipeline.video_forms import float_video_form, measure_video
 from qsci_plugins.pipeline.video_prepare import ClipSource, check_crops, find_scenes, phase_clips
 from qsci_plugins.progress import Progress

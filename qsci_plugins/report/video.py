@@ -10,7 +10,7 @@ import numpy as np
 
 from qsci_plugins.data.images import write_image
 from qsci_plugins.evaluation.metrics import score_video
-from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.files import write_text
 from qsci_plugins.pipeline.video_run import VideoRunResult
 from qsci_plugins.report.figures import comparison
 from qsci_plugins.report.summary import FORMS, bits_section, machine_line, operations_section, seconds_section, table

@@ -11,8 +11,8 @@ from qsci_plugins.data.degradation import imresize
 from qsci_plugins.data.images import read_image, write_image
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.evaluation.metrics import psnr_y
+from qsci_plugins.files import write_text
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.pipeline.output import write_text
 from qsci_plugins.pipeline.run import MODEL, RunResult
 from qsci_plugins.report.figures import TileBits, bit_map, busiest_crop, comparison
 from qsci_plugins.report.summary import summary
