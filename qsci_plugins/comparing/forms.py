@@ -22,8 +22,9 @@ from qsci_plugins.pipeline.image_forms import bit_meter, openvino_form
 from qsci_plugins.pipeline.image_prepare import Prepared, prepare, tile_overlap
 from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.output import CHECKPOINT
-from qsci_plugins.pipeline.run import MODEL, backend
+from qsci_plugins.pipeline.run import MODEL
 from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.schemes.backend import load_backend
 
 __all__ = ["FormSource", "ImageTask", "close_form", "forms_of", "measure_image", "write_default_graph"]
 
@@ -135,7 +136,7 @@ def close_form() -> None:
 def _torch_form(subject: Subject, network: Network) -> Form:
     """The quantized network; its counts are those of the last image's bits."""
     macs = macs_720p(network)[1]  # of the float network, before a backend touches it
-    quantized = backend(subject.recipe.backend).load(network.module, subject.run / CHECKPOINT)
+    quantized = load_backend(subject.recipe.backend).load(network.module, subject.run / CHECKPOINT)
     meter = bit_meter(subject.recipe, quantized, network)
 
     def extras() -> Mapping[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.evaluation.baselines import quiet
 from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form, measure, operations
 from qsci_plugins.files import write_text
 from qsci_plugins.machine import describe_machine
@@ -20,9 +18,10 @@ from qsci_plugins.pipeline.image_forms import bit_meter, export_network, measure
 from qsci_plugins.pipeline.image_prepare import Prepared, prepare, resolved
 from qsci_plugins.pipeline.image_training import train_selectors, training_log
 from qsci_plugins.pipeline.output import CHECKPOINT, JOURNAL, check_output, work_folder, write_metrics
-from qsci_plugins.progress import Progress
+from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
 from qsci_plugins.training.settings import CADyQTraining
@@ -32,7 +31,6 @@ __all__ = [
     "Journal",
     "Quantizable",
     "RunResult",
-    "backend",
     "calibrated",
     "fine_tuned",
     "run_metrics",
@@ -175,12 +173,6 @@ class Journal:
                 write_text(self._file, json.dumps(self.seconds))
 
 
-def backend(name: str) -> Any:
-    """The door of a backend: `apply`, `quantize`, `save` and `load`."""
-    with quiet():
-        return importlib.import_module(f"qsci_plugins.{name}.backend")
-
-
 class Quantizable(Protocol):
     """What calibration needs of a prepared recipe, for images or for video."""
 
@@ -200,21 +192,20 @@ def calibrated(
     prepared: Quantizable, work: Path, journal: Journal, progress: Progress, *, keep: bool = True
 ) -> QuantizedNetwork:
     """The network with fitted quantizers, or as it was saved by the interrupted run; saved in turn, unless not to `keep`."""
-    door = backend(prepared.recipe.backend)
+    backend = load_backend(prepared.recipe.backend)
     network = prepared.network
     for file in (work / CHECKPOINT, work / "calibrated.state"):
         if file.is_file():
             progress.note("calibration: done before the interruption")
-            quantized: QuantizedNetwork = door.load(network.module, file)
-            return quantized
+            return backend.load(network.module, file)
     with progress.stage("calibration", 1) as advance, journal.timed("calibration"):
         with quiet():
-            quantized = door.quantize(
+            quantized = backend.quantize(
                 network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
             )
         advance(1)
     if keep:
-        door.save(quantized, work / "calibrated.state")
+        backend.save(quantized, work / "calibrated.state")
     return quantized
 
 
@@ -248,5 +239,5 @@ def fine_tuned(
             )
         if not result.finished:
             raise KeyboardInterrupt(f"stopped after step {result.steps} of fine-tuning; the same command goes on")
-    backend(recipe.backend).save(quantized, work / CHECKPOINT)
+    load_backend(recipe.backend).save(quantized, work / CHECKPOINT)
     return quantized

@@ -12,7 +12,7 @@ from qsci_plugins.evaluation.bit_meter import BitMeter
 from qsci_plugins.evaluation.complexity import count_macs, ops
 from qsci_plugins.evaluation.published_cost import product_bits
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder, write_metrics
-from qsci_plugins.pipeline.run import MODEL, Journal, backend, calibrated, run_metrics
+from qsci_plugins.pipeline.run import MODEL, Journal, calibrated, run_metrics
 from qsci_plugins.pipeline.video_forms import (
     VideoForm,
     float_video_form,
@@ -25,6 +25,7 @@ from qsci_plugins.pipeline.video_training import limits, train_snapshots
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import VideoRecipe
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.schemes.shortcuts import widen_shortcuts
 from qsci_plugins.training.parameters import relative_groups
@@ -110,7 +111,7 @@ def _train(
         quantized.model.load_state_dict(result.weights)
     quantized.model.eval()
     if is_main():
-        backend(recipe.backend).save(quantized, work / CHECKPOINT)
+        load_backend(recipe.backend).save(quantized, work / CHECKPOINT)
 
 
 def _export(prepared: VideoPrepared, quantized: QuantizedNetwork, folder: Path) -> None:
