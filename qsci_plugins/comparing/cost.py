@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.registry import load_network
-from qsci_plugins.evaluation.baselines import quiet
 from qsci_plugins.evaluation.memory import held_mebibytes
-from qsci_plugins.pipeline.run import backend
-from qsci_plugins.progress import Progress
+from qsci_plugins.progress import Progress, quiet
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme, scheme_class
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -63,10 +62,9 @@ def quantized_reference(model: nn.Module, scheme: str, door: str, form: str = "i
     known = scheme_class(scheme).Config.model_fields
     settings = {key: value for key, value in {"form": form, "attention": []}.items() if key in known}
     with quiet():
-        quantized: QuantizedNetwork = backend(door).quantize(
+        return load_backend(door).quantize(
             model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [random_images(2, 16)], 255.0
         )
-    return quantized
 
 
 def training_step(model: nn.Module, images: Tensor) -> None:
