@@ -44,7 +44,7 @@ def _fine_tune(prepared: Prepared, quantized: QuantizedNetwork, work: Path, prog
 
     def picture() -> Tensor:
         low = patches[:1]
-        return _above(_copied(quantized.model, low), seen(network.module, low), network.value_range)
+        return _above(_copied(quantized.model, low), _copied(network.module, low), network.value_range)
 
     with watched(
         "fine-tuning", settings.steps, train, work, progress, lambda scalars: f"loss {scalars['loss']:.4f}", picture
@@ -131,7 +131,7 @@ def _shown(network: Network, pairs: PatchPairs) -> Tensor:
 
 
 def _copied(model: nn.Module, low: Tensor) -> Tensor:
-    """What the network makes of a patch now; a copy runs, as the training's own hooks listen to the network."""
+    """What the network makes of a patch now; a copy runs, as the hooks of the training listen to it."""
     return seen(copy.deepcopy(model), low)
 
 
