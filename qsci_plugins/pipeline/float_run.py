@@ -25,7 +25,7 @@ from qsci_plugins.pipeline.output import WEIGHTS_FILE, check_output, work_folder
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand, recipe_text
 from qsci_plugins.recipes.schema import FloatRecipe
-from qsci_plugins.training.loop import LoopSettings, TrainResult, train
+from qsci_plugins.training.loop import TrainResult, train
 
 __all__ = ["train_recipe"]
 
@@ -85,18 +85,6 @@ def _read(folders: list[tuple[Path, int]], scale: int, patch: int, progress: Pro
 
 
 def _train(recipe: FloatRecipe, network: Network, pairs: PatchPairs, work: Path, progress: Progress) -> TrainResult:
-    settings = LoopSettings(
-        steps=recipe.train.steps,
-        learning_rate=recipe.train.learning_rate,
-        warmup=recipe.train.warmup,
-        final_fraction=recipe.train.final_fraction,
-        ema=recipe.train.ema,
-        precision={"float32": "no"}.get(recipe.train.precision, recipe.train.precision),
-        clip=recipe.train.clip,
-        checkpoint_every=recipe.train.checkpoint_every,
-        channels_last=recipe.train.channels_last,
-        cpu=recipe.train.cpu,
-    )
     gain = network.value_range / 255
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -111,7 +99,7 @@ def _train(recipe: FloatRecipe, network: Network, pairs: PatchPairs, work: Path,
             network.module,
             loss,
             draw,
-            settings,
+            recipe.train.loop(),
             work / "training.state",
             on_step=lambda step, scalars: advance(step, f"L1 {scalars['loss']:.3f}"),
         )

@@ -22,8 +22,6 @@ __all__ = ["check_training", "train_selectors", "training_log"]
 #: means over the steps between two checkpoints; kept with the states of a run that is interrupted
 _LOG = "training_log.state"
 _LOGGED = ("loss", "l1", "psnr", "fab")
-#: fields of the recipe's section that are not of the training itself
-_OF_THE_DATA = {"schedule", "data", "patch"}
 
 
 def check_training(train: CADyQTraining, network: Network, scheme: Scheme) -> None:
@@ -49,23 +47,22 @@ def train_selectors(
 ) -> None:
     """Trains the network in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
     from qsci_plugins.training.attention_transfer import feature_sites
-    from qsci_plugins.training.cadyq import CADyQSettings, train_cadyq
+    from qsci_plugins.training.cadyq import train_cadyq
 
-    settings = CADyQSettings(**train.model_dump(exclude=_OF_THE_DATA))
     with progress.stage("reading photos", 1) as advance:
         pairs = PatchPairs.from_folders(
             _folders(train), network.scale, train.patch, on_file=lambda done, total: advance(done, total=total)
         )
-    example = pairs.draw(settings.seed, 0, 1)[0] * (network.value_range / 255)
+    example = pairs.draw(train.seed, 0, 1)[0] * (network.value_range / 255)
     sites = feature_sites(network.module, network.blocks, list(quantized.layers), example)
-    log = _Log(work / _LOG, settings.checkpoint_every)
-    with progress.stage("training", settings.warm_up + settings.steps) as advance:
+    log = _Log(work / _LOG, train.checkpoint_every)
+    with progress.stage("training", train.warm_up + train.steps) as advance:
 
         def on_step(step: int, scalars: dict[str, float]) -> None:
             log.add(step, scalars)
             advance(step, f"L1 {scalars['l1']:.3f}, {scalars['psnr']:.2f} dB, FAB {scalars['fab']:.2f}")
 
-        result = train_cadyq(quantized, pairs, settings, sites, work, on_step=on_step)
+        result = train_cadyq(quantized, pairs, train, sites, work, on_step=on_step)
     if not result.finished:
         raise KeyboardInterrupt(f"stopped after step {result.steps} of training; the same command goes on")
     log.close(result.steps)

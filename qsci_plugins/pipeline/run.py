@@ -224,15 +224,14 @@ def fine_tuned(
         with journal.timed("training"):
             train_selectors(recipe.train, prepared.network, quantized, work, progress)
     elif recipe.train is not None:
-        from qsci_plugins.training.finetune import FinetuneSettings, finetune
+        from qsci_plugins.training.finetune import finetune
 
-        settings = FinetuneSettings(**recipe.train.model_dump())
-        with progress.stage("fine-tuning", settings.steps) as advance, journal.timed("fine_tuning"):
+        with progress.stage("fine-tuning", recipe.train.steps) as advance, journal.timed("fine_tuning"):
             result = finetune(
                 quantized,
                 prepared.network.module,
                 prepared.patches,
-                settings,
+                recipe.train,
                 work / "finetune.state",
                 blocks=prepared.network.blocks,
                 on_step=lambda step, scalars: advance(step, f"loss {scalars['loss']:.4f}"),

@@ -24,7 +24,7 @@ from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import FloatVideoRecipe, VideoSet, VideoTraining
 from qsci_plugins.training.loop import TrainResult
 from qsci_plugins.training.recomputation import recompute_in_backward
-from qsci_plugins.training.snapshots import Phase, SnapshotTraining, train_on_snapshots
+from qsci_plugins.training.snapshots import train_on_snapshots
 
 __all__ = [
     "limits",
@@ -92,44 +92,26 @@ def train_snapshots(
 
     Its state is `title`.state in the work folder. Raises KeyboardInterrupt where somebody stopped it.
     """
-    training = SnapshotTraining(
-        phases=[
-            Phase(one.crop, one.steps, one.rate, one.rate if one.final_rate is None else one.final_rate)
-            for one in settings.phases
-        ],
-        batch=settings.batch,
-        loss=settings.loss,
-        warmup=settings.warmup,
-        ema=settings.ema,
-        precision=_precision(settings),
-        clip=settings.clip,
-        checkpoint_every=settings.checkpoint_every,
-        channels_last=settings.channels_last,
-        cpu=settings.cpu,
-        seed=seed,
-        quantized=groups is not None,
-    )
     again = recompute_in_backward(module, network.blocks) if settings.gradient_checkpointing else nullcontext()
-    with progress.stage(title, training.steps) as advance, again, _board(module, clips[-1], settings, work) as write:
+    with progress.stage(title, settings.steps) as advance, again, _board(module, clips[-1], settings, work) as write:
 
         def on_step(step: int, scalars: dict[str, float]) -> None:
             write(step, scalars)
             advance(step, f"{scalars['psnr']:.2f} dB")
 
         result = train_on_snapshots(
-            module, clips, training, work / f"{title}.state", parameters=groups, on_step=on_step
+            module,
+            clips,
+            settings,
+            work / f"{title}.state",
+            seed=seed,
+            quantized=groups is not None,
+            parameters=groups,
+            on_step=on_step,
         )
     if not result.finished:
         raise KeyboardInterrupt(f"stopped after step {result.steps} of {title}; the same command goes on from there")
     return result
-
-
-def _precision(settings: VideoTraining) -> str:
-    if settings.precision == "auto":
-        # not on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
-        on_gpu = torch.cuda.is_available() and not settings.cpu
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
-    return {"float32": "no"}.get(settings.precision, settings.precision)
 
 
 @contextmanager
