@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import Recipe, make_recipe
 from qsci_plugins.recipes.schema import CADyQTraining
-from qsci_plugins.training.cadyq import CADyQSettings
 
 SMALL: dict[str, Any] = {
     "version": 1,
@@ -40,16 +38,6 @@ def _photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     write_image(tmp_path / "photos" / "one.png", np.zeros((120, 120, 3), np.uint8))
-
-
-def test_the_section_is_that_of_the_training() -> None:
-    fields = {name: field.default for name, field in CADyQTraining.model_fields.items()}
-    for field in dataclasses.fields(CADyQSettings):
-        assert field.name in fields
-        if field.name not in ("steps", "warm_up"):
-            assert fields[field.name] == field.default, field.name
-    names = {field.name for field in dataclasses.fields(CADyQSettings)}
-    assert set(fields) - names == {"schedule", "data", "patch", "tensorboard", "picture_every"}
 
 
 def test_a_resolved_recipe_means_the_same_anywhere(tmp_path: Path) -> None:
