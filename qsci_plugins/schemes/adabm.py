@@ -94,6 +94,19 @@ class AdaBM(Scheme):
     def input_module(self, value_range: float) -> nn.Module | None:
         return ImageToBit(value_range, self.config.image_percentile) if self.config.image_mapping else None
 
+    def static(self) -> AdaBM:
+        """8 bits for every image and layer, with ranges and weight steps alone fitted."""
+        return AdaBM(
+            AdaBMConfig(
+                weight_bits=8,
+                activation_bits=8,
+                image_mapping=False,
+                layer_mapping=False,
+                reconstruct_weights=False,
+                bias_correction=False,
+            )
+        )
+
     @torch.no_grad()
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:
         """Layer factor -1, 0 or +1 by the percentiles of the mean feature deviation over layers."""
