@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.float_run import train_recipe
 from qsci_plugins.pipeline.output import is_main, process_count, shared_work_folder
-from qsci_plugins.pipeline.video_run import run_video_recipe
-from qsci_plugins.pipeline.video_training import train_video_recipe
+from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe
 from qsci_plugins.recipes.yaml_text import write_yaml
 
@@ -69,13 +69,13 @@ def recipe() -> FloatVideoRecipe:
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
     two = launch(tmp_path, 29611, "-o", str(tmp_path / "two"))
-    one = train_video_recipe(recipe(), tmp_path / "one")
+    one = train_recipe(recipe(), tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     first, second = (load_file(folder / "weights.safetensors") for folder in (one, tmp_path / "two"))
     for name, tensor in first.items():
         assert torch.allclose(tensor, second[name], atol=2e-5), name
-    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["steps"] == 4
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["training"]["steps"] == 4
     assert not (tmp_path / "two.partial").exists()
     lonely = launch(tmp_path, 29616, "--set", "train.batch=3", "-o", str(tmp_path / "three"))
     output, _ = lonely.communicate(timeout=300)
@@ -93,7 +93,7 @@ def test_two_processes_quantize_as_one_does(backend: str, tmp_path: Path) -> Non
     two = launch(tmp_path, 29615, "-o", str(tmp_path / "two"), verb="run", recipe=wanted)
     made = make_recipe(wanted)
     assert isinstance(made, VideoRecipe)
-    one = run_video_recipe(made, tmp_path / "one")
+    one = run_recipe(made, tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     first, second = (
@@ -124,7 +124,7 @@ def test_a_process_that_dies_loses_nothing_of_the_last_checkpoint(tmp_path: Path
     again = launch(tmp_path, 29614, *steps)
     output, _ = again.communicate(timeout=500)
     assert again.returncode == 0, output
-    assert json.loads((folder / "metrics.json").read_text())["steps"] == 400
+    assert json.loads((folder / "metrics.json").read_text())["training"]["training"]["steps"] == 400
 
 
 def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("RANK", "1")
     assert (process_count(), is_main()) == (2, False)
     with pytest.raises(UserError, match=r"train\.batch is 3, which 2 processes cannot share"):
-        train_video_recipe(
+        train_recipe(
             make_recipe(RECIPE, overrides=["train.batch=3"]),  # type: ignore[arg-type]
             tmp_path / "out",
         )

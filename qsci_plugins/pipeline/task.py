@@ -23,7 +23,18 @@ if TYPE_CHECKING:  # a float training needs none of these
     from qsci_plugins.recipes.reading import AnyRecipe
     from qsci_plugins.training.loop import TrainResult
 
-__all__ = ["Form", "Loaded", "PieceResult", "PieceSet", "Prepared", "Shape", "Task", "Trainable", "task_named", "task_of"]
+__all__ = [
+    "Form",
+    "Loaded",
+    "PieceResult",
+    "PieceSet",
+    "Prepared",
+    "Shape",
+    "Task",
+    "Trainable",
+    "task_named",
+    "task_of",
+]
 
 Kind = TypeVar("Kind", bound="AnyRecipe")
 
@@ -129,18 +140,18 @@ class Task(Protocol):
         """The same quantization recipe with absolute paths, which means the same from any working folder."""
         ...
 
-    def load(self, recipe: AnyRecipe) -> Loaded:
+    def load(self, recipe: Any) -> Loaded:
         """The network alone. Raises UserError, as for a network of the other task."""
         ...
 
-    def prepare(self, recipe: AnyRecipe, data: Path | None, progress: Progress) -> Prepared:
+    def prepare(self, recipe: Any, data: Path | None, progress: Progress) -> Prepared:
         """Loads the network, calibration inputs, examples to train on and sets, and tries the network out.
 
         Raises UserError for whatever does not fit.
         """
         ...
 
-    def prepare_training(self, recipe: AnyRecipe, data: Path | None, progress: Progress) -> Trainable:
+    def prepare_training(self, recipe: Any, data: Path | None, progress: Progress) -> Trainable:
         """`prepare` for the training of a float network."""
         ...
 

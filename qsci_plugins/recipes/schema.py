@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from qsci_plugins.training.settings import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training
+from qsci_plugins.training.settings import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training, Watched
 
 __all__ = [
     "BUILTIN_SCENES",
@@ -228,7 +228,7 @@ class TrainingPhase(Section):
     final_rate: float | None = Field(default=None, ge=0)
 
 
-class VideoTraining(Section):
+class VideoTraining(Watched):
     """Training with Adam towards the frames themselves, float and quantized networks alike."""
 
     phases: list[TrainingPhase] = Field(min_length=1)
@@ -250,9 +250,6 @@ class VideoTraining(Section):
     channels_last: bool = True
     #: train on the CPU although there is a GPU
     cpu: bool = False
-    #: write scalars of every step and sample pictures every `picture_every` steps into tensorboard/
-    tensorboard: bool = False
-    picture_every: int = Field(default=500, ge=1)
 
 
 class VideoCalibration(Section):

@@ -25,7 +25,15 @@ class Folder(Section):
     stride: int = Field(default=1, ge=1)
 
 
-class FineTuning(Section):
+class Watched(Section):
+    """What TensorBoard is to see of a training."""
+
+    #: write scalars of every step and sample pictures every `picture_every` steps into tensorboard/
+    tensorboard: bool = False
+    picture_every: int = Field(default=500, ge=1)
+
+
+class FineTuning(Watched):
     """Distillation from the float network; the names, defaults and meanings of `training.finetune.FinetuneSettings`."""
 
     steps: int = Field(default=200, ge=1, le=1_000_000)
@@ -46,7 +54,7 @@ class FineTuning(Section):
     seed: int = Field(default=0, ge=0)
 
 
-class CADyQTraining(Section):
+class CADyQTraining(Watched):
     """CADyQ's training on labels; the names and meanings of `training.cadyq.CADyQSettings`, its defaults as published."""
 
     schedule: Literal["cadyq"]
@@ -80,7 +88,7 @@ class CADyQTraining(Section):
     seed: int = Field(default=0, ge=0)
 
 
-class FloatTraining(Section):
+class FloatTraining(Watched):
     """The L1 training of a float network; `training.loop.LoopSettings` has the same names."""
 
     steps: int = Field(ge=1)

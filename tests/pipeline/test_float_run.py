@@ -58,15 +58,15 @@ def test_a_trained_network_and_what_it_says_about_itself(photos: Path, tmp_path:
     output = train_recipe(wanted, tmp_path / "out")
     assert {file.name for file in output.iterdir()} == {"weights.safetensors", "metrics.json", "recipe.yaml"}
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["steps"] == 6
-    assert metrics["sets"]["builtin"]["psnr_y"] > 5
+    assert metrics["training"]["steps"] == 6
+    assert metrics["sets"]["builtin"]["float"]["psnr"] > 5
     again = recipe(photos, f"model.weights={output / 'weights.safetensors'}", "train.steps=1")
     train_recipe(again, tmp_path / "continued")
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(photos: Path, tmp_path: Path) -> None:
     whole = train_recipe(recipe(photos), tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt, match="step 3; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="step 3 of training; the same command goes on"):
         train_recipe(recipe(photos), tmp_path / "halves", progress=StopAt(3))
     assert not (tmp_path / "halves").exists()
     halves = train_recipe(recipe(photos), tmp_path / "halves")

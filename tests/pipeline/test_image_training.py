@@ -10,7 +10,8 @@ import pytest
 
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.image_prepare import prepare, resolved
+from qsci_plugins.pipeline.image_prepare import prepare, resolve
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import Recipe, make_recipe
 from qsci_plugins.recipes.schema import CADyQTraining
 from qsci_plugins.training.cadyq import CADyQSettings
@@ -45,14 +46,14 @@ def test_the_section_is_that_of_the_training() -> None:
         if field.name not in ("steps", "warm_up"):
             assert fields[field.name] == field.default, field.name
     names = {field.name for field in dataclasses.fields(CADyQSettings)}
-    assert set(fields) - names == {"schedule", "data", "patch"}
+    assert set(fields) - names == {"schedule", "data", "patch", "tensorboard", "picture_every"}
 
 
 def test_a_resolved_recipe_means_the_same_anywhere(tmp_path: Path) -> None:
-    train = resolved(_recipe()).train
+    train = resolve(_recipe()).train
     assert isinstance(train, CADyQTraining)
     assert train.data[0].path == str(tmp_path / "photos")
-    assert prepare(resolved(_recipe())).scheme.config.name == "cadyq"
+    assert prepare(resolve(_recipe()), None, Progress()).scheme.config.name == "cadyq"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_wrong_key_is_named(override: str, message: str) -> None:
 )
 def test_what_does_not_fit_is_refused_before_the_long_work(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        prepare(_recipe(override))
+        prepare(_recipe(override), None, Progress())
 
 
 def test_a_missing_folder_is_named() -> None:
