@@ -17,6 +17,7 @@ __all__ = [
     "add_overrides",
     "frame_size",
     "option",
+    "optional_path",
     "positive",
     "read_settings",
     "tile_size",
@@ -122,6 +123,11 @@ def read_settings(settings: type[Settings], arguments: argparse.Namespace, **ins
     named = {entry.name for entry in fields(settings)}  # type: ignore[arg-type]
     given = {name: value for name, value in vars(arguments).items() if name in named}
     return settings(**{**given, **instead})
+
+
+def optional_path(path: str | Path | None) -> Path | None:
+    """A path that may be left out."""
+    return None if path is None else Path(path)
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

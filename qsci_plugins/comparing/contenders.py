@@ -19,7 +19,7 @@ from qsci_plugins.evaluation.latency import open_graph, runner
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.signature import Signature
-from qsci_plugins.pipeline.run import backend
+from qsci_plugins.pipeline.backends import backend
 from qsci_plugins.pipeline.task import Loaded, Prepared, Task
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme

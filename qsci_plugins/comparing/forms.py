@@ -6,16 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from qsci_plugins.comparing.baseline import default_int8_form
+from qsci_plugins.comparing.contenders import plain_graphs_of
 from qsci_plugins.comparing.fingerprints import file_fingerprint, fingerprint
 from qsci_plugins.comparing.subjects import NetworkShape, Subject
+from qsci_plugins.pipeline.backends import backend
 from qsci_plugins.pipeline.output import CHECKPOINT
-from qsci_plugins.pipeline.run import MODEL, backend
-from qsci_plugins.pipeline.task import PieceResult, PieceSet, Task, task_named
+from qsci_plugins.pipeline.prepare import tile_overlap
+from qsci_plugins.pipeline.run import MODEL
+from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Task, task_named
+from qsci_plugins.progress import Progress
 
-__all__ = ["FormSource", "PieceWork", "SetSource", "close_form", "forms_of", "measure_piece"]
+__all__ = ["FormSource", "PieceWork", "SetSource", "close_form", "forms_of", "measure_piece", "write_default_graph"]
 
 Kind = Literal["float", "nncf", "torch", "openvino"]
 
@@ -25,10 +29,11 @@ _COUNTS = ("cadyq_bitops", "weight_activation_bitops")
 
 @dataclass(frozen=True)
 class OpenForm:
-    """A form in memory; `counts` gives the operations at the bits of what was scored last."""
+    """A form in memory; `counts` gives the operations at the bits of what was scored last, `fab` bits that never change."""
 
     form: Any
     counts: Callable[[], Mapping[str, float]] = field(default=dict)
+    fab: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class FormSource:
     kind: Kind
     subject: Subject
     fingerprint: str
-    #: NNCF's default INT8, an IR file
+    #: the folder of NNCF's default INT8
     graph: Path | None = None
 
     def open(self) -> OpenForm:
@@ -49,9 +54,10 @@ class FormSource:
         loaded = task.load(recipe)
         if self.kind == "nncf":
             assert self.graph is not None
-            return OpenForm(default_int8_form(task, loaded, self.graph, threads=1))
+            plain, overlap = plain_graphs_of(task), _overlap(task, loaded)
+            return OpenForm(plain.plain_form(self.graph, loaded, overlap, threads=1, precision="f32"), fab=8.0)
         if self.kind == "float":
-            counts = self.subject.metrics.get("operations", {}).get("float", {})
+            counts = (self.subject.metrics().get("operations") or {}).get("float", {})
             known = {name: counts[name] for name in _COUNTS if name in counts}
             return OpenForm(task.forms(loaded, None, None)["float"], lambda: known)
         quantized = backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
@@ -99,7 +105,7 @@ def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list
         export = recipe.export.openvino
         calibration = recipe.model_dump(include={"calibrate", "clips"})
         name = fingerprint("nncf", environment, subject.network, calibration, export.tile, export.overlap)
-        forms.append(FormSource("nncf", subject, name, baselines / f"{name}.xml"))
+        forms.append(FormSource("nncf", subject, name, baselines / name))
     checkpoint = file_fingerprint(run / CHECKPOINT)
     patches = recipe.model_dump(include={"inference"}).get("inference")
     forms.append(FormSource("torch", subject, fingerprint("torch", environment, subject.network, checkpoint, patches)))
@@ -107,6 +113,24 @@ def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list
         model = file_fingerprint(run / MODEL)
         forms.append(FormSource("openvino", subject, fingerprint("openvino", environment, model)))
     return forms
+
+
+def write_default_graph(source: FormSource) -> None:
+    """NNCF's default INT8 of the float network, calibrated on the recipe's inputs, into the source's folder."""
+    assert source.graph is not None
+    task = source.subject.task
+    recipe = source.subject.recipe.model_copy(update={"evaluate": [], "train": None})
+    prepared = task.prepare(recipe, None, Progress())
+    plain = plain_graphs_of(task)
+    source.graph.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=source.graph.parent, prefix="unfinished-") as unfinished:
+        folder = Path(unfinished) / "graph"
+        plain.write_plain(plain.make_default_int8(prepared), folder, task.signature(prepared), prepared.overlap)
+        folder.rename(source.graph)
+
+
+def _overlap(task: Task, loaded: Loaded) -> int:
+    return tile_overlap(loaded.recipe.export.openvino, loaded.float_network, task.signature(loaded).period())
 
 
 _opened: tuple[FormSource, OpenForm] | None = None
@@ -122,7 +146,8 @@ def measure_piece(work: PieceWork) -> PieceResult:
     opened = _opened[1]
     piece = _open_sets(work.sets)[work.set_number].pieces[work.piece_number]
     result = work.form.subject.task.score(opened.form, piece)
-    return replace(result, extras={**result.extras, **opened.counts()})
+    fab = opened.fab if result.fab is None else result.fab
+    return replace(result, fab=fab, extras={**result.extras, **opened.counts()})
 
 
 def close_form() -> None:

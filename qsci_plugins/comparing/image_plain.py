@@ -12,7 +12,14 @@ import openvino
 import torch
 
 from qsci_plugins.comparing.contenders import Contender, MakeContender
-from qsci_plugins.evaluation.baselines import TiledGraph, default_int8, float_graph, inference, quiet, tile_samples
+from qsci_plugins.evaluation.baselines import (
+    TiledGraph,
+    default_int8_graph,
+    float_graph,
+    inference,
+    quiet,
+    tile_samples,
+)
 from qsci_plugins.evaluation.bit_meter import Form
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.manifest import Manifest
@@ -35,7 +42,7 @@ def make_default_int8(prepared: Prepared) -> openvino.Model:
     patches = [patch for batch in prepared.batches for patch in batch]
 
     def at(size: tuple[int, int]) -> openvino.Model:
-        return default_int8(float_graph(network, size), tile_samples(patches, size))
+        return default_int8_graph(float_graph(network, size), tile_samples(patches, size))
 
     graph = at((patch, patch))
     try:
@@ -76,9 +83,7 @@ def onnx_contenders(
     return {_ONNX: lambda: _onnxruntime(prepared, overlap, quantize("brevitas"), folder / "static.onnx", threads)}
 
 
-def _onnxruntime(
-    prepared: Prepared, overlap: int, quantized: QuantizedNetwork, file: Path, threads: int
-) -> Contender:
+def _onnxruntime(prepared: Prepared, overlap: int, quantized: QuantizedNetwork, file: Path, threads: int) -> Contender:
     import onnxruntime
 
     from qsci_plugins.brevitas.onnx import export_qcdq

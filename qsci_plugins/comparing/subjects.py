@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from qsci_plugins.comparing.fingerprints import fingerprint, network_fingerprint
 from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.metrics import read_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, METRICS_FILE, RECIPE_FILE
 from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.task import Task, task_of
@@ -55,18 +54,16 @@ class Subject:
             progress.note(f"{self.title}: running its recipe")
             run_recipe(self.recipe, self.run, progress=progress, latency=False)
 
-    @cached_property
     def metrics(self) -> dict[str, Any]:
         """The content of the run's metrics.json; empty where there is none."""
         file = self.run / METRICS_FILE
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        return found
+        return read_metrics(file) if file.is_file() else {}
 
     def seconds(self) -> float | None:
         """What calibration and training or fine-tuning took, where the run says so."""
-        if not self.metrics:
+        seconds = self.metrics().get("seconds")
+        if seconds is None:
             return None
-        seconds = self.metrics.get("seconds", {})
         return round(sum(seconds.get(step, 0.0) for step in ("calibration", "training", "fine_tuning")), 1)
 
 

@@ -10,7 +10,7 @@ import openvino
 
 from qsci_plugins.comparing.contenders import MakeContender
 from qsci_plugins.data.snapshots import random_mask
-from qsci_plugins.evaluation.baselines import default_int8
+from qsci_plugins.evaluation.baselines import default_int8_graph
 from qsci_plugins.openvino.folder import write_folder
 from qsci_plugins.openvino.ir import pack
 from qsci_plugins.openvino.manifest import Manifest, Route, stored
@@ -26,7 +26,7 @@ __all__ = ["make_default_int8", "onnx_contenders", "plain_form", "run_routed", "
 def make_default_int8(prepared: Prepared) -> openvino.Model:
     """NNCF's default INT8 of the float network at the recipe's tile, the calibration clips mirrored up to it."""
     task = task_of(prepared.recipe)
-    return default_int8(task.float_graph(prepared), task.samples(prepared, every=True))
+    return default_int8_graph(task.float_graph(prepared), task.samples(prepared, every=True))
 
 
 def write_plain(graph: openvino.Model, folder: Path, signature: Signature, overlap: int) -> None:

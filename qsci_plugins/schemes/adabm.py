@@ -96,16 +96,8 @@ class AdaBM(Scheme):
 
     def static(self) -> AdaBM:
         """8 bits for every image and layer, with ranges and weight steps alone fitted."""
-        return AdaBM(
-            AdaBMConfig(
-                weight_bits=8,
-                activation_bits=8,
-                image_mapping=False,
-                layer_mapping=False,
-                reconstruct_weights=False,
-                bias_correction=False,
-            )
-        )
+        off = dict.fromkeys(("image_mapping", "layer_mapping", "reconstruct_weights", "bias_correction"), False)
+        return AdaBM(AdaBMConfig.model_validate({"weight_bits": 8, "activation_bits": 8, **off}))
 
     @torch.no_grad()
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:

@@ -92,7 +92,7 @@ class CADyQ(Scheme):
 
     def static(self) -> StaticCADyQ:
         """PAMS at 8 bits in the place of every selector."""
-        return StaticCADyQ(CADyQConfig(candidates=(8,), quantize_skip=False))
+        return StaticCADyQ(CADyQConfig.model_validate({"candidates": (8,), "quantize_skip": False}))
 
 
 class StaticCADyQ(CADyQ):

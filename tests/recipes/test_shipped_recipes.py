@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from qsci_plugins import run, train
+from qsci_plugins import train
 from qsci_plugins.data import write_image
 from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.recipes import FloatRecipe, FloatVideoRecipe, Recipe, ShippedRecipe, read_recipe, shipped_recipes
