@@ -13,7 +13,7 @@ from qsci_plugins.comparing.cost import Pairs
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
-from qsci_plugins.pipeline.backends import backend
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
@@ -31,7 +31,7 @@ def test_a_training_step_costs_at_most_1_9_of_the_float_networks(name: str) -> N
     *inputs, frames = clips.draw(0, 0, 2)
     stock = add_shortcuts(network.module, ["fem.*", "vrm.*"])
     scheme = make_scheme({"name": "qsci", "weight_bits": 4, "activation_bits": 4})
-    quantized = backend(name).quantize(stock, scheme, Placement(eight_bit=(SHORTCUTS,)), [tuple(inputs)], 1.0)
+    quantized = load_backend(name).quantize(stock, scheme, Placement(eight_bit=(SHORTCUTS,)), [tuple(inputs)], 1.0)
 
     def step(model: torch.nn.Module, again: bool) -> None:
         with quantize_again_in_backward() if again else nullcontext():

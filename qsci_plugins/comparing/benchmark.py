@@ -24,9 +24,9 @@ from qsci_plugins.comparing.settings import BenchmarkSettings, MeasuringSettings
 from qsci_plugins.comparing.subjects import Subject, read_subjects
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.latency import usable_threads
+from qsci_plugins.files import write_text
 from qsci_plugins.machine import describe_machine
 from qsci_plugins.pipeline.measure import means
-from qsci_plugins.pipeline.output import write_text
 from qsci_plugins.pipeline.task import PieceResult, PieceSet, task_named
 from qsci_plugins.progress import Progress
 

@@ -14,13 +14,14 @@ import openvino
 import torch
 from torch import Tensor
 
-from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs, quiet
+from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs
 from qsci_plugins.evaluation.latency import open_graph, runner
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.signature import Signature
-from qsci_plugins.pipeline.backends import backend
 from qsci_plugins.pipeline.task import Loaded, Prepared, Task
+from qsci_plugins.progress import quiet
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
 from qsci_plugins.schemes.shortcuts import WithShortcut
@@ -196,7 +197,7 @@ def static_network(prepared: Prepared, static: Scheme, backend_name: str) -> Qua
     """The float network with the static form of the recipe's scheme at its placement, through a backend."""
     network = prepared.float_network
     with quiet():
-        return backend(backend_name).quantize(
+        return load_backend(backend_name).quantize(
             network.module, static, stock_placement(prepared), prepared.batches, network.value_range
         )
 

@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.comparing.processes import torch_threads
 from qsci_plugins.comparing.settings import CostSettings
-from qsci_plugins.evaluation.baselines import quiet
 from qsci_plugins.evaluation.memory import held_mebibytes, in_new_process
-from qsci_plugins.pipeline.backends import backend
-from qsci_plugins.progress import Progress
+from qsci_plugins.progress import Progress, quiet
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme, scheme_class, scheme_names
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -63,7 +62,7 @@ def quantized_reference(model: nn.Module, scheme: str, backend_name: str, form: 
     known = scheme_class(scheme).Config.model_fields
     settings = {key: value for key, value in {"form": form, "attention": []}.items() if key in known}
     with quiet():
-        quantized: QuantizedNetwork = backend(backend_name).quantize(
+        quantized = load_backend(backend_name).quantize(
             model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [random_images(2, 16)], 255.0
         )
     return quantized

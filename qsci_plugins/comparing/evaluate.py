@@ -47,16 +47,16 @@ def task_of_run(run: Path) -> str:
 def _evaluate_forms(settings: EvaluateSettings, progress: Progress) -> dict[str, Any]:
     # these bring in torch and a backend, which a model folder alone does without
     from qsci_plugins.comparing.subjects import recipe_of_run
-    from qsci_plugins.pipeline.backends import backend
     from qsci_plugins.pipeline.output import CHECKPOINT
     from qsci_plugins.pipeline.run import MODEL
+    from qsci_plugins.schemes.backend import load_backend
 
     run = settings.run
     recipe = recipe_of_run(run)
     task = task_of(recipe)
     loaded = task.load(recipe)
     sets = task.sets(recipe.evaluate, loaded, settings.data, settings.sets)
-    quantized = backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
+    quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
     model = run / MODEL if (run / MODEL).is_dir() else None
     forms = task.forms(loaded, task.meter(loaded, quantized), model)
     return measure(task, forms, sets, progress)

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from qsci_plugins.comparing.contenders import plain_graphs_of
 from qsci_plugins.comparing.fingerprints import file_fingerprint, fingerprint
 from qsci_plugins.comparing.subjects import NetworkShape, Subject
-from qsci_plugins.pipeline.backends import backend
 from qsci_plugins.pipeline.output import CHECKPOINT
 from qsci_plugins.pipeline.prepare import tile_overlap
 from qsci_plugins.pipeline.run import MODEL
 from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Task, task_named
 from qsci_plugins.progress import Progress
+from qsci_plugins.schemes.backend import load_backend
 
 __all__ = ["FormSource", "PieceWork", "SetSource", "close_form", "forms_of", "measure_piece", "write_default_graph"]
 
@@ -60,7 +60,7 @@ class FormSource:
             counts = (self.subject.metrics().get("operations") or {}).get("float", {})
             known = {name: counts[name] for name in _COUNTS if name in counts}
             return OpenForm(task.forms(loaded, None, None)["float"], lambda: known)
-        quantized = backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
+        quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
         meter = task.meter(loaded, quantized)
 
         def at_the_bits_seen() -> Mapping[str, float]:

@@ -17,7 +17,6 @@ from qsci_plugins.evaluation.baselines import (
     default_int8_graph,
     float_graph,
     inference,
-    quiet,
     tile_samples,
 )
 from qsci_plugins.evaluation.bit_meter import Form
@@ -27,6 +26,7 @@ from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.signature import Signature
 from qsci_plugins.openvino.tiling import Image
 from qsci_plugins.pipeline.task import Loaded, Prepared
+from qsci_plugins.progress import quiet
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["make_default_int8", "onnx_contenders", "plain_form", "run_routed", "write_plain"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import locked
 from qsci_plugins.pipeline.task import PieceResult
 
 __all__ = ["MeasurementLog", "open_log"]
@@ -51,8 +52,8 @@ def open_log(file: Path) -> Iterator[MeasurementLog]:
     Raises UserError for a file of another kind, and while another process writes it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+", encoding="utf-8") as stream:
-        _lock(stream, file)
+    busy = f"another process is writing {file}; wait for it, or name another output"
+    with locked(file, busy), file.open("a+", encoding="utf-8") as stream:
         stream.seek(0)
         text = stream.read()
         whole = text[: text.rfind("\n") + 1]
@@ -77,15 +78,3 @@ def _parsed(line: dict[str, Any]) -> tuple[tuple[str, str], PieceResult]:
     psnr = math.inf if decibels is None else float(decibels)
     ssim = None if line["ssim"] is None else float(line["ssim"])
     return key, PieceResult(line["name"], psnr, ssim, fab, extras)
-
-
-def _lock(stream: IO[str], file: Path) -> None:
-    """One process per file, where the system has advisory locks; a killed process leaves none behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing {file}; wait for it, or name another output") from None

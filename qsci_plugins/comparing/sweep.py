@@ -12,7 +12,7 @@ from qsci_plugins.comparing.benchmark import RUNS, measure_subjects
 from qsci_plugins.comparing.settings import SweepSettings
 from qsci_plugins.comparing.subjects import Subject, read_recipe_subject
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.files import write_text
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.yaml_text import parse_value
 

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.pipeline.output import BOARD, JOURNAL, is_main, write_text
+from qsci_plugins.files import write_text
+from qsci_plugins.pipeline.output import BOARD, JOURNAL, is_main
 from qsci_plugins.progress import Progress
 
 __all__ = ["Journal", "seen", "stopped", "training_log", "watched"]

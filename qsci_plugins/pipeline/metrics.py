@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import write_text
 from qsci_plugins.machine import describe_machine
 from qsci_plugins.pipeline.journal import training_log
-from qsci_plugins.pipeline.output import METRICS_FILE, write_text
+from qsci_plugins.pipeline.output import METRICS_FILE
 from qsci_plugins.pipeline.task import Loaded, Prepared, Trainable
 
 __all__ = ["quantization_metrics", "read_metrics", "training_metrics", "write_metrics"]

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsci_plugins.evaluation.baselines import quiet
-from qsci_plugins.pipeline.backends import backend
 from qsci_plugins.pipeline.journal import Journal
 from qsci_plugins.pipeline.measure import measure
 from qsci_plugins.pipeline.metrics import quantization_metrics, write_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
-from qsci_plugins.progress import Progress
+from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["MODEL", "RunResult", "run_recipe"]
@@ -79,21 +78,20 @@ def run_recipe(
 
 def _calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progress) -> QuantizedNetwork:
     """The network with fitted quantizers, or as it was saved by the interrupted run."""
-    chosen = backend(prepared.recipe.backend)
+    backend = load_backend(prepared.recipe.backend)
     network, state = prepared.network, work / "calibrated.state"
     for file in (work / CHECKPOINT, state):
         if file.is_file():
             progress.note("calibration: done before the interruption")
-            quantized: QuantizedNetwork = chosen.load(network.module, file)
-            return quantized
+            return backend.load(network.module, file)
     with progress.stage("calibration", 1) as advance, journal.timed("calibration"):
         with quiet():
-            quantized = chosen.quantize(
+            quantized = backend.quantize(
                 network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
             )
         advance(1)
     if is_main():
-        chosen.save(quantized, state)
+        backend.save(quantized, state)
     return quantized
 
 
@@ -106,7 +104,7 @@ def _train(
         return
     task.train(prepared, quantized, work, journal, progress)
     if is_main():
-        backend(prepared.recipe.backend).save(quantized, work / CHECKPOINT)
+        load_backend(prepared.recipe.backend).save(quantized, work / CHECKPOINT)
 
 
 def _export(

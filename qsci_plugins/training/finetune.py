@@ -129,7 +129,7 @@ def finetune(
                 ]
                 loss = loss + settings.feature_weight * torch.stack(distances).mean()
             if published and role is Role.MAPPING:
-                above = ledger.mean(network.counted()).mean() - _base_bits(network)
+                above = ledger.mean(network.counted()).mean() - network.scheme.base_bits
                 loss = loss + settings.bit_weight * above.clamp_min(0)
             if not torch.isfinite(loss):
                 lower = "published_range_rate" if published else "weight_rate, step_rate and range_rate"
@@ -209,10 +209,6 @@ def _draw(count: int, batch: int, seed: int, step: int) -> list[int]:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + position // count)
         picks.append(int(torch.randperm(count, generator=generator)[position % count]))
     return picks
-
-
-def _base_bits(network: QuantizedNetwork) -> float:
-    return float(getattr(network.scheme.config, "activation_bits", 8))
 
 
 def _restore(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer, settings: FinetuneSettings) -> int:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.training.interruption import Interruption
 
@@ -77,15 +76,8 @@ def learning_rate_at(settings: LoopSettings, step: int) -> float:
 
 def save_atomically(content: Any, file: Path) -> None:
     """Writes beside the target and renames, so that a killed run leaves the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with replacing(file) as temporary:
         torch.save(content, temporary)
-        os.replace(temporary, file)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        with suppress(OSError):
-            temporary.unlink()
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {file}: {reason}") from error
 
 
 def train(
