@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -85,6 +86,52 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
     output, _ = refused.communicate(timeout=300)
     assert refused.returncode != 0
     assert "exists; name another" in output
+
+
+EDSR = {"architecture": "edsr", "scale": 2, "settings": {"blocks": 2, "width": 4}}
+CALIBRATED = {"calibrate": {"count": 4, "patch": 16, "batch": 4}, "export": {"openvino": {"mode": "none"}}}
+
+
+def images(kind: str, photos: Path) -> dict[str, Any]:
+    """A recipe that trains on images: a float network, CADyQ's selectors, or a fine-tuning."""
+    from PIL import Image
+
+    photos.mkdir(exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "photo.png")
+    data = [{"path": str(photos)}]
+    common = {"batch": 4, "checkpoint_every": 2, "precision": "float32"}
+    small = {**common, "patch": 8, "cpu": True, "steps": 4}
+    if kind == "float":
+        return {"version": 1, "model": EDSR, "data": data, "train": {**small, "clip": 1.0}}
+    if kind == "cadyq":
+        train = {**small, "schedule": "cadyq", "data": data, "warm_up": 2}
+        return {"version": 1, "model": EDSR, "scheme": {"name": "cadyq"}, "train": train, **CALIBRATED}
+    return {"version": 1, "model": EDSR, "scheme": {"name": "adabm"}, "train": {**common, "steps": 4}, **CALIBRATED}
+
+
+@pytest.mark.parametrize("kind", ["float", "cadyq", "fine-tuning"])
+def test_two_processes_train_on_images_as_one_does(kind: str, tmp_path: Path) -> None:
+    wanted = images(kind, tmp_path / "photos")
+    verb = "train" if kind == "float" else "run"
+    two = launch(tmp_path, 29620, "-o", str(tmp_path / "two"), verb=verb, recipe=wanted)
+    made: Any = make_recipe(wanted)
+    one = (train_recipe if kind == "float" else run_recipe)(made, tmp_path / "one")
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    assert "another process is writing" not in output
+    if kind == "float":
+        first, second = (load_file(folder / "weights.safetensors") for folder in (one, tmp_path / "two"))
+    else:
+        first, second = (
+            torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"] for folder in (one, tmp_path / "two")
+        )
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=2e-5), name
+    steps = json.loads((tmp_path / "two" / "metrics.json").read_text())["training"]["steps"]
+    assert steps == (6 if kind == "cadyq" else 4)
+    assert not (tmp_path / "two.partial").exists()
 
 
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])

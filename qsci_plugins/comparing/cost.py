@@ -25,7 +25,8 @@ from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme, scheme_class, scheme_names
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.telemetry import switch_off_telemetry
-from qsci_plugins.training.finetune import FinetuneSettings, finetune
+from qsci_plugins.training.finetune import finetune
+from qsci_plugins.training.settings import FineTuning
 
 __all__ = [
     "Pairs",
@@ -170,7 +171,7 @@ def _fine_tuning(model: nn.Module, network: QuantizedNetwork, count: int) -> Pai
             pairs.add(beside, seconds)
         resumed = time.perf_counter()
 
-    finetune(network, model, patches, FinetuneSettings(steps=count + _WARM_UP, batch=batch), on_step=on_step)
+    finetune(network, model, patches, FineTuning(steps=count + _WARM_UP, batch=batch), on_step=on_step)
     return pairs
 
 
@@ -230,7 +231,7 @@ def _measured(case: dict[str, Any]) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")
     before = held_mebibytes("VmRSS")
     if case["quantized"]:
-        finetune(network, model, patches, FinetuneSettings(steps=_STEPS, batch=batch))
+        finetune(network, model, patches, FineTuning(steps=_STEPS, batch=batch))
     else:
         for _ in range(_STEPS):
             training_step(model.train(), patches)

@@ -67,6 +67,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
                     " take schedule joint or published"
                 )
             check_crop("train.patch", recipe.train.patch, network)
+        if recipe.train is not None:
             check_batch(recipe.train.batch)
         sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
         if recipe.inference is not None:

@@ -15,14 +15,11 @@ from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.training.loop import LoopSettings, TrainResult
+from qsci_plugins.training.loop import TrainResult
 from qsci_plugins.training.loop import train as train_network
 from qsci_plugins.training.settings import CADyQTraining
 
 __all__ = ["train", "train_float"]
-
-#: fields of the recipe's sections that are not of the training itself
-_NOT_OF_THE_LOOP = {"schedule", "data", "patch", "tensorboard", "picture_every"}
 
 
 def train(prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress) -> None:
@@ -36,24 +33,23 @@ def train(prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: 
 
 
 def _fine_tune(prepared: Prepared, quantized: QuantizedNetwork, work: Path, progress: Progress) -> None:
-    from qsci_plugins.training.finetune import FinetuneSettings, finetune
+    from qsci_plugins.training.finetune import finetune
 
     train, network = prepared.recipe.train, prepared.network
-    settings = FinetuneSettings(**train.model_dump(exclude={"tensorboard", "picture_every"}))
     patches = torch.cat(prepared.batches)
 
     def picture() -> Tensor:
         low = patches[:1]
-        return _above(_copied(quantized.model, low), seen(network.module, low), network.value_range)
+        return _above(_copied(quantized.model, low), _copied(network.module, low), network.value_range)
 
     with watched(
-        "fine-tuning", settings.steps, train, work, progress, lambda scalars: f"loss {scalars['loss']:.4f}", picture
+        "fine-tuning", train.steps, train, work, progress, lambda scalars: f"loss {scalars['loss']:.4f}", picture
     ) as on_step:
         result = finetune(
             quantized,
             network.module,
             patches,
-            settings,
+            train,
             work / "finetune.state",
             blocks=network.blocks,
             on_step=on_step,
@@ -64,11 +60,10 @@ def _fine_tune(prepared: Prepared, quantized: QuantizedNetwork, work: Path, prog
 
 def _train_selectors(prepared: Prepared, quantized: QuantizedNetwork, work: Path, progress: Progress) -> None:
     from qsci_plugins.training.attention_transfer import feature_sites
-    from qsci_plugins.training.cadyq import CADyQSettings, train_cadyq
+    from qsci_plugins.training.cadyq import train_cadyq
 
     train, network, pairs = prepared.recipe.train, prepared.network, prepared.examples
-    settings = CADyQSettings(**train.model_dump(exclude=_NOT_OF_THE_LOOP))
-    low, high = pairs.draw(settings.seed, 0, 1)
+    low, high = pairs.draw(train.seed, 0, 1)
     example = low * (network.value_range / 255)
     sites = feature_sites(network.module, network.blocks, list(quantized.layers), example)
 
@@ -79,9 +74,9 @@ def _train_selectors(prepared: Prepared, quantized: QuantizedNetwork, work: Path
         output = _copied(quantized.model, example)
         return _above(output, high * (network.value_range / 255), network.value_range)
 
-    steps = settings.warm_up + settings.steps
+    steps = train.warm_up + train.steps
     with watched("training", steps, train, work, progress, text, picture) as on_step:
-        result = train_cadyq(quantized, pairs, settings, sites, work, on_step=on_step)
+        result = train_cadyq(quantized, pairs, train, sites, work, on_step=on_step)
         if not result.finished:
             raise stopped(result.steps, "training")
 
@@ -90,18 +85,6 @@ def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Pr
     """Trains with L1 on random patches. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
     recipe, network, pairs = trainable.recipe, trainable.network, trainable.examples
     train, gain = recipe.train, network.value_range / 255
-    settings = LoopSettings(
-        steps=train.steps,
-        learning_rate=train.learning_rate,
-        warmup=train.warmup,
-        final_fraction=train.final_fraction,
-        ema=train.ema,
-        precision={"float32": "no"}.get(train.precision, train.precision),
-        clip=train.clip,
-        checkpoint_every=train.checkpoint_every,
-        channels_last=train.channels_last,
-        cpu=train.cpu,
-    )
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
         low, high = batch
@@ -118,7 +101,7 @@ def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Pr
         journal.timed("training"),
         watched("training", train.steps, train, work, progress, text, lambda: _shown(network, pairs)) as on_step,
     ):
-        result = train_network(network.module, loss, draw, settings, work / "training.state", on_step=on_step)
+        result = train_network(network.module, loss, draw, train.loop(), work / "training.state", on_step=on_step)
         if not result.finished:
             raise stopped(result.steps, "training")
     return result
@@ -131,7 +114,7 @@ def _shown(network: Network, pairs: PatchPairs) -> Tensor:
 
 
 def _copied(model: nn.Module, low: Tensor) -> Tensor:
-    """What the network makes of a patch now; a copy runs, as the training's own hooks listen to the network."""
+    """What the network makes of a patch now; a copy runs, as the hooks of the training listen to it."""
     return seen(copy.deepcopy(model), low)
 
 

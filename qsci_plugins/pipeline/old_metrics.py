@@ -48,8 +48,8 @@ def _network(old: Mapping[str, Any], video: bool) -> dict[str, Any]:
 
 def _image_set(row: Mapping[str, Any]) -> dict[str, Any]:
     if "psnr_y" in row:  # of a float training, which had one form
-        pieces = {image["name"]: _piece({**image, **image["extras"]}) for image in row["images"]}
-        return {"float": {**_piece({**row, **row["extras"]}), "pieces": pieces}}
+        pieces = {image["name"]: _piece({**image, "fab": 32.0}) for image in row["images"]}
+        return {"float": {**_piece({**row, "fab": 32.0}), "pieces": pieces}}
     forms = {}
     for form, numbers in row.items():
         if form == "scale":

@@ -13,13 +13,12 @@ from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.schema import VideoTraining
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.schemes.shortcuts import widen_shortcuts
 from qsci_plugins.training.loop import TrainResult
 from qsci_plugins.training.parameters import relative_groups
 from qsci_plugins.training.recomputation import recompute_in_backward
-from qsci_plugins.training.snapshots import Phase, SnapshotTraining, train_on_snapshots
+from qsci_plugins.training.snapshots import train_on_snapshots
 
 __all__ = ["train", "train_float"]
 
@@ -49,23 +48,6 @@ def _train(
 ) -> TrainResult:
     """Trains `module` (the float network, or with optimizer `groups` the quantized one) as the recipe's `train` says."""
     settings, clips = trainable.recipe.train, trainable.examples
-    training = SnapshotTraining(
-        phases=[
-            Phase(phase.crop, phase.steps, phase.rate, phase.rate if phase.final_rate is None else phase.final_rate)
-            for phase in settings.phases
-        ],
-        batch=settings.batch,
-        loss=settings.loss,
-        warmup=settings.warmup,
-        ema=settings.ema,
-        precision=_precision(settings),
-        clip=settings.clip,
-        checkpoint_every=settings.checkpoint_every,
-        channels_last=settings.channels_last,
-        cpu=settings.cpu,
-        seed=trainable.recipe.seed,
-        quantized=groups is not None,
-    )
     blocks = trainable.network.blocks
     again = recompute_in_backward(module, blocks) if settings.gradient_checkpointing else nullcontext()
 
@@ -75,23 +57,22 @@ def _train(
     with (
         again,
         watched(
-            "training", training.steps, settings, work, progress, text, lambda: _shown(module, clips[-1])
+            "training", settings.steps, settings, work, progress, text, lambda: _shown(module, clips[-1])
         ) as on_step,
     ):
         result = train_on_snapshots(
-            module, clips, training, work / "training.state", parameters=groups, on_step=on_step
+            module,
+            clips,
+            settings,
+            work / "training.state",
+            seed=trainable.recipe.seed,
+            quantized=groups is not None,
+            parameters=groups,
+            on_step=on_step,
         )
         if not result.finished:
             raise stopped(result.steps, "training")
     return result
-
-
-def _precision(settings: VideoTraining) -> str:
-    if settings.precision == "auto":
-        # not on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
-        on_gpu = torch.cuda.is_available() and not settings.cpu
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
-    return {"float32": "no"}.get(settings.precision, settings.precision)
 
 
 def _shown(module: nn.Module, clips: SnapshotClips) -> Tensor:

@@ -40,7 +40,7 @@ def test_a_run_evaluated_again_has_the_numbers_of_its_metrics(
         assert len(found["pieces"]["moving"]["measurements"]) == 2
     others = shutil.copytree(video_scenes, tmp_path / "others")
     capsys.readouterr()
-    assert main(["evaluate", str(video_run), "--data", str(tmp_path), "--sets", "scenes", str(others), "others"]) == 0
+    assert main(["evaluate", str(video_run), "--data", str(tmp_path), "--sets", "scenes", str(others)]) == 0
     text = " ".join(capsys.readouterr().out.split())
     for name in ("scenes", "others"):
         assert f"| {name} moving: float | {expected['scenes']['float']['psnr']:.2f} |" in text

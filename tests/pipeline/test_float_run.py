@@ -75,6 +75,18 @@ def test_an_interrupted_training_ends_with_the_same_weights(photos: Path, tmp_pa
     assert not (tmp_path / "halves.partial").exists()
 
 
+def test_tensorboard_sees_a_training(photos: Path, tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    output = train_recipe(recipe(photos, "train.tensorboard=true", "train.picture_every=3"), tmp_path / "out")
+    events = accumulators.EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Images(events.Tags()["images"][0])] == [3, 6]
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert [row["step"] for row in metrics["training"]["log"]] == [2, 4, 6]
+    assert metrics["seconds"]["training"] > 0
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

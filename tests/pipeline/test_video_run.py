@@ -160,6 +160,27 @@ def test_float_training_with_a_board(data: Path, tmp_path: Path) -> None:
     assert load_file(output / "weights.safetensors")["fem.0.weight"].shape == (4, 1, 3, 7, 7)
 
 
+def test_the_exported_network_is_timed_beside_what_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr("nncf.quantize", refuse)
+    exported = ["export.openvino={mode: static, tile: [24, 24]}", "train=null", "shortcuts=[fem.*]"]
+    output = run_recipe(recipe(data, *exported), tmp_path / "out", report=write_report)
+    latency = json.loads((output / "metrics.json").read_text())["latency"]
+    rows = {row["name"]: row for row in latency["rows"]}
+    first, *_, last, ours = rows
+    assert (first, last, ours) == ("fp32", "nncf_int8", "ours")
+    assert min(rows[name]["median_ms"] for name in ("fp32", "ours")) > 0
+    assert rows["nncf_int8"]["failed"] == "RuntimeError: no such operation"
+    assert any("Convolution" in node["type"] for node in latency["precisions"])
+    text = (output / "summary.md").read_text()
+    assert "## Latency of one 24x24 tile" in text
+    assert "NNCF default INT8 fails: RuntimeError: no such operation" in text
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
