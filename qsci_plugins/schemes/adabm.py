@@ -98,6 +98,11 @@ class AdaBM(Scheme):
     def input_module(self, value_range: float) -> nn.Module | None:
         return ImageToBit(value_range, self.config.image_percentile) if self.config.image_mapping else None
 
+    def static(self) -> AdaBM:
+        """8 bits for every image and layer, with ranges and weight steps alone fitted."""
+        off = dict.fromkeys(("image_mapping", "layer_mapping", "reconstruct_weights", "bias_correction"), False)
+        return AdaBM(AdaBMConfig.model_validate({"weight_bits": 8, "activation_bits": 8, **off}))
+
     @torch.no_grad()
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:
         """Layer factor -1, 0 or +1 by the percentiles of the mean feature deviation over layers."""
