@@ -34,7 +34,7 @@ class Board:
 
     def pictures(self, step: int, frames: Tensor, expected: Tensor) -> None:
         """First and last of the frames (T,H,W) in 0..1, or (3,T,H,W), above the expected ones."""
-        rows = [torch.cat([one.select(-3, 0), one.select(-3, -1)], dim=-1) for one in (frames, expected)]
+        rows = [torch.cat([clip.select(-3, 0), clip.select(-3, -1)], dim=-1) for clip in (frames, expected)]
         picture = torch.cat(rows, dim=-2).float().clamp(0, 1).cpu()
         self._writer.add_image("reconstruction above original", picture if picture.dim() == 3 else picture[None], step)
 
