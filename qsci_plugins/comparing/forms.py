@@ -105,7 +105,8 @@ def write_default_graph(source: FormSource) -> None:
         graph = _default_graph(prepared, tile)
     source.graph.parent.mkdir(parents=True, exist_ok=True)
     # what is looked for, the .xml, gets its name last
-    with replacing(source.graph) as structure, replacing(source.graph.with_suffix(".bin")) as weights:
+    binary = source.graph.with_suffix(".bin")
+    with replacing(source.graph, ".xml") as structure, replacing(binary, ".bin") as weights:
         openvino.serialize(graph, structure, weights)
 
 

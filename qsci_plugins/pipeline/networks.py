@@ -128,7 +128,8 @@ def open_network(
 
     Raises UserError for what holds no network that reconstructs video.
     """
-    folder = next((one for one in (Path(model), Path(model) / "model") if (one / _MANIFEST).is_file()), None)
+    places = (Path(model), Path(model) / "model")
+    folder = next((place for place in places if (place / _MANIFEST).is_file()), None)
     if runtime == "openvino" and folder is None:
         raise UserError(
             f"{model} holds no exported network; export it with `qsci run`, or leave out --runtime openvino"

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import exchange, locked, temporary_pattern, write_error, write_text
@@ -28,7 +26,6 @@ __all__ = [
     "process_count",
     "shared_work_folder",
     "work_folder",
-    "write_metrics",
 ]
 
 #: what marks a folder as a run's, finished or not
@@ -113,11 +110,6 @@ def _leave(work: Path, error: BaseException) -> None:
         raise UserError(f"{_reason(error, work)}{hint}") from error
     if isinstance(error, RuntimeError) and (refusal := write_error(work, error)):
         raise UserError(f"{refusal}{hint}") from error
-
-
-def write_metrics(work: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics.json into a run's folder. Raises ValueError for a NaN or an infinity, which JSON does not have."""
-    write_text(work / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
 
 
 def _adopt(work: Path, recipe: str, force: bool) -> None:
@@ -210,13 +202,13 @@ def is_main() -> bool:
 
 @contextmanager
 def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: bool = False) -> Iterator[Path]:
-    """`outputs.work_folder` of the first process; the others see the same folder, and leave it to the first one.
+    """`work_folder` of the first process; the others see the same folder, and leave it to the first one.
 
     Where the first one cannot have the folder, all raise its UserError. A process that dies leaves the last checkpoint,
     and the same command goes on from there. `cpu`: communicate over gloo although there is a GPU.
     """
     if process_count() == 1:
-        with work_folder(output, recipe, force) as work, _one_dies_with_the_others():
+        with work_folder(output, recipe, force) as work, _ended_by_another():
             yield work
         return
     from accelerate import PartialState
@@ -228,24 +220,24 @@ def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: b
         broadcast_object_list(refusal)
         if refusal[0] is not None:
             raise UserError(refusal[0])
-        with _one_dies_with_the_others():
+        with _ended_by_another():
             yield Path(os.path.abspath(output)).with_name(f"{Path(output).name}.partial")
         return
-    told = False
+    shared = False
     try:
         with work_folder(output, recipe, force) as work:
-            told = True
+            shared = True
             broadcast_object_list([None])
-            with _one_dies_with_the_others():
+            with _ended_by_another():
                 yield work
     except UserError as error:
-        if not told:
+        if not shared:
             broadcast_object_list([str(error)])
         raise
 
 
 @contextmanager
-def _one_dies_with_the_others() -> Iterator[None]:
+def _ended_by_another() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

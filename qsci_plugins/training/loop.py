@@ -84,6 +84,9 @@ def train(
     accelerator = Accelerator(mixed_precision=mixed, cpu=settings.cpu, kwargs_handlers=[unused])
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for buffer in model.buffers():
+            # several processes send a lone buffer as its flat view, which must have the same strides
+            buffer.data = buffer.clone(memory_format=torch.contiguous_format)
     optimizer = torch.optim.Adam(parameters or [p for p in model.parameters() if p.requires_grad], lr=1.0)
     ratios = [group["lr"] for group in optimizer.param_groups]
     plain, forward = model, vars(model).get("forward")

@@ -40,6 +40,14 @@ class Folder(Section):
     stride: int = Field(default=1, ge=1)
 
 
+class Watched(Section):
+    """What TensorBoard is to see of a training."""
+
+    #: write scalars of every step and sample pictures every `picture_every` steps into tensorboard/
+    tensorboard: bool = False
+    picture_every: int = Field(default=500, ge=1)
+
+
 @dataclass(frozen=True)
 class LoopSettings:
     """How long and how fast `training.loop.train` trains.
@@ -65,7 +73,7 @@ class LoopSettings:
     keep_statistics: bool = False
 
 
-class FineTuning(Section):
+class FineTuning(Watched):
     """Distillation from the float network, without labels.
 
     `joint` trains weights and ranges together, its rates relative to each quantizer's step or range, on a cosine.
@@ -93,7 +101,7 @@ class FineTuning(Section):
     seed: int = Field(default=0, ge=0)
 
 
-class CADyQTraining(Section):
+class CADyQTraining(Watched):
     """CADyQ's training on labels, its defaults as published.
 
     Loss = label_weight |SR - HR| + output_weight |SR - teacher| + w_bit sum_layers(bits / expected bits)
@@ -147,7 +155,7 @@ class CADyQTraining(Section):
         return self.bit_weight + self.bit_growth * (step // self.epoch + 1)
 
 
-class FloatTraining(Section):
+class FloatTraining(Watched):
     """The L1 training of a float network on patches of images."""
 
     steps: int = Field(ge=1)
@@ -168,7 +176,7 @@ class FloatTraining(Section):
 
     def loop(self) -> LoopSettings:
         """What of it the loop asks for."""
-        return LoopSettings(**self.model_dump(exclude={"batch", "patch"}))
+        return LoopSettings(**self.model_dump(exclude={"batch", "patch", "tensorboard", "picture_every"}))
 
 
 class TrainingPhase(Section):
@@ -189,7 +197,7 @@ class TrainingPhase(Section):
         return final + (self.rate - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-class VideoTraining(Section):
+class VideoTraining(Watched):
     """Training with Adam towards the frames themselves, float and quantized networks alike."""
 
     phases: list[TrainingPhase] = Field(min_length=1)
@@ -211,9 +219,6 @@ class VideoTraining(Section):
     channels_last: bool = True
     #: train on the CPU although there is a GPU
     cpu: bool = False
-    #: write scalars of every step and sample pictures every `picture_every` steps into tensorboard/
-    tensorboard: bool = False
-    picture_every: int = Field(default=500, ge=1)
 
     @property
     def steps(self) -> int:
