@@ -1,4 +1,4 @@
-"""The door to NNCF: put a scheme into a stock network, calibrate it, save it, load it."""
+"""NNCF as a backend: puts a scheme into a stock network, calibrates it, saves it, loads it."""
 
 from __future__ import annotations
 
