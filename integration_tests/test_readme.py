@@ -156,9 +156,9 @@ def test_a_scheme_of_ones_own_has_the_steps_that_its_guide_explains(tmp_path: Pa
     (text,) = (block.text for block in programs(SCHEMES) if block.file is None)
     text = text.replace("from qsci_plugins.brevitas import", f"from qsci_plugins.{backend} import")
     out = run_program(text, tmp_path).splitlines()
-    assert out[-3] == "layer 0: step 32, 5 bits"
-    layer, step, bits = re.fullmatch(r"layer (\d): step ([\d.]+), (\d) bits", out[-2]).groups()  # type: ignore[union-attr]
-    assert (layer, bits) == ("2", "8")
+    assert out[-3] == "first: step 32, 5 bits"
+    layer, step, bits = re.fullmatch(r"(\w+): step ([\d.]+), (\d) bits", out[-2]).groups()  # type: ignore[union-attr]
+    assert (layer, bits) == ("second", "8")
     assert float(step) in [2.0**power for power in range(-4, 4)]
     assert out[-1] == "FAB [5.0, 5.0]"
 

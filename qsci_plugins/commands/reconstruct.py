@@ -188,7 +188,7 @@ def _targets(paths: Sequence[Path], output: Path, format_: str, force: bool) -> 
 
 
 def _write_scores(file: Path, done: Sequence[Reconstruction]) -> None:
-    from qsci_plugins.pipeline.output import write_text
+    from qsci_plugins.files import write_text
 
     scenes = {
         one.name: {"psnr": one.psnr, "ssim": one.ssim, "measurements": [asdict(score) for score in one.scores]}

@@ -9,7 +9,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from PIL import Image
 
 from qsci_plugins.data.folders import IMAGE_FORMATS, find_images, list_images
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 
 __all__ = [
     "MAX_PIXELS",
@@ -143,16 +144,11 @@ def write_image(
     options: dict[str, object] = dict(_SAVE_OPTIONS.get(format_, {}))
     if icc_profile is not None and format_ != "BMP":
         options["icc_profile"] = icc_profile
-    temporary = path.with_name(f".{path.name[-64:]}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with io.BufferedWriter(_WithoutDescriptor(temporary, "wb")) as file:
+        with replacing(path) as temporary, io.BufferedWriter(_WithoutDescriptor(temporary, "wb")) as file:
             image.save(file, format_, **options)
-        os.replace(temporary, path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"cannot write {path}: {_reason(error)}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 class _WithoutDescriptor(io.FileIO):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 
 __all__ = ["VideoReader", "VideoWriter", "raw_frames"]
 
@@ -98,7 +98,8 @@ class VideoWriter:
             raise UserError(f"cannot write {self.file}: videos are written as {', '.join(_WRITABLE)}")
         self._rate = rate
         self._quality = quality
-        self._temporary = self.file.with_name(f".{self.file.stem}.{os.getpid()}{self.file.suffix}")
+        self._place = replacing(self.file, self.file.suffix)
+        self._temporary = self._place.__enter__()
         self._stream: Any = None
         self._audio: Any = None
         self._waiting: list[Any] = []  # audio from before the first frame: all streams must be there first
@@ -108,6 +109,7 @@ class VideoWriter:
                 with suppress(av.error.FFmpegError, ValueError):  # a codec that this container does not take
                     self._audio = self._container.add_stream_from_template(audio)
         except (av.error.FFmpegError, OSError) as error:
+            self._discard()
             raise UserError(f"cannot write {self.file}: {_reason(error)}") from error
 
     @property
@@ -150,14 +152,18 @@ class VideoWriter:
             if kind is None and self._stream is not None:
                 self._container.mux(self._stream.encode())
             self._container.close()
-            if kind is None:
-                os.replace(self._temporary, self.file)
         except (av.error.FFmpegError, OSError) as failure:
+            self._discard()
             if kind is None:
                 raise UserError(f"cannot write {self.file}: {_reason(failure)}") from failure
-        finally:
-            with suppress(OSError):
-                self._temporary.unlink()
+            return
+        if kind is None:
+            self._place.__exit__(None, None, None)
+        else:
+            self._discard()
+
+    def _discard(self) -> None:
+        self._place.__exit__(GeneratorExit, GeneratorExit(), None)
 
 
 def raw_frames(stream: BinaryIO, width: int, height: int) -> Iterator[Frame]:

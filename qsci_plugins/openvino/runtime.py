@@ -15,10 +15,11 @@ import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.device_settings import cache_to_itself, device_settings
+from qsci_plugins.openvino.compiling import compile_graph
+from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
-from qsci_plugins.openvino.precisions import Precision, allowed, prepared
+from qsci_plugins.openvino.precisions import Precision, allowed
 from qsci_plugins.openvino.tiling import (
     DEFAULT_BLEND,
     ROW_BYTES,
@@ -219,13 +220,17 @@ class Upscaler:
                     one.model.release_memory()
         if key not in self._compiled:
             model = self._model(entry, size)
-            if self._device == "CPU":
-                model = prepared(model, self._precision)
-            config = {**self._config, "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY"}
+            settings = dict(self._config)
             if not many:
-                config.pop("NUM_STREAMS", None)  # a tile alone has all threads
-            with cache_to_itself(config):
-                compiled = self._core.compile_model(model, self._device, config)
+                settings.pop("NUM_STREAMS", None)  # a tile alone has all threads
+            compiled = compile_graph(
+                self._core,
+                model,
+                self._device,
+                precision=self._precision,
+                hint="THROUGHPUT" if many else "LATENCY",
+                settings=settings,
+            )
             self._compiled[key] = _Compiled(compiled, openvino.AsyncInferQueue(compiled))
         return self._compiled[key].queue
 
