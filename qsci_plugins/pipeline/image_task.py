@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,6 +90,9 @@ class ImageTask:
     def score(self, form: Form, piece: ImagePiece) -> PieceResult:
         return score_image(form, piece)
 
+    def content(self, piece: ImagePiece) -> Iterator[Any]:
+        yield from (piece.images.scale, piece.image.high, piece.image.low)
+
     def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
         from qsci_plugins.evaluation.bit_meter import operations
 
@@ -101,9 +104,9 @@ class ImageTask:
         height, width = loaded.recipe.export.openvino.tile
         return float_graph(loaded.float_network, (height, width))
 
-    def samples(self, prepared: Prepared) -> list[Sample]:
+    def samples(self, prepared: Prepared, *, every: bool = False) -> list[Sample]:
         from qsci_plugins.evaluation.baselines import tile_samples
 
         height, width = prepared.recipe.export.openvino.tile
         patches = [patch for batch in prepared.batches for patch in batch]
-        return list(tile_samples(patches[:_SAMPLES], (height, width)))
+        return list(tile_samples(patches[: None if every else _SAMPLES], (height, width)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -194,6 +194,10 @@ class Task(Protocol):
         """One piece through one form."""
         ...
 
+    def content(self, piece: Any) -> Iterator[Any]:
+        """All that decides a piece's score but the form: files, arrays and plain values."""
+        ...
+
     def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
         """Every named count of operations at the papers' size, float and quantized at the bits that the meter saw."""
         ...
@@ -202,8 +206,8 @@ class Task(Protocol):
         """The float network as everybody exports it, of the size of the recipe's tile."""
         ...
 
-    def samples(self, prepared: Prepared) -> list[Sample]:
-        """A few calibration inputs of the size of the recipe's tile, for `float_graph` to be quantized with."""
+    def samples(self, prepared: Prepared, *, every: bool = False) -> list[Sample]:
+        """A few (or `every`) calibration inputs of the size of the recipe's tile, for `float_graph` to be quantized with."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,11 @@ class VideoTask:
     def score(self, form: VideoForm, piece: Scene) -> PieceResult:
         return score_scene(form, piece)
 
+    def content(self, piece: Scene) -> Iterator[Any]:
+        yield from (piece.source.mask, piece.measurements)
+        for measurement, truth in piece.source.pairs():
+            yield from (measurement, truth)
+
     def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
         """For one measurement of 256x256, float without and quantized with shortcuts."""
         from qsci_plugins.evaluation.complexity import count_macs, ops
@@ -124,11 +129,11 @@ class VideoTask:
         graph = convert_like(loaded.float_network.module, signature.examples(), tuned=False)
         return signature.with_ports(graph)
 
-    def samples(self, prepared: Prepared) -> list[Sample]:
+    def samples(self, prepared: Prepared, *, every: bool = False) -> list[Sample]:
         import torch
 
         from qsci_plugins.evaluation.baselines import tile_samples
 
         height, width = prepared.recipe.export.openvino.tile
-        parts = (torch.cat(part)[:_SAMPLES] for part in zip(*prepared.batches, strict=True))
+        parts = (torch.cat(part)[: None if every else _SAMPLES] for part in zip(*prepared.batches, strict=True))
         return list(zip(*(tile_samples(part, (height, width)) for part in parts), strict=True))

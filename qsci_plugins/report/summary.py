@@ -74,8 +74,8 @@ _MORE = (
 
 
 def bench_quality(row: Mapping[str, Any]) -> Mapping[str, float]:
-    """The decibels of a row of `qsci bench` by set: PSNR-Y of images, PSNR of video; none of a row of a run."""
-    return row.get("psnr_y") or row.get("psnr") or {}
+    """The decibels of a row of `qsci bench` by set (of images on Y); none of a row of a run."""
+    return row.get("psnr") or {}
 
 
 def _measured(value: float | None, unit: float) -> str:

@@ -127,6 +127,18 @@ class Scheme(ABC):
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:  # noqa: B027
         """What needs all layers at once, after every quantizer is initialised (layer-to-bit ranks them)."""
 
+    def static(self) -> Scheme | None:
+        """W8A8 of the same kind, in integers: nothing adapts to the image or shifts, and no weight is reconstructed.
+
+        What others would get of this network at the same placement, to compare with. None, as here, for a scheme that
+        has no such form; comparisons then say so.
+        """
+        return None
+
+    def is_same(self, other: Scheme | None) -> bool:
+        """Whether both are the same method with the same settings."""
+        return type(self) is type(other) and other is not None and self.config == other.config
+
     #: whether quantizers want one REFINE pass over the first batch
     refines: ClassVar[bool] = False
 
