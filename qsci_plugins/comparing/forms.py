@@ -12,6 +12,7 @@ from typing import Any, Literal
 from qsci_plugins.comparing.contenders import plain_graphs_of
 from qsci_plugins.comparing.fingerprints import file_fingerprint, fingerprint
 from qsci_plugins.comparing.subjects import NetworkShape, Subject
+from qsci_plugins.evaluation.complexity import ops
 from qsci_plugins.pipeline.output import CHECKPOINT
 from qsci_plugins.pipeline.prepare import tile_overlap
 from qsci_plugins.pipeline.run import MODEL
@@ -54,17 +55,18 @@ class FormSource:
         loaded = task.load(recipe)
         if self.kind == "nncf":
             assert self.graph is not None
-            plain, overlap = plain_graphs_of(task), _overlap(task, loaded)
-            return OpenForm(plain.plain_form(self.graph, loaded, overlap, threads=1, precision="f32"), fab=8.0)
+            graphs, overlap = plain_graphs_of(task), _overlap(task, loaded)
+            return OpenForm(graphs.plain_form(self.graph, loaded, overlap, threads=1, precision="f32"), fab=8.0)
         if self.kind == "float":
-            counts = (self.subject.metrics().get("operations") or {}).get("float", {})
-            known = {name: counts[name] for name in _COUNTS if name in counts}
+            plain = ops(task.macs(loaded).float_network, {})
+            known = {name: plain[name] for name in _COUNTS}
             return OpenForm(task.forms(loaded, None, None)["float"], lambda: known)
+        macs = task.macs(loaded)  # of the float network, before a backend touches it
         quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
         meter = task.meter(loaded, quantized)
 
         def at_the_bits_seen() -> Mapping[str, float]:
-            counts = task.operations(loaded, quantized, meter)["quantized"]
+            counts = task.operations(macs, quantized, meter)["quantized"]
             meter.forget()
             return {name: counts[name] for name in _COUNTS}
 

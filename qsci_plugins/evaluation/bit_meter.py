@@ -22,7 +22,6 @@ __all__ = [
     "PatchBits",
     "float_form",
     "macs_720p",
-    "operations",
     "quantized_operations",
 ]
 
@@ -131,13 +130,6 @@ class BitMeter:
             seen = self._seen[name]
             result[name] = (weight, sum(seen) / len(seen) if seen else float(FLOAT_BITS))
         return result
-
-
-def operations(network: Network, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
-    """Every named count of operations for one image of 1280x720 output, float and quantized."""
-    (height, width), macs = macs_720p(network)
-    result = quantized_operations(macs, quantized, meter)
-    return {"input": [height, width], "float": ops(macs, {}), "quantized": result}
 
 
 def macs_720p(network: Network) -> tuple[tuple[int, int], dict[str, int]]:

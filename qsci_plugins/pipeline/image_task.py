@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.pipeline.image_forms import image_meter, openvino_form, pieces_of, score_image
 from qsci_plugins.pipeline.image_prepare import find_sets, load, prepare, prepare_training, resolve
-from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Prepared, Shape, Trainable
+from qsci_plugins.pipeline.task import Loaded, Macs, PieceResult, PieceSet, Prepared, Shape, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
@@ -93,10 +93,19 @@ class ImageTask:
     def content(self, piece: ImagePiece) -> Iterator[Any]:
         yield from (piece.images.scale, piece.image.high, piece.image.low)
 
-    def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
-        from qsci_plugins.evaluation.bit_meter import operations
+    def macs(self, loaded: Loaded) -> Macs:
+        """For an image of 1280x720 pixels of output."""
+        from qsci_plugins.evaluation.bit_meter import macs_720p
 
-        return operations(loaded.network, quantized, meter)
+        size, macs = macs_720p(loaded.network)
+        return Macs([*size], macs, macs)
+
+    def operations(self, macs: Macs, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+        from qsci_plugins.evaluation.bit_meter import quantized_operations
+        from qsci_plugins.evaluation.complexity import ops
+
+        counts = quantized_operations(macs.network, quantized, meter)
+        return {"input": macs.input, "float": ops(macs.float_network, {}), "quantized": counts}
 
     def float_graph(self, loaded: Loaded) -> openvino.Model:
         from qsci_plugins.evaluation.baselines import float_graph

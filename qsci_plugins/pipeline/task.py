@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a float training needs none of these
 __all__ = [
     "Form",
     "Loaded",
+    "Macs",
     "PieceResult",
     "PieceSet",
     "Prepared",
@@ -74,6 +75,16 @@ class Loaded:
     def channels(self) -> int:
         """Of the network's pictures."""
         return self.float_network.channels
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates by layer, of the stock network and of the one to quantize, on an `input` of ([frames,] height,
+    width)."""
+
+    input: list[int]
+    float_network: Mapping[str, int]
+    network: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -198,7 +209,11 @@ class Task(Protocol):
         """All that decides a piece's score but the form: files, arrays and plain values."""
         ...
 
-    def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+    def macs(self, loaded: Loaded) -> Macs:
+        """Multiply-accumulates at the papers' size; counting takes seconds, and pricing them nothing."""
+        ...
+
+    def operations(self, macs: Macs, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
         """Every named count of operations at the papers' size, float and quantized at the bits that the meter saw."""
         ...
 

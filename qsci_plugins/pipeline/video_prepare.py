@@ -224,10 +224,10 @@ def _chosen_set(name: str, frames: int, color: bool, data: Path | None) -> Piece
     """The built-in scene, a folder in `data`, or one that is named by its path."""
     if name == BUILTIN_SCENE:
         return _fitting_set(name, name, frames, color)
-    if data is not None and (data / name).is_dir():
-        return _fitting_set(name, data / name, frames, color)
     if (own := Path(name).expanduser()).name != name and own.is_dir():
         return _fitting_set(own.resolve().name, own, frames, color)
+    if data is not None and (data / name).is_dir():
+        return _fitting_set(name, data / name, frames, color)
     there = [] if data is None else sorted(path.name for path in data.iterdir() if path.is_dir())
     known = f"; there are {', '.join([*there, BUILTIN_SCENE])}"
     raise UserError(f"there is no set {name!r} in the recipe's evaluate or in the folder of --data{known}")

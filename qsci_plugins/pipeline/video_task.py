@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Prepared, Shape, Trainable
+from qsci_plugins.pipeline.task import Loaded, Macs, PieceResult, PieceSet, Prepared, Shape, Trainable
 from qsci_plugins.pipeline.video_forms import (
     float_video_form,
     openvino_video_form,
@@ -106,20 +106,26 @@ class VideoTask:
         for measurement, truth in piece.source.pairs():
             yield from (measurement, truth)
 
-    def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
-        """For one measurement of 256x256, float without and quantized with shortcuts."""
-        from qsci_plugins.evaluation.complexity import count_macs, ops
-        from qsci_plugins.evaluation.published_cost import product_bits
+    def macs(self, loaded: Loaded) -> Macs:
+        """For one measurement of 256x256, of the float network without shortcuts."""
+        from qsci_plugins.evaluation.complexity import count_macs
 
         assert loaded.frames is not None
         height, width = _COUNTED
         shapes = ((1, height, width), (1, loaded.frames, height, width), (1, height, width))
-        macs = count_macs(loaded.network.module, *shapes)
-        bits = {name: layer for name, layer in meter.bits().items() if name in macs}
+        macs = count_macs(loaded.float_network.module, *shapes)
+        same = loaded.network is loaded.float_network
+        return Macs([loaded.frames, height, width], macs, macs if same else count_macs(loaded.network.module, *shapes))
+
+    def operations(self, macs: Macs, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+        from qsci_plugins.evaluation.complexity import ops
+        from qsci_plugins.evaluation.published_cost import product_bits
+
+        bits = {name: layer for name, layer in meter.bits().items() if name in macs.network}
         return {
-            "input": [loaded.frames, height, width],
-            "float": ops(count_macs(loaded.float_network.module, *shapes), {}),
-            "quantized": ops(macs, product_bits(macs, bits)),
+            "input": macs.input,
+            "float": ops(macs.float_network, {}),
+            "quantized": ops(macs.network, product_bits(macs.network, bits)),
         }
 
     def float_graph(self, loaded: Loaded) -> openvino.Model:

@@ -18,7 +18,7 @@ from qsci_plugins.evaluation.baselines import (
     tile_samples,
 )
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
-from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form, operations
+from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
 from qsci_plugins.nncf.backend import quantize
@@ -26,6 +26,7 @@ from qsci_plugins.pipeline.image_forms import pieces_of
 from qsci_plugins.pipeline.image_prepare import find_sets
 from qsci_plugins.pipeline.image_task import ImageTask
 from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.task import Loaded
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.schema import Benchmark
 from qsci_plugins.schemes.placement import Placement
@@ -70,7 +71,8 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
     assert bits["body.1"][0] == 4
     counted = [bits[name][1] for name in bits if name.startswith("body")]
     assert np.mean(counted) == pytest.approx(meter.fab())
-    counts = operations(network, quantized, meter)
+    task = ImageTask()
+    counts = task.operations(task.macs(Loaded(None, network, network)), quantized, meter)
     macs = {"head": 3 * 8 * 9, "body": 3 * 8 * 8 * 9, "tail": 8 * 32 * 9 + 4 * 8 * 3 * 9, "shift": 9 + 4 * 9}
     pixels = 360 * 640
     assert counts["input"] == [360, 640]
