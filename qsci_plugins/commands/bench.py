@@ -49,7 +49,19 @@ def bench(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """A table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`."""
+    """A table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`.
+
+    With the run that the example of `run` makes; each row is a form of the network:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> [table] = qsci_plugins.bench(["runs/tiny"], sets=["photos"], repeats=1, threads=1)
+    >>> len(table["rows"]) > 3
+    True
+    """
     settings = BenchSettings(
         models=[Path(model) for model in models], data=optional_path(data), sets=sets, repeats=repeats, threads=threads
     )
@@ -59,7 +71,15 @@ def bench(
 def bench_tiled(
     models: Sequence[str | Path], size: tuple[int, int], *, repeats: int = 20, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """What tiles cost on an image of `size` (width, height), per model. See `comparing.tiled`."""
+    """What tiles cost on an image of `size` (width, height), per model. See `comparing.tiled`.
+
+    With the run that the example of `run` makes:
+
+    >>> import qsci_plugins
+    >>> [table] = qsci_plugins.bench_tiled(["runs/tiny"], (80, 64), repeats=1, threads=1)
+    >>> table["size"], len(table["rows"]) > 1
+    ([80, 64], True)
+    """
     return _bench_tiled(BenchSettings(models=[Path(model) for model in models], repeats=repeats, threads=threads), size)
 
 

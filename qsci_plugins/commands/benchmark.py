@@ -56,6 +56,17 @@ def benchmark(
     """PSNR (of images on Y), SSIM, FAB and operations of every form of every target, for images and video.
 
     See `comparing.benchmark.measure_subjects`.
+
+    With the run that the example of `run` makes:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> result = qsci_plugins.benchmark(["runs/tiny"], "table", sets=["photos"], jobs=1)
+    >>> Path("table").is_dir()
+    True
     """
     from qsci_plugins.comparing.benchmark import run_benchmark
 

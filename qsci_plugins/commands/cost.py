@@ -49,7 +49,13 @@ def cost(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Ratios to the float network's time and memory, by scheme and backend. See `comparing.cost.measure_cost`."""
+    """Ratios to the float network's time and memory, by scheme and backend. See `comparing.cost.measure_cost`.
+
+    >>> import qsci_plugins
+    >>> measured = qsci_plugins.cost(["adabm"], ["nncf"], pairs=1, threads=1)
+    >>> type(measured)
+    <class 'dict'>
+    """
     from qsci_plugins.comparing.cost import measure_cost
 
     settings = CostSettings(schemes=schemes, backends=backends, form=form, pairs=pairs, threads=threads)

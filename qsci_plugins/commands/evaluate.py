@@ -39,6 +39,16 @@ def evaluate(
     """PSNR (of images on Y), SSIM and FAB by set and form, for images or video.
 
     See `comparing.evaluate.evaluate_run`.
+
+    With the run that the example of `run` makes:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> list(qsci_plugins.evaluate("runs/tiny", sets=["photos"]))
+    ['photos']
     """
     from qsci_plugins.comparing.evaluate import evaluate_run
 

@@ -51,6 +51,18 @@ def sweep(
     """Runs and measures the recipe at every combination of the keys' values; see `comparing.sweep.run_sweep`.
 
     `values` is such as {"scheme.activation_bits": [4, 6, 8]}. Leaves sweep.json, sweep.md, sweep.csv and sweep.png.
+
+    With the run that the example of `run` makes, at two bit-widths:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> values = {"scheme.activation_bits": [4, 8]}
+    >>> result = qsci_plugins.sweep("runs/tiny/recipe.yaml", values, "sweep", sets=["photos"], jobs=1)
+    >>> Path("sweep/sweep.md").is_file()
+    True
     """
     settings = SweepSettings(
         recipe=recipe,

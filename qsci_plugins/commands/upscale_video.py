@@ -36,6 +36,17 @@ def upscale_video(
 
     Raises UserError for a clip that cannot be read, an output that exists (without `force`) and one that no video format
     has the suffix of.
+
+    With the run that the example of `run` makes:
+
+    >>> from fractions import Fraction
+    >>> import numpy as np
+    >>> import qsci_plugins
+    >>> from qsci_plugins.data.video import VideoWriter
+    >>> with VideoWriter("clip.mp4", Fraction(10)) as clip:
+    ...     clip.write(np.zeros((32, 40, 3), np.uint8))
+    >>> qsci_plugins.upscale_video("runs/tiny", "clip.mp4", "big.mp4").name
+    'big.mp4'
     """
     from qsci_plugins.data.video import VideoReader, VideoWriter
 
@@ -82,6 +93,16 @@ def upscale_raw(
     `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s.
 
     Raises UserError where the input ends inside a frame, and where the reader of the output has gone.
+
+    With the run that the example of `run` makes:
+
+    >>> import io
+    >>> import qsci_plugins
+    >>> source, target = io.BytesIO(bytes(2 * 32 * 40 * 3)), io.BytesIO()
+    >>> qsci_plugins.upscale_raw("runs/tiny", source, target, (40, 32))
+    2
+    >>> len(target.getvalue()) == 2 * 64 * 80 * 3
+    True
     """
     from qsci_plugins.data.video import raw_frames
 

@@ -81,6 +81,14 @@ class Upscaler:
     content: with another tile size they are others. Networks that cannot run at another size keep the one they were
     exported at.
     Raises UserError for a folder that `load_manifest` refuses, a network for video and a tile that is too small.
+
+    With the run that the example of `qsci_plugins.run` makes:
+
+    >>> import numpy as np
+    >>> import qsci_plugins
+    >>> upscaler = qsci_plugins.Upscaler("runs/tiny/model")
+    >>> upscaler.upscale(np.zeros((32, 40, 3), np.uint8)).shape
+    (64, 80, 3)
     """
 
     def __init__(

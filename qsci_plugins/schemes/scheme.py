@@ -48,6 +48,16 @@ class QuantizedNetwork:
 
     `model(x)` is the quantized network; `layers`, `blocks` and `attentions` are those of its `Plan`; `input_module`
     (where the scheme has one) sees every input and sets the content. All parameters are shared with `model`.
+
+    >>> import torch
+    >>> from qsci_plugins import Placement, load_network, make_scheme
+    >>> from qsci_plugins.brevitas import quantize
+    >>> model = load_network("edsr", None, 2, blocks=1, width=8).module
+    >>> images = torch.arange(2 * 3 * 16 * 16).view(2, 3, 16, 16) % 256.0
+    >>> scheme = make_scheme({"name": "adabm", "weight_bits": 4, "activation_bits": 8, "form": "integer"})
+    >>> network = quantize(model, scheme, Placement(targets=("body.*",)), [images], 255.0)
+    >>> network.backend, tuple(network.fab(images).shape), network.calibrated()
+    ('brevitas', (2,), True)
     """
 
     model: nn.Module
