@@ -154,7 +154,7 @@ def _patches(calibrate: Calibration, scale: int) -> Tensor:
     if calibrate.images == [BUILTIN_PHOTOS]:
         photos = [photo for _, photo in builtin_photos("calibration")]
     else:
-        folders = [expand(one, "calibrate.images") for one in calibrate.images]
+        folders = [expand(path, "calibrate.images") for path in calibrate.images]
         try:
             photos = [file for folder in folders for file in find_images(folder)]
         except UserError as error:
