@@ -130,7 +130,7 @@ def _precisions(latency: Mapping[str, Any] | None) -> str:
     """What the exported graph really runs in, as the CPU's execution graph tells."""
     if not latency or not latency.get("precisions"):
         return ""
-    rows = [[one["type"], one["input"], one["output"], str(one["count"])] for one in latency["precisions"]]
+    rows = [[node["type"], node["input"], node["output"], str(node["count"])] for node in latency["precisions"]]
     return f"## What ours runs in\n\n{table(['node', 'takes', 'gives', 'count'], rows)}"
 
 
