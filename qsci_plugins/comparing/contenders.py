@@ -33,6 +33,7 @@ __all__ = [
     "exported_contenders",
     "plain_contenders",
     "plain_graphs_of",
+    "static_contenders",
     "static_network",
     "stock_placement",
 ]
@@ -129,35 +130,46 @@ def plain_contenders(task: Task, prepared: Prepared, folder: Path, threads: int)
     where possible elsewhere, unless that is what the recipe makes itself. What fails on the network says why.
     """
     tile = task.signature(prepared).tile
-
-    def row(name: str, title: str, make: MakeContender) -> Contender | Failed:
-        return attempt(name, title, partial(_made_and_run, make, tile))
-
     graphs = plain_graphs(lambda: task.float_graph(prepared), task.samples(prepared, every=True))
     rows = [
         graph
         if isinstance(graph, Failed)
-        else row(graph.name, graph.title, partial(_plain, task, graph, prepared, folder, threads))
+        else _tried(graph.name, graph.title, partial(_plain, task, graph, prepared, folder, threads), tile)
         for graph in graphs
     ]
+    torch_row = _tried(*_TORCH, lambda: _torch(task, prepared), tile)
+    return [*rows, *static_contenders(task, prepared, folder, threads), torch_row]
+
+
+def static_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> list[Contender | Failed]:
+    """The scheme's static form at the recipe's placement; no row where the recipe makes that itself.
+
+    A scheme without such a form has a row that says so.
+    """
     static = prepared.scheme.static()
     if static is None:
-        rows.append(Failed(*_STATIC, f"the scheme {prepared.scheme.config.name} has no static form"))
-    elif _has_shortcuts(prepared) or not prepared.scheme.is_same(static):
-        quantize = partial(static_network, prepared, static)
-        rows.append(row(*_STATIC, lambda: _static(task, prepared, quantize, folder / "static", threads)))
-        more = plain_graphs_of(task).onnx_contenders(prepared, prepared.overlap, quantize, folder, threads)
-        rows += [row(*title, make) for title, make in more.items()]
-    rows.append(row(*_TORCH, lambda: _torch(task, prepared)))
-    return rows
+        return [Failed(*_STATIC, f"the scheme {prepared.scheme.config.name} has no static form")]
+    if prepared.scheme.is_same(static) and prepared.network.module is prepared.float_network.module:
+        return []
+    quantize = partial(static_network, prepared, static)
+    makers: dict[tuple[str, str], MakeContender] = {
+        _STATIC: lambda: _static(task, prepared, quantize, folder / "static", threads),
+        **plain_graphs_of(task).onnx_contenders(prepared, prepared.overlap, quantize, folder, threads),
+    }
+    tile = task.signature(prepared).tile
+    return [_tried(*title, make, tile) for title, make in makers.items()]
 
 
-def _made_and_run(make: MakeContender, tile: tuple[int, int]) -> Contender:
-    """A contender that has run a tile; for what is not ours, as ours must not fail."""
-    contender = make()
-    timed = contender.tile
-    (runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)()
-    return contender
+def _tried(name: str, title: str, make: MakeContender, tile: tuple[int, int]) -> Contender | Failed:
+    """A contender that has run a tile, or why there is none; for what is not ours, as ours must not fail."""
+
+    def make_and_run() -> Contender:
+        contender = make()
+        timed = contender.tile
+        (runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)()
+        return contender
+
+    return attempt(name, title, make_and_run)
 
 
 def _plain(task: Task, plain: PlainGraph, prepared: Prepared, folder: Path, threads: int) -> Contender:
@@ -223,7 +235,3 @@ def _torch(task: Task, prepared: Prepared) -> Contender:
         return output
 
     return Contender(*_TORCH, run, task.forms(prepared, None, None)["float"])
-
-
-def _has_shortcuts(prepared: Prepared) -> bool:
-    return prepared.network.module is not prepared.float_network.module

@@ -13,14 +13,17 @@ from tiny_video import TINY_VIDEO
 
 from qsci_plugins.cli import main
 from qsci_plugins.commands.bench import bench
-from qsci_plugins.comparing.contenders import stock_placement
+from qsci_plugins.comparing.contenders import static_contenders, stock_placement
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.baselines import Failed
 from qsci_plugins.openvino.precisions import has_bf16
+from qsci_plugins.pipeline.task import task_of
 from qsci_plugins.pipeline.video_prepare import prepare
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import make_recipe
+from qsci_plugins.schemes.scheme import Scheme
 
 
 @pytest.fixture
@@ -115,3 +118,16 @@ def test_the_float_network_is_quantized_where_the_recipe_quantizes() -> None:
     assert set(placement.targets) | set(placement.eight_bit) <= set(names)
     assert not any("shortcut" in name for name in (*placement.targets, *placement.eight_bit))
     assert "vrm.0" not in placement.eight_bit
+
+
+def test_the_row_of_a_scheme_without_a_static_form_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared = prepare(make_recipe(TINY_VIDEO), None, Progress())
+    monkeypatch.setattr(type(prepared.scheme), "static", Scheme.static)
+    (row,) = static_contenders(task_of(prepared.recipe), prepared, tmp_path, 1)
+    assert row == Failed("static_int8", "static INT8, same placement", "the scheme qsci has no static form")
+
+
+def test_a_recipe_that_is_static_itself_has_no_second_row(tmp_path: Path) -> None:
+    static = ["scheme={name: qsci, weight_bits: 8, activation_bits: 8, shift: false}", "shortcuts=[]"]
+    prepared = prepare(make_recipe(TINY_VIDEO, overrides=static), None, Progress())
+    assert static_contenders(task_of(prepared.recipe), prepared, tmp_path, 1) == []
