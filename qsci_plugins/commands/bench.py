@@ -58,7 +58,7 @@ def bench(
     >>> import qsci_plugins
     >>> Path("photos").mkdir(exist_ok=True)
     >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
-    >>> [table] = qsci_plugins.bench(["runs/tiny"], sets=["photos"], repeats=1, threads=1)
+    >>> [table] = qsci_plugins.bench(["runs/tiny"], sets=["./photos"], repeats=1, threads=1)
     >>> len(table["rows"]) > 3
     True
     """
@@ -78,7 +78,7 @@ def bench_tiled(
     >>> import qsci_plugins
     >>> [table] = qsci_plugins.bench_tiled(["runs/tiny"], (80, 64), repeats=1, threads=1)
     >>> table["size"], len(table["rows"]) > 1
-    ([80, 64], True)
+    ([64, 80], True)
     """
     return _bench_tiled(BenchSettings(models=[Path(model) for model in models], repeats=repeats, threads=threads), size)
 

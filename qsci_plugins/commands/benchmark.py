@@ -64,7 +64,7 @@ def benchmark(
     >>> import qsci_plugins
     >>> Path("photos").mkdir(exist_ok=True)
     >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
-    >>> result = qsci_plugins.benchmark(["runs/tiny"], "table", sets=["photos"], jobs=1)
+    >>> result = qsci_plugins.benchmark(["runs/tiny"], "table", sets=["./photos"], jobs=1)
     >>> Path("table").is_dir()
     True
     """

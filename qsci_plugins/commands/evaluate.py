@@ -47,7 +47,7 @@ def evaluate(
     >>> import qsci_plugins
     >>> Path("photos").mkdir(exist_ok=True)
     >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
-    >>> list(qsci_plugins.evaluate("runs/tiny", sets=["photos"]))
+    >>> list(qsci_plugins.evaluate("runs/tiny", sets=["./photos"]))
     ['photos']
     """
     from qsci_plugins.comparing.evaluate import evaluate_run

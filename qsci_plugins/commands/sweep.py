@@ -60,7 +60,7 @@ def sweep(
     >>> Path("photos").mkdir(exist_ok=True)
     >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
     >>> values = {"scheme.activation_bits": [4, 8]}
-    >>> result = qsci_plugins.sweep("runs/tiny/recipe.yaml", values, "sweep", sets=["photos"], jobs=1)
+    >>> result = qsci_plugins.sweep("runs/tiny/recipe.yaml", values, "sweep", sets=["./photos"], jobs=1)
     >>> Path("sweep/sweep.md").is_file()
     True
     """
