@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.pipeline.image_forms import image_meter, openvino_form, pieces_of, score_image
-from qsci_plugins.pipeline.image_prepare import find_sets, load, prepare, prepare_training, resolve
+from qsci_plugins.pipeline.image_prepare import find_sets, load_networks, prepare, prepare_training, resolve
 from qsci_plugins.pipeline.task import Loaded, Macs, PieceResult, PieceSet, Prepared, Shape, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -38,7 +38,7 @@ class ImageTask:
         return resolve(recipe)
 
     def load(self, recipe: Recipe | FloatRecipe) -> Loaded:
-        return load(recipe)
+        return load_networks(recipe)
 
     def prepare(self, recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         return prepare(recipe, data, progress)
@@ -56,9 +56,9 @@ class ImageTask:
     ) -> None:
         if prepared.recipe.train is None:
             return
-        from qsci_plugins.pipeline.image_training import train
+        from qsci_plugins.pipeline.image_training import train_quantized
 
-        train(prepared, quantized, work, journal, progress)
+        train_quantized(prepared, quantized, work, journal, progress)
 
     def train_float(self, trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
         from qsci_plugins.pipeline.image_training import train_float

@@ -47,10 +47,10 @@ from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, WithShortcut, add_shortcuts
 
-__all__ = ["find_scenes", "load", "open_scenes", "prepare", "prepare_training", "resolve"]
+__all__ = ["find_scenes", "load_networks", "open_scenes", "prepare", "prepare_training", "resolve"]
 
 
-def load(recipe: VideoRecipe | FloatVideoRecipe) -> Loaded:
+def load_networks(recipe: VideoRecipe | FloatVideoRecipe) -> Loaded:
     """The network of a recipe, with its shortcuts; UserError for one that enlarges images, and for a mask that is not there."""
     return _loaded(recipe, len(_mask(recipe.clips)))
 

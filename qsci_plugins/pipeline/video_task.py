@@ -13,7 +13,7 @@ from qsci_plugins.pipeline.video_forms import (
     quantized_video_form,
     score_scene,
 )
-from qsci_plugins.pipeline.video_prepare import find_scenes, load, prepare, prepare_training, resolve
+from qsci_plugins.pipeline.video_prepare import find_scenes, load_networks, prepare, prepare_training, resolve
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
@@ -46,7 +46,7 @@ class VideoTask:
         return resolve(recipe)
 
     def load(self, recipe: VideoRecipe | FloatVideoRecipe) -> Loaded:
-        return load(recipe)
+        return load_networks(recipe)
 
     def prepare(self, recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepared:
         return prepare(recipe, data, progress)
@@ -64,9 +64,9 @@ class VideoTask:
         self, prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
     ) -> None:
         if prepared.recipe.train is not None:
-            from qsci_plugins.pipeline.video_training import train
+            from qsci_plugins.pipeline.video_training import train_quantized
 
-            train(prepared, quantized, work, journal, progress)
+            train_quantized(prepared, quantized, work, journal, progress)
         quantized.model.eval()
 
     def train_float(self, trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
