@@ -19,7 +19,7 @@ from qsci_plugins.evaluation.baselines import (
     inference,
     tile_samples,
 )
-from qsci_plugins.evaluation.bit_meter import Form
+from qsci_plugins.evaluation.bit_meter import ImageForm
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import Precision
@@ -58,14 +58,14 @@ def write_plain(graph: openvino.Model, folder: Path, signature: Signature, overl
     openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
 
 
-def plain_form(folder: Path, loaded: Loaded, overlap: int, threads: int, precision: Precision) -> Form:
+def plain_form(folder: Path, loaded: Loaded, overlap: int, threads: int, precision: Precision) -> ImageForm:
     """What `write_plain` wrote, in tiles that are joined as our own runtime does."""
     height, width = loaded.recipe.export.openvino.tile
     compiled = open_graph(folder / "model.xml", precision=precision, threads=threads)
-    return Form(TiledGraph(inference(compiled), loaded.float_network, (height, width), overlap).upscale)
+    return ImageForm(TiledGraph(inference(compiled), loaded.float_network, (height, width), overlap).upscale)
 
 
-def run_routed(form: Form, manifest: Manifest) -> Callable[[], object]:
+def run_routed(form: ImageForm, manifest: Manifest) -> Callable[[], object]:
     """Enlarges one image of the size of a tile, which chooses its route."""
     image = _noise(manifest.tile)
     return lambda: form.upscale(image)
@@ -103,7 +103,7 @@ def _onnxruntime(prepared: Prepared, overlap: int, quantized: QuantizedNetwork, 
 
     noise: Any = _noise((height, width)).transpose(2, 0, 1)[None].astype(np.float32)
     noise *= np.float32(network.value_range / 255)
-    form = Form(TiledGraph(infer, network, (height, width), overlap).upscale)
+    form = ImageForm(TiledGraph(infer, network, (height, width), overlap).upscale)
     return Contender(*_ONNX, lambda: infer(noise), form, files=[file])
 
 

@@ -18,7 +18,7 @@ from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 __all__ = [
     "BitMeter",
-    "Form",
+    "ImageForm",
     "PatchBits",
     "float_form",
     "macs_720p",
@@ -42,7 +42,7 @@ class PatchBits:
 
 
 @dataclass(frozen=True)
-class Form:
+class ImageForm:
     """A way to run a network: uint8 (h,w,3) to uint8 (scale*h,scale*w,3), and further numbers about the last image.
 
     `summary` gives what there is to say about a whole set, once it went by, and `patches` those of the last image.
@@ -54,10 +54,10 @@ class Form:
     patches: Callable[[], Sequence[PatchBits]] | None = None
 
 
-def float_form(network: Network) -> Form:
+def float_form(network: Network) -> ImageForm:
     """The float network in torch, 32 bits everywhere."""
     upscale = torch_upscaler(network.module, network.value_range, network.scale, network.size_multiple)
-    return Form(upscale, lambda: {"fab": float(FLOAT_BITS)})
+    return ImageForm(upscale, lambda: {"fab": float(FLOAT_BITS)})
 
 
 class BitMeter:
@@ -74,9 +74,9 @@ class BitMeter:
         """The network that it watches."""
         return self._quantized
 
-    def form(self) -> Form:
+    def form(self) -> ImageForm:
         """This network as one row of the table."""
-        return Form(self.upscale, lambda: {"fab": self.last_fab()})
+        return ImageForm(self.upscale, lambda: {"fab": self.last_fab()})
 
     def upscale(self, low: np.ndarray) -> np.ndarray:
         """One image; its bits are remembered."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import openvino
 
     from qsci_plugins.evaluation.baselines import Sample
-    from qsci_plugins.evaluation.bit_meter import BitMeter, Form
+    from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm
     from qsci_plugins.openvino.signature import ImageSignature
     from qsci_plugins.pipeline.image_forms import ImagePiece
     from qsci_plugins.pipeline.journal import Journal
@@ -30,7 +30,7 @@ _SAMPLES = 4
 
 
 class ImageTask:
-    """See `task.Task`; pieces are `ImagePiece`, forms `evaluation.bit_meter.Form`."""
+    """See `task.Task`; pieces are `ImagePiece`, forms `evaluation.bit_meter.ImageForm`."""
 
     name = "sr"
 
@@ -74,7 +74,7 @@ class ImageTask:
     def meter(self, loaded: Loaded, quantized: QuantizedNetwork) -> BitMeter:
         return image_meter(loaded, quantized)
 
-    def forms(self, loaded: Loaded, meter: BitMeter | None, model: Path | None) -> dict[str, Form]:
+    def forms(self, loaded: Loaded, meter: BitMeter | None, model: Path | None) -> dict[str, ImageForm]:
         from qsci_plugins.evaluation.bit_meter import float_form
 
         forms = {"float": float_form(loaded.float_network)}
@@ -84,10 +84,10 @@ class ImageTask:
             forms["openvino"] = self.exported(model)
         return forms
 
-    def exported(self, model: Path, threads: int | None = None) -> Form:
+    def exported(self, model: Path, threads: int | None = None) -> ImageForm:
         return openvino_form(model, threads)
 
-    def score(self, form: Form, piece: ImagePiece) -> PieceResult:
+    def score(self, form: ImageForm, piece: ImagePiece) -> PieceResult:
         return score_image(form, piece)
 
     def content(self, piece: ImagePiece) -> Iterator[Any]:

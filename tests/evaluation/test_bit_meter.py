@@ -18,7 +18,7 @@ from qsci_plugins.evaluation.baselines import (
     tile_samples,
 )
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
-from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form
+from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm, float_form
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
 from qsci_plugins.nncf.backend import quantize
@@ -83,7 +83,7 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
 
 def test_equal_pictures_have_no_number_of_decibels() -> None:
     images = BenchmarkSet("flat", 2, (BenchmarkImage("a", np.full((40, 40, 3), 9, np.uint8)),))
-    form = Form(lambda low: low.repeat(2, 0).repeat(2, 1))
+    form = ImageForm(lambda low: low.repeat(2, 0).repeat(2, 1))
     table = measure(ImageTask(), {"float": form}, [pieces_of(images)], Progress())
     assert table["flat"]["float"]["psnr"] is None
 
