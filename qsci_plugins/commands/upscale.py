@@ -7,21 +7,19 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from qsci_plugins.commands.options import frame_size, positive, tile_size
+from qsci_plugins.commands.upscale_settings import UpscaleSettings, model_folder
 from qsci_plugins.commands.upscale_video import standard_streams, upscale_raw, upscale_video
 from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS, list_images
 from qsci_plugins.data.images import read_photo, write_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
 
-if TYPE_CHECKING:
-    from qsci_plugins.openvino.runtime import Tile
-
-__all__ = ["add", "model_folder", "upscale"]
+__all__ = ["UpscaleSettings", "add", "model_folder", "upscale"]
 
 
 def add(commands: Any) -> None:
@@ -64,32 +62,26 @@ def upscale(
     model: str | Path,
     inputs: Sequence[str | Path],
     output: str | Path,
+    settings: UpscaleSettings | None = None,
     *,
-    force: bool = False,
-    threads: int | None = None,
-    streams: int | None = None,
-    cache_dir: str | Path | None = None,
-    tile: Tile | None = "fit",
     progress: Progress | None = None,
     on_error: Callable[[UserError], None] | None = None,
+    **options: Any,
 ) -> list[Path]:
     """Enlarges images of any size and returns the files written, in the order of the inputs.
 
     `model` is a run's output folder or the model folder in it. `output` is a file for a single image, else a folder,
     where every image keeps its name. Transparency is kept; what is no image in a folder is noted and skipped. Memory
-    does not grow with the image but for the image itself and its result. `threads`, `streams`, `cache_dir` and `tile` are
-    `Upscaler`'s; by default tiles are fitted to each image.
+    does not grow with the image but for the image itself and its result. `options` are single `settings`.
     Raises UserError where names clash or files exist (without `force`), before any work; then for the first image that
     cannot be read or written, or hands it to `on_error` and goes on with the next one.
     """
-    progress = progress or Progress()
-    folder = model_folder(Path(model))
+    progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
+    model_folder(Path(model))
     files = list_images(inputs, lambda file: progress.note(f"skipped {file}: not an image"))
     targets = _targets(files, Path(output), any(Path(path).is_dir() for path in inputs))
-    _check(files, targets, force)
-    from qsci_plugins.openvino.runtime import Upscaler
-
-    upscaler = Upscaler(folder, threads=threads, streams=streams, precision="auto", cache_dir=cache_dir, tile=tile)
+    _check(files, targets, settings.force)
+    upscaler = settings.upscaler(model)
     written = []
     with progress.stage("upscaling", len(files)) as advance:
         for done, (file, target) in enumerate(zip(files, targets, strict=True), 1):
@@ -106,13 +98,6 @@ def upscale(
                 on_error(error)
             advance(done)
     return written
-
-
-def model_folder(path: Path) -> Path:
-    """The model folder that a run's output holds, or `path` itself."""
-    if not path.is_dir():
-        raise UserError(f"there is no model folder {path}; give the output of `qsci run`, or the model folder in it")
-    return path / "model" if (path / "model").is_dir() else path
 
 
 def _upscale_file(upscaler: Any, file: Path, target: Path, on_tile: Callable[[int, int], None]) -> None:
@@ -162,55 +147,31 @@ def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
 
     inputs, output = arguments.inputs, arguments.output
+    settings = UpscaleSettings(
+        force=arguments.force,
+        threads=arguments.threads,
+        streams=arguments.streams,
+        cache_dir=arguments.cache,
+        tile=arguments.tile,
+    )
     if Path("-") in (*inputs, output) or arguments.size:
         if (inputs, output) != ([Path("-")], Path("-")) or not arguments.size:
             raise UserError(
                 "raw frames go from - to -, and need --size WIDTHxHEIGHT: qsci upscale MODEL - -o - --size 640x360"
             )
         with console_progress() as progress:
-            upscale_raw(
-                arguments.model,
-                *standard_streams(),
-                arguments.size,
-                threads=arguments.threads,
-                streams=arguments.streams,
-                cache_dir=arguments.cache,
-                tile=arguments.tile,
-                progress=progress,
-            )
+            upscale_raw(arguments.model, *standard_streams(), arguments.size, settings, progress=progress)
         return 0
     if any(file.suffix.lower() in VIDEO_FORMATS and file.is_file() for file in inputs):
         if len(inputs) > 1:
             raise UserError("a video is enlarged alone; give the images in another command")
+        target = output / inputs[0].with_suffix(".mp4").name if output.is_dir() else output
         with console_progress() as progress:
-            print(
-                upscale_video(
-                    arguments.model,
-                    inputs[0],
-                    output / inputs[0].with_suffix(".mp4").name if output.is_dir() else output,
-                    force=arguments.force,
-                    threads=arguments.threads,
-                    streams=arguments.streams,
-                    cache_dir=arguments.cache,
-                    tile=arguments.tile,
-                    progress=progress,
-                )
-            )
+            print(upscale_video(arguments.model, inputs[0], target, settings, progress=progress))
         return 0
     failures: list[UserError] = []
     with console_progress() as progress:
-        for file in upscale(
-            arguments.model,
-            arguments.inputs,
-            arguments.output,
-            force=arguments.force,
-            threads=arguments.threads,
-            streams=arguments.streams,
-            cache_dir=arguments.cache,
-            tile=arguments.tile,
-            progress=progress,
-            on_error=failures.append,
-        ):
+        for file in upscale(arguments.model, inputs, output, settings, progress=progress, on_error=failures.append):
             print(file)
     for error in failures:
         print(f"qsci: error: {error}", file=sys.stderr)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from qsci_plugins.commands.upscale_settings import UpscaleSettings
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
-
-if TYPE_CHECKING:
-    from qsci_plugins.openvino.runtime import Tile
 
 __all__ = ["standard_streams", "upscale_raw", "upscale_video"]
 
@@ -22,30 +20,27 @@ def upscale_video(
     model: str | Path,
     clip: str | Path,
     output: str | Path,
+    settings: UpscaleSettings | None = None,
     *,
-    force: bool = False,
-    threads: int | None = None,
-    streams: int | None = None,
-    cache_dir: str | Path | None = None,
-    tile: Tile | None = "fit",
     progress: Progress | None = None,
+    **options: Any,
 ) -> Path:
     """Enlarges every frame of a video file and keeps its frame rate and audio; memory does not grow with its length.
 
-    `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s.
+    `options` are single `settings`.
 
     Raises UserError for a clip that cannot be read, an output that exists (without `force`) and one that no video format
     has the suffix of.
     """
     from qsci_plugins.data.video import VideoReader, VideoWriter
 
-    progress = progress or Progress()
+    progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
     clip, output = Path(clip), Path(output)
-    if output.exists() and not force:
+    if output.exists() and not settings.force:
         raise UserError(f"{output} exists; name another output, or replace it with --force")
     if output.exists() and output.samefile(clip):
         raise UserError(f"{output} is the clip to enlarge; name another output")
-    upscaler = _upscaler(model, threads=threads, streams=streams, cache_dir=cache_dir, tile=tile)
+    upscaler = settings.upscaler(model)
     reader = VideoReader(clip)
     try:
         with VideoWriter(output, reader.rate, reader.audio) as writer:
@@ -70,22 +65,20 @@ def upscale_raw(
     source: BinaryIO,
     target: BinaryIO,
     size: tuple[int, int],
+    settings: UpscaleSettings | None = None,
     *,
-    threads: int | None = None,
-    streams: int | None = None,
-    cache_dir: str | Path | None = None,
-    tile: Tile | None = "fit",
     progress: Progress | None = None,
+    **options: Any,
 ) -> int:
     """Raw 8-bit RGB frames of `size` (width, height) from `source` to `target`, enlarged; returns how many there were.
 
-    `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s.
+    `options` are single `settings`.
 
     Raises UserError where the input ends inside a frame, and where the reader of the output has gone.
     """
     from qsci_plugins.data.video import raw_frames
 
-    upscaler = _upscaler(model, threads=threads, streams=streams, cache_dir=cache_dir, tile=tile)
+    upscaler = (settings or UpscaleSettings()).changed(options).upscaler(model)
     count = 0
     with (progress or Progress()).stage("upscaling", 1) as advance:
         for frame in raw_frames(source, *size):
@@ -107,10 +100,3 @@ def _write_strips(target: BinaryIO, strips: Iterable[Any]) -> None:
     for strip in strips:
         target.write(np.ascontiguousarray(strip).data)
     target.flush()
-
-
-def _upscaler(model: str | Path, **settings: Any) -> Any:
-    from qsci_plugins.commands.upscale import model_folder
-    from qsci_plugins.openvino.runtime import Upscaler
-
-    return Upscaler(model_folder(Path(model)), precision="auto", **settings)
