@@ -86,7 +86,7 @@ def frames_of(path: Path) -> Iterator[np.ndarray]:
             if file.suffix.lower() in IMAGE_FORMATS and not file.name.startswith("."):
                 yield read_image(file)
         return
-    from qsci_plugins.data.video import VideoReader
+    from qsci_plugins.data.video.reading import VideoReader
 
     reader = VideoReader(path)
     try:
