@@ -40,7 +40,7 @@ class Encoding:
     rate: Fraction
     aspect: Fraction = Fraction(1)
     color: ColorTags = field(default_factory=ColorTags)
-    quality: int = 16
+    quality: int = 10
 
     def __post_init__(self) -> None:
         if self.time_base < _FINEST:

@@ -17,7 +17,7 @@ import numpy as np
 from qsci_plugins.data.video.encoding import CODEC, Encoding
 from qsci_plugins.data.video.opening import open_clip, reason, url
 from qsci_plugins.data.video.segments import WorkFolder
-from qsci_plugins.data.video.tracks import Tracks, lost_in
+from qsci_plugins.data.video.tracks import Tracks
 from qsci_plugins.errors import UserError
 
 __all__ = ["WRITABLE", "check_writable", "join"]
@@ -55,6 +55,8 @@ def join(
         with closing(open_clip(source)) as clip:
             # sound may begin before 0, where its decoder warms up: no reason to move the film
             options = {"avoid_negative_ts": "disabled"}
+            if format_ != "matroska":  # a late start is counted in the film's own ticks
+                options["movie_timescale"] = str(_timescale(encoding.time_base))
             with av.open(url(temporary), "w", format=format_, container_options=options) as container:
                 stream = container.add_stream(CODEC, rate=encoding.rate)
                 encoding.apply(stream.codec_context)
@@ -68,7 +70,7 @@ def join(
                 os.replace(temporary, output)
                 return []
             with closing(open_clip(temporary)) as written:
-                notes = [*tracks.notes, *lost_in(clip, written)]
+                notes = [*tracks.notes, *tracks.lost_in(written)]
         os.replace(temporary, output)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise UserError(f"cannot write {output}: {reason(error)}") from error
@@ -76,6 +78,12 @@ def join(
         with suppress(OSError):
             temporary.unlink()
     return notes
+
+
+def _timescale(time_base: Fraction) -> int:
+    """Ticks per second that hold those of the film, and are not coarser than ms."""
+    scale = time_base.denominator
+    return scale * max(1, -(-1000 // scale))
 
 
 def _packets(work: WorkFolder, encoding: Encoding, stream: Any) -> Iterator[Any]:

@@ -18,29 +18,24 @@ from qsci_plugins.data.video.subtitles import TEXT_CODECS, TextTrack
 __all__ = ["Tracks"]
 
 #: what says how a track or a file was coded, not what it is
-_TECHNICAL = {"encoder", "major_brand", "minor_version", "compatible_brands", "duration", "vendor_id", "handler_name"}
-_STATISTICS = ("BPS", "NUMBER_OF_", "_STATISTICS", "DURATION")
+_TECHNICAL = ("encoder", "major_brand", "minor_version", "compatible_brands", "vendor_id", "handler_name", "software")
+_TECHNICAL_PARTS = (
+    "bps",
+    "number_of_",
+    "_statistics",
+    "duration",
+    "_uid",
+    "_umid",
+    "product_",
+    "toolkit_",
+    "pattern_ul",
+)
 
-#: QuickTime knows some languages by their bibliographic codes alone (ISO 639-2/B)
-_BIBLIOGRAPHIC = {
-    "ces": "cze",
-    "cym": "wel",
-    "deu": "ger",
-    "ell": "gre",
-    "eus": "baq",
-    "fas": "per",
-    "fra": "fre",
-    "hye": "arm",
-    "isl": "ice",
-    "kat": "geo",
-    "mkd": "mac",
-    "msa": "may",
-    "mya": "bur",
-    "nld": "dut",
-    "ron": "rum",
-    "slk": "slo",
-    "sqi": "alb",
-    "zho": "chi",
+#: QuickTime's own codes of languages whose code in ISO 639-2/T it does not know, and of those in 639-2/B
+_QUICKTIME = {
+    **{"bod": "tib", "cym": "wel", "deu": "ger", "ell": "gre", "eus": "baq", "gle": "iri", "hye": "arm", "isl": "ice"},
+    **{"kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "sqi": "alb", "swe": "sve", "zho": "chi"},
+    **{"cze": "ces", "fre": "fra", "rum": "ron", "slo": "slk"},
 }
 
 _REFUSALS = (av.error.FFmpegError, OSError, ValueError, TypeError, AttributeError, NotImplementedError)
@@ -78,7 +73,7 @@ class Tracks:
         self._name = self.target.format.name
         lost = []
         for stream in self.source.streams:
-            if stream.index == self.film.index:
+            if stream.index == self.film.index or _is_chapters(stream):
                 continue
             added = self._add(stream)
             if added is None:
@@ -106,6 +101,23 @@ class Tracks:
             yield from self._tracks[packet.stream.index].convert(packet)
         for track in self._tracks.values():
             yield from track.finish()
+
+    def lost_in(self, written: Any) -> list[str]:
+        """What the finished file does not tell although the source does, one line each: tags, chapters, languages."""
+        notes = []
+        there = {key.lower() for key in written.metadata}
+        tags = [key for key in self.source.metadata if not _is_technical(key) and key.lower() not in there]
+        if tags:
+            notes.append(f"left out, the output cannot hold the tags: {', '.join(sorted(tags))}")
+        if len(written.chapters()) < len(self.source.chapters()):
+            notes.append("left out, the output cannot hold: chapters")
+        for index, track in self._tracks.items():
+            language = self.source.streams[index].metadata.get("language", "und")
+            if language != "und" and written.streams[track.target.index].metadata.get("language", "und") == "und":
+                notes.append(
+                    f"left out, the output cannot hold the language of {_description(self.source.streams[index])}"
+                )
+        return notes
 
     def _add(self, stream: Any) -> bool | None:
         """Whether packets will come; None where the output cannot hold the track."""
@@ -140,7 +152,7 @@ class Tracks:
                 target.metadata[key] = value
         language = source.metadata.get("language")
         if language and self._name == "mov":
-            target.metadata["language"] = _BIBLIOGRAPHIC.get(language, language)
+            target.metadata["language"] = _QUICKTIME.get(language, language)
         with suppress(*_REFUSALS):
             target.disposition = source.disposition
 
@@ -157,18 +169,6 @@ class Tracks:
             chapter["start"], chapter["end"] = chapter["start"] - shift, chapter["end"] - shift
         if chapters:
             self.target.set_chapters(chapters)
-
-
-def lost_in(source: Any, written: Any) -> list[str]:
-    """What a finished output does not tell although its source does: titles, chapters and languages, one line each."""
-    notes = []
-    there = {key.lower() for key in written.metadata}
-    tags = [key for key in source.metadata if not _is_technical(key) and key.lower() not in there]
-    if tags:
-        notes.append(f"left out, the output cannot hold the tags: {', '.join(sorted(tags))}")
-    if len(written.chapters()) < len(source.chapters()):
-        notes.append("left out, the output cannot hold: chapters")
-    return notes
 
 
 def _takes(format_: str, stream: Any) -> bool:
@@ -192,5 +192,10 @@ def _description(stream: Any) -> str:
     return f"{kind} ({details})" if details else kind
 
 
+def _is_chapters(stream: Any) -> bool:
+    """Whether a track holds the names of chapters, which are read as such."""
+    return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)
+
+
 def _is_technical(key: str) -> bool:
-    return key.lower() in _TECHNICAL or key.upper().startswith(_STATISTICS)
+    return key.lower() in _TECHNICAL or any(part in key.lower() for part in _TECHNICAL_PARTS) or key.lower() == "uid"
