@@ -72,7 +72,7 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
         "raw": ["-", "-o", "-", "--size", "96x72"],
     }
     assert main(["upscale", str(model), *files[way], "--tile", "model", "--threads", "2", "--streams", "2"]) == 0
-    compiled = opened[0]._compiled.values()
+    compiled = opened[0]._graphs.compiled.values()
     assert {one.model.get_property("NUM_STREAMS") for one in compiled} == {2}
     assert {one.model.get_property("INFERENCE_NUM_THREADS") for one in compiled} == {2}
 
