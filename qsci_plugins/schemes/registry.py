@@ -4,36 +4,42 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from pydantic import ValidationError
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.schemes.adabm import AdaBM
-from qsci_plugins.schemes.cadyq import CADyQ
-from qsci_plugins.schemes.qsci import QSCI
 from qsci_plugins.schemes.scheme import Scheme
 
 __all__ = ["make_scheme", "scheme_class", "scheme_names"]
 
-_OURS: dict[str, type[Scheme]] = {"adabm": AdaBM, "cadyq": CADyQ, "qsci": QSCI}
+GROUP = "qsci_plugins.schemes"
+
+#: imported when they are named, as others' are
+_OURS = tuple(
+    EntryPoint(name, value, GROUP)
+    for name, value in (
+        ("adabm", "qsci_plugins.schemes.adabm:AdaBM"),
+        ("cadyq", "qsci_plugins.schemes.cadyq:CADyQ"),
+        ("qsci", "qsci_plugins.schemes.qsci:QSCI"),
+    )
+)
 
 
-def _registered() -> dict[str, Any]:
-    return {point.name: point for point in entry_points(group="qsci_plugins.schemes")}
+def _points() -> dict[str, EntryPoint]:
+    """Of two with one name ours is taken."""
+    return {point.name: point for point in (*entry_points(group=GROUP), *_OURS)}
 
 
 def scheme_names() -> list[str]:
     """Every scheme that a recipe can name."""
-    return sorted({*_OURS, *_registered()})
+    return sorted(_points())
 
 
 def scheme_class(name: str) -> type[Scheme]:
     """The class registered under a name; UserError for an unknown one."""
-    if name in _OURS:
-        return _OURS[name]
-    points = _registered()
+    points = _points()
     if name not in points:
         near = difflib.get_close_matches(name, scheme_names(), 1, 0.0)
         raise UserError(f"scheme.name: no scheme is called {name!r}; did you mean {near[0]!r}?")
