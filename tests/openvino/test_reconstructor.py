@@ -156,7 +156,7 @@ def test_streams_threads_and_a_cache_change_no_frame(grey: Path, tmp_path: Path,
     for _ in range(2):  # the second time from the cache
         reconstructor = Reconstructor(grey, mask, threads=2, streams=streams, cache_dir=tmp_path / "cache")
         np.testing.assert_allclose(reconstructor.reconstruct(measurement), expected, atol=1e-6)
-        assert {len(queue) for queue in reconstructor._queues.values()} == {streams}
+        assert {requests.count for requests in reconstructor._requests.values()} == {streams}
     assert list((tmp_path / "cache").glob("*.blob"))
 
 

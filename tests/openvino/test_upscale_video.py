@@ -55,9 +55,9 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
     opened: list[Upscaler] = []
     strips = Upscaler.strips
 
-    def watched(self: Upscaler, *arguments: Any) -> Any:
+    def watched(self: Upscaler, *arguments: Any, **options: Any) -> Any:
         opened.append(self)
-        return strips(self, *arguments)
+        return strips(self, *arguments, **options)
 
     monkeypatch.setattr(Upscaler, "strips", watched)
     frame = frames(1)[0].repeat(3, 0).repeat(3, 1)
