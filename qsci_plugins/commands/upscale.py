@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from qsci_plugins.commands.options import frame_size, positive, tile_size
+from qsci_plugins.commands.options import frame_size, positive, seconds, tile_size
+from qsci_plugins.commands.upscale_raw import standard_streams, upscale_raw
 from qsci_plugins.commands.upscale_settings import UpscaleSettings, model_folder
-from qsci_plugins.commands.upscale_video import standard_streams, upscale_raw, upscale_video
+from qsci_plugins.commands.upscale_video import preview_video, upscale_video
 from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS, list_images
 from qsci_plugins.data.images import read_photo, write_image
 from qsci_plugins.errors import UserError
@@ -54,6 +55,12 @@ def add(commands: Any) -> None:
         metavar="SIZE",
         help="what large images are cut into: fit (the fastest within about 1 GiB, default), model (the exported size) or"
         " WxH; bits that adapt follow each tile's content",
+    )
+    parser.add_argument(
+        "--preview",
+        type=seconds,
+        metavar="2s",
+        help="enlarge the first seconds of a video into OUT.preview, and tell how long all of it would take",
     )
     parser.set_defaults(execute=_execute)
 
@@ -153,6 +160,7 @@ def _execute(arguments: argparse.Namespace) -> int:
         streams=arguments.streams,
         cache_dir=arguments.cache,
         tile=arguments.tile,
+        preview=arguments.preview,
     )
     if Path("-") in (*inputs, output) or arguments.size:
         if (inputs, output) != ([Path("-")], Path("-")) or not arguments.size:
@@ -167,8 +175,14 @@ def _execute(arguments: argparse.Namespace) -> int:
             raise UserError("a video is enlarged alone; give the images in another command")
         target = output / inputs[0].with_suffix(".mp4").name if output.is_dir() else output
         with console_progress() as progress:
-            print(upscale_video(arguments.model, inputs[0], target, settings, progress=progress))
+            if settings.preview is None:
+                print(upscale_video(arguments.model, inputs[0], target, settings, progress=progress))
+            else:
+                preview = preview_video(arguments.model, inputs[0], target, settings, progress=progress)
+                print(preview.file, preview, sep="\n")
         return 0
+    if settings.preview is not None:
+        raise UserError("--preview is for a video; images are enlarged at once")
     failures: list[UserError] = []
     with console_progress() as progress:
         for file in upscale(arguments.model, inputs, output, settings, progress=progress, on_error=failures.append):

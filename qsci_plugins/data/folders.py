@@ -24,7 +24,27 @@ IMAGE_FORMATS = {
 WRITABLE_FORMATS = {**IMAGE_FORMATS, ".apng": "PNG", ".gif": "GIF"}
 
 #: the suffixes of files that are read as videos
-VIDEO_FORMATS = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+VIDEO_FORMATS = (
+    ".3gp",
+    ".asf",
+    ".avi",
+    ".flv",
+    ".gif",
+    ".m2ts",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".mxf",
+    ".ogv",
+    ".ts",
+    ".vob",
+    ".webm",
+    ".wmv",
+)
 
 
 def list_images(paths: Sequence[str | Path], on_skip: Callable[[Path], None] = lambda file: None) -> list[Path]:

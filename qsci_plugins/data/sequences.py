@@ -85,7 +85,7 @@ def frames_of(path: Path) -> Iterator[np.ndarray]:
             if is_image(file):
                 yield read_image(file)
         return
-    from qsci_plugins.data.video import VideoReader
+    from qsci_plugins.data.video.reading import VideoReader
 
     reader = VideoReader(path)
     try:

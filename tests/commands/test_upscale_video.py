@@ -17,7 +17,8 @@ from openvino_networks import ADABM_BODY, calibrated_edsr
 from qsci_plugins import Upscaler, UserError, upscale_raw, upscale_video
 from qsci_plugins.cli import main
 from qsci_plugins.data.images import write_image
-from qsci_plugins.data.video import VideoReader, VideoWriter
+from qsci_plugins.data.video.reading import VideoReader
+from qsci_plugins.data.video.writing import VideoWriter
 from qsci_plugins.openvino.export import export_upscaler
 
 
