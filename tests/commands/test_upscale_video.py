@@ -56,9 +56,9 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
     opened: list[Upscaler] = []
     strips = Upscaler.strips
 
-    def watched(self: Upscaler, *arguments: Any) -> Any:
+    def watched(self: Upscaler, *arguments: Any, **options: Any) -> Any:
         opened.append(self)
-        return strips(self, *arguments)
+        return strips(self, *arguments, **options)
 
     monkeypatch.setattr(Upscaler, "strips", watched)
     frame = frames(1)[0].repeat(3, 0).repeat(3, 1)
@@ -73,7 +73,7 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
         "raw": ["-", "-o", "-", "--size", "96x72"],
     }
     assert main(["upscale", str(model), *files[way], "--tile", "model", "--threads", "2", "--streams", "2"]) == 0
-    compiled = opened[0]._compiled.values()
+    compiled = opened[0]._graphs.compiled.values()
     assert {one.model.get_property("NUM_STREAMS") for one in compiled} == {2}
     assert {one.model.get_property("INFERENCE_NUM_THREADS") for one in compiled} == {2}
 
