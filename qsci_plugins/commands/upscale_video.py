@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoPreview", "preview_video", "upscale_video"]
 
-#: frames in the network at once: decoding and coding the others goes on meanwhile
-_FRAMES_AT_ONCE = 1
+#: frames in the network at once, whose tiles share its requests; others are decoded and coded meanwhile
+_FRAMES_AT_ONCE = 2
 
 #: bytes of the clip that tell it from another of the same size and time
 _SAMPLE_BYTES = 1 << 20
@@ -156,8 +156,8 @@ def _prepare(
     model_folder(Path(model))
     reader = VideoReader(clip)
     try:
-        check_keepable(reader)
         upscaler = settings.upscaler(model)
+        check_keepable(reader, upscaler.scale)
         for change in changes(reader, upscaler.scale):
             progress.note(f"{output}: {change}")
         return reader, upscaler, encoding_of(reader, upscaler.scale)

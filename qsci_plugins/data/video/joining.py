@@ -50,7 +50,8 @@ def join(
     fails.
     """
     format_ = check_writable(output)
-    temporary = output.with_name(f"{work.path.name}.{os.getpid()}")
+    # what a killed process leaves goes with the folder
+    temporary = work.path / f"joined{output.suffix}"
     try:
         with closing(open_clip(source)) as clip:
             # sound may begin before 0, where its decoder warms up: no reason to move the film
