@@ -199,7 +199,7 @@ def _description(stream: Any) -> str:
 
 def _is_chapters(stream: Any) -> bool:
     """Whether a track holds the names of chapters, which are read as such."""
-    return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)
+    return bool(stream.type == "data" and stream.name == "bin_data" and stream.container.chapters())
 
 
 def _is_technical(key: str) -> bool:

@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 from clip_files import decoded, smooth_frames, stamps_of, write_clip
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qsci_plugins.data.video import enlarging
@@ -51,6 +51,7 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     length=st.integers(1, 50_000),
     count=st.integers(1, 9),
 )
+@example(gaps=[4, 1, 1], start=0, length=4, count=3)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_times_are_written_as_they_are(
     tmp_path: Path, gaps: list[int], start: int, length: int, count: int
