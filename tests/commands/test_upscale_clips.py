@@ -17,10 +17,8 @@ from qsci_plugins import Progress, UserError, upscale_video
 from qsci_plugins.cli import main
 from qsci_plugins.commands.upscale_video import preview_video
 
-CASES = Path(__file__).parents[2] / "shared" / "cases" / "videos"
-SHARED = next(
-    (folder for folder in (CASES, Path(__file__).parents[3] / "shared" / "cases" / "videos") if folder.is_dir()), None
-)
+#: the clips of reported bugs, where they lie beside the repository
+SHARED = Path(__file__).parents[2].parent / "shared" / "cases" / "videos"
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +43,12 @@ def check_values(clip: Path, output: Path, tick: float) -> None:
     assert np.mean(errors) <= 1.5
 
 
-@pytest.mark.skipif(SHARED is None, reason="the shared cases are not here")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared cases are not here")
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 @pytest.mark.parametrize(
     "name", ["clip.ts", "hd709.mp4", "opus.mkv", "pause.mp4", "phone.mp4", "sar.mp4", "twoaudio.mkv", "vfr.mkv"]
 )
 def test_reported_clips(model: Path, tmp_path: Path, name: str, suffix: str) -> None:
-    assert SHARED is not None
     output = tmp_path / f"big{suffix}"
     assert main(["upscale", str(model), str(SHARED / name), "-o", str(output)]) == 0
     with av.open(str(output)) as written:

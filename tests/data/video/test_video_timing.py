@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from qsci_plugins.data.video.clock import SteadyClock
 from qsci_plugins.data.video.orientation import Orientation
 from qsci_plugins.data.video.reading import VideoReader
+from qsci_plugins.errors import UserError
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(10**9), 10**12)), max_size=60), st.integers(1, 5000))
@@ -47,6 +48,23 @@ def test_every_time_stamp_is_read(tmp_path: Path, name: str, base: int) -> None:
         times = [frame.stamp * reader.time_base for frame in reader.timed()]
         assert times == [Fraction(stamp, base) for stamp in stamps]
         assert reader.end * reader.time_base > times[-1]
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_avi_tells_no_times_but_its_frames_are_even(tmp_path: Path, codec: str) -> None:
+    options = {"bf": "2", "b": "4000000"} if codec == "mpeg4" else None
+    write_clip(tmp_path / "a.avi", smooth_frames(14), codec=codec, options=options)
+    with VideoReader(tmp_path / "a.avi") as reader:
+        times = [frame.stamp * reader.time_base for frame in reader.timed()]
+    assert [time - times[0] for time in times] == [Fraction(index, 25) for index in range(14)]
+
+
+def test_a_few_bytes_that_ask_for_gigabytes_are_refused(tmp_path: Path) -> None:
+    size = (16_000).to_bytes(2, "little") * 2
+    frame = b"," + bytes(4) + size + b"\0" + b"\x02\x02\x4c\x01\x00;"
+    (tmp_path / "a.gif").write_bytes(b"GIF89a" + size + b"\x80\0\0" + bytes(6) + frame)
+    with pytest.raises(UserError, match="16000x16000 pixels"):
+        VideoReader(tmp_path / "a.gif")
 
 
 def test_a_gif_keeps_its_delays(tmp_path: Path) -> None:
