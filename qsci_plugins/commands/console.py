@@ -85,6 +85,7 @@ def report(result: object) -> None:
         if stream is not None:
             with suppress(OSError, ValueError):  # what is still buffered would fail again at the end
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            sys.stdout = None  # type: ignore[assignment]
         if sys.stderr is not None:
             with suppress(OSError, ValueError):
                 print(result, file=sys.stderr, flush=True)
