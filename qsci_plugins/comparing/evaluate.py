@@ -9,6 +9,7 @@ from typing import Any
 from qsci_plugins.comparing.subjects import refuse_video, refuse_video_recipe
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.bit_meter import Form, measure
+from qsci_plugins.openvino.builtin import BUILTIN, find_model_folder
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.pipeline.image_forms import model_scale, openvino_form
 from qsci_plugins.pipeline.image_prepare import find_sets
@@ -32,7 +33,7 @@ def evaluate_run(
     alone. Without `sets` these are those of the recipe (of a model folder: builtin), and the standard ones in `data`.
     Raises UserError for a folder that is neither, a set that is not there, a network of another scale, and video.
     """
-    run = Path(run)
+    run = find_model_folder(run) if str(run).startswith(BUILTIN) else Path(run)
     progress = progress or Progress()
     folder = None if data is None else Path(data)
     if not run.is_dir():
