@@ -56,12 +56,13 @@ def _forms(run: Path, recipe: Recipe) -> tuple[dict[str, Form], int]:
     from qsci_plugins.evaluation.bit_meter import float_form
     from qsci_plugins.pipeline.image_forms import bit_meter
     from qsci_plugins.pipeline.networks import load_recipe_network
-    from qsci_plugins.pipeline.run import MODEL, backend
+    from qsci_plugins.pipeline.run import MODEL
+    from qsci_plugins.schemes.backend import load_backend
 
     network = load_recipe_network(recipe.model, recipe.seed)
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} has no {CHECKPOINT}; it is not the whole output of a run")
-    quantized = backend(recipe.backend).load(network.module, run / CHECKPOINT)
+    quantized = load_backend(recipe.backend).load(network.module, run / CHECKPOINT)
     forms = {"float": float_form(network), "torch": bit_meter(recipe, quantized, network).form()}
     if (run / MODEL).is_dir():
         forms["openvino"] = openvino_form(run / MODEL)

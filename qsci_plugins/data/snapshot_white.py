@@ -35,6 +35,12 @@ class White:
     reason: str
     doubt: str = ""
 
+    def sentence(self, where: str) -> str:
+        """One line for the user."""
+        doubt = f"; implausible: {self.doubt}" if self.doubt else ""
+        way_out = "" if self.reason == "given" and not doubt else "; --white VALUE overrides"
+        return f"{where}: full brightness is {self.level:g} ({self.reason}){doubt}{way_out}"
+
 
 def brightest(measurements: np.ndarray, mask: np.ndarray) -> float:
     """The mean of the open frames, measurement / mask sum, that 99.9 % of the pixels stay below; (M,H,W), (T,H,W).
