@@ -60,9 +60,9 @@ def test_a_run_trains_measures_patches_and_draws_their_bits(
     command = ["run", str(recipe), "-o", "out", "--set", f"backend={backend}", "--set", "train.selector_start=spread"]
     assert main(command) == 0
     metrics = _metrics(tmp_path / "out")
-    assert [row["step"] for row in metrics["training"]] == [2, 4, 6, 8, 9]
-    assert metrics["training"][0]["fab"] == 8
-    assert set(metrics["training"][0]) == {"step", "loss", "l1", "psnr", "fab"}
+    assert [row["step"] for row in metrics["training"]["log"]] == [2, 4, 6, 8, 9]
+    assert metrics["training"]["log"][0]["fab"] == 8
+    assert set(metrics["training"]["log"][0]) == {"step", "loss", "l1", "psnr", "fab"}
     assert metrics["seconds"]["training"] > 0
     row = metrics["sets"]["builtin"]["torch"]
     assert 4 <= row["fab"] <= 8
@@ -81,7 +81,7 @@ def test_a_run_trains_measures_patches_and_draws_their_bits(
 def test_the_model_folder_of_a_trained_network(recipe: Path, tmp_path: Path) -> None:
     assert main(["run", str(recipe), "-o", "out", "--set", "export.openvino={mode: static, tile: [48, 48]}"]) == 0
     row = _metrics(tmp_path / "out")["sets"]["builtin"]
-    assert abs(row["torch"]["psnr_y"] - row["openvino"]["psnr_y"]) < 0.1
+    assert abs(row["torch"]["psnr"] - row["openvino"]["psnr"]) < 0.1
     # the graph chooses its bits itself and does not tell
     assert 4 <= row["openvino"]["fab"] <= 8
 
@@ -103,7 +103,7 @@ def test_a_killed_run_ends_as_one_that_was_not(recipe: Path, tmp_path: Path) -> 
         torch.load(tmp_path / name / "checkpoint.pt", weights_only=True)["state_dict"] for name in ("whole", "killed")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert [row["step"] for row in _metrics(tmp_path / "killed")["training"]] == [*range(2, 44, 2), 43]
+    assert [row["step"] for row in _metrics(tmp_path / "killed")["training"]["log"]] == [*range(2, 44, 2), 43]
     assert not list((tmp_path / "killed").glob("*.state"))
 
 

@@ -11,14 +11,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.pipeline.float_run import train_recipe
 from qsci_plugins.pipeline.output import is_main, process_count, shared_work_folder
-from qsci_plugins.pipeline.video_run import run_video_recipe
-from qsci_plugins.pipeline.video_training import train_video_recipe
+from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe
 from qsci_plugins.recipes.yaml_text import write_yaml
 
@@ -69,13 +70,13 @@ def recipe() -> FloatVideoRecipe:
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
     two = launch(tmp_path, 29611, "-o", str(tmp_path / "two"))
-    one = train_video_recipe(recipe(), tmp_path / "one")
+    one = train_recipe(recipe(), tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     first, second = (load_file(folder / "weights.safetensors") for folder in (one, tmp_path / "two"))
     for name, tensor in first.items():
         assert torch.allclose(tensor, second[name], atol=2e-5), name
-    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["steps"] == 4
+    assert json.loads((tmp_path / "two" / "metrics.json").read_text())["training"]["steps"] == 4
     assert not (tmp_path / "two.partial").exists()
     lonely = launch(tmp_path, 29616, "--set", "train.batch=3", "-o", str(tmp_path / "three"))
     output, _ = lonely.communicate(timeout=300)
@@ -87,13 +88,59 @@ def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_pat
     assert "exists; name another" in output
 
 
+EDSR = {"architecture": "edsr", "scale": 2, "settings": {"blocks": 2, "width": 4}}
+CALIBRATED = {"calibrate": {"count": 4, "patch": 16, "batch": 4}, "export": {"openvino": {"mode": "none"}}}
+
+
+def images(kind: str, photos: Path) -> dict[str, Any]:
+    """A recipe that trains on images: a float network, CADyQ's selectors, or a fine-tuning."""
+    from PIL import Image
+
+    photos.mkdir(exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photos / "photo.png")
+    data = [{"path": str(photos)}]
+    common = {"batch": 4, "checkpoint_every": 2, "precision": "float32"}
+    small = {**common, "patch": 8, "cpu": True, "steps": 4}
+    if kind == "float":
+        return {"version": 1, "model": EDSR, "data": data, "train": {**small, "clip": 1.0}}
+    if kind == "cadyq":
+        train = {**small, "schedule": "cadyq", "data": data, "warm_up": 2}
+        return {"version": 1, "model": EDSR, "scheme": {"name": "cadyq"}, "train": train, **CALIBRATED}
+    return {"version": 1, "model": EDSR, "scheme": {"name": "adabm"}, "train": {**common, "steps": 4}, **CALIBRATED}
+
+
+@pytest.mark.parametrize("kind", ["float", "cadyq", "fine-tuning"])
+def test_two_processes_train_on_images_as_one_does(kind: str, tmp_path: Path) -> None:
+    wanted = images(kind, tmp_path / "photos")
+    verb = "train" if kind == "float" else "run"
+    two = launch(tmp_path, 29620, "-o", str(tmp_path / "two"), verb=verb, recipe=wanted)
+    made: Any = make_recipe(wanted)
+    one = (train_recipe if kind == "float" else run_recipe)(made, tmp_path / "one")
+    output, _ = two.communicate(timeout=300)
+    assert two.returncode == 0, output
+    assert "another process is writing" not in output
+    if kind == "float":
+        first, second = (load_file(folder / "weights.safetensors") for folder in (one, tmp_path / "two"))
+    else:
+        first, second = (
+            torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"] for folder in (one, tmp_path / "two")
+        )
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.allclose(tensor, second[name], atol=2e-5), name
+    steps = json.loads((tmp_path / "two" / "metrics.json").read_text())["training"]["steps"]
+    assert steps == (6 if kind == "cadyq" else 4)
+    assert not (tmp_path / "two.partial").exists()
+
+
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
 def test_two_processes_quantize_as_one_does(backend: str, tmp_path: Path) -> None:
     wanted = {**QUANTIZED, "backend": backend}
     two = launch(tmp_path, 29615, "-o", str(tmp_path / "two"), verb="run", recipe=wanted)
     made = make_recipe(wanted)
     assert isinstance(made, VideoRecipe)
-    one = run_video_recipe(made, tmp_path / "one")
+    one = run_recipe(made, tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     first, second = (
@@ -124,7 +171,7 @@ def test_a_process_that_dies_loses_nothing_of_the_last_checkpoint(tmp_path: Path
     again = launch(tmp_path, 29614, *steps)
     output, _ = again.communicate(timeout=500)
     assert again.returncode == 0, output
-    assert json.loads((folder / "metrics.json").read_text())["steps"] == 400
+    assert json.loads((folder / "metrics.json").read_text())["training"]["training"]["steps"] == 400
 
 
 def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,7 +180,7 @@ def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setenv("RANK", "1")
     assert (process_count(), is_main()) == (2, False)
     with pytest.raises(UserError, match=r"train\.batch is 3, which 2 processes cannot share"):
-        train_video_recipe(
+        train_recipe(
             make_recipe(RECIPE, overrides=["train.batch=3"]),  # type: ignore[arg-type]
             tmp_path / "out",
         )

@@ -1,4 +1,4 @@
-"""What the README shows is run from its own text: programs, commands and recipes."""
+"""What README and the documents beside the code show is run from their own text: programs, commands and recipes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,41 @@ from qsci_plugins.recipes.library import find_recipe
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMES, ARCHITECTURES = "qsci_plugins/schemes/README.md", "qsci_plugins/architectures/README.md"
+DOCUMENTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "recipes/README.md",
+        "qsci_plugins/weights/README.md",
+        SCHEMES,
+        ARCHITECTURES,
+    )
+}
+README = DOCUMENTS["README.md"]
+TEXT = "\n".join(DOCUMENTS.values())
 NNCF = "In your NNCF pipeline"
 BREVITAS = "In your Brevitas model"
 
 
 def program(heading: str) -> str:
-    """The one Python program right under a heading."""
+    """README's one Python program right under a heading."""
     sections = re.findall(rf"^## {heading}\n\s*```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     assert len(sections) == 1, f"README.md has {len(sections)} programs under {heading!r}"
     return sections[0]
 
 
+def only_program(document: str) -> str:
+    """The one Python program of a document."""
+    (text,) = re.findall(r"^```python\n(.*?)^```", DOCUMENTS[document], re.MULTILINE | re.DOTALL)
+    return text
+
+
 def commands() -> list[str]:
-    """Every command line of a shell block, those joined by && apart."""
-    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    """Every command line of a shell block of any document, those joined by && apart."""
+    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [one.strip() for line in lines if line and not line.startswith("#") for one in line.split("&&")]
 
@@ -72,6 +92,16 @@ def test_the_brevitas_program_gives_images_their_bits(tmp_path: Path) -> None:
     assert all(2 <= value <= 6 for value in bits)
 
 
+def test_a_scheme_of_ones_own_has_its_bits_in_forty_lines(tmp_path: Path) -> None:
+    text = only_program(SCHEMES)
+    assert len(text.splitlines()) <= 40
+    assert run_program(text, tmp_path).split()[-1] == "5.0"
+
+
+def test_a_network_of_ones_own_is_described(tmp_path: Path) -> None:
+    assert run_program(only_program(ARCHITECTURES), tmp_path) == "2 255.0 ['body.0', 'body.1']\n"
+
+
 @pytest.mark.parametrize("command", QSCI)
 def test_commands_are_understood_and_name_recipes_that_exist(
     command: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -100,9 +130,29 @@ def test_the_main_and_the_test_command_are_one_line_each() -> None:
 
 
 def test_commands_and_names_in_the_text_exist() -> None:
-    for name in re.findall(r"`qsci (\w+)", README):
+    for name in re.findall(r"`qsci ([a-z]\w+)", TEXT):
         pkgutil.resolve_name(f"qsci_plugins.commands.{name}:add")
-    for path in re.findall(r"`(qsci_plugins(?:\.\w+)+)`", README):
+    for path in re.findall(r"`(qsci_plugins(?:\.\w+)+)`", TEXT):
         pkgutil.resolve_name(path)
-    for recipe in re.findall(r"\brecipes/[\w/]+\.yaml", README):
+    for recipe in re.findall(r"\brecipes/[\w/]+\.yaml", TEXT):
         find_recipe(recipe)
+
+
+def test_links_and_pictures_lead_somewhere() -> None:
+    for name, text in DOCUMENTS.items():
+        for target in re.findall(r"\]\(([^)]+)\)", text):
+            path, _, heading = target.partition("#")
+            if "://" in target:
+                continue
+            file = ROOT / name if not path else (ROOT / name).parent / path
+            assert file.exists(), f"{name} links to {target}"
+            headings = (
+                [
+                    re.sub(r"[^\w -]", "", line.lstrip("# ")).lower().replace(" ", "-")
+                    for line in file.read_text(encoding="utf-8").splitlines()
+                    if line.startswith("#")
+                ]
+                if heading
+                else []
+            )
+            assert not heading or heading in headings, f"{name} links to {target}"

@@ -132,8 +132,8 @@ def test_its_scheme_runs_from_a_recipe_and_reloads(environment: dict[str, str], 
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     row = metrics["sets"]["builtin"]
     assert row["torch"]["fab"] == 5
-    assert row["torch"]["psnr_y"] != row["float"]["psnr_y"]
-    assert abs(row["torch"]["psnr_y"] - row["openvino"]["psnr_y"]) < 0.02
+    assert row["torch"]["psnr"] != row["float"]["psnr"]
+    assert abs(row["torch"]["psnr"] - row["openvino"]["psnr"]) < 0.02
     assert metrics["bits"]["body.0.body.0"] == {"weight": 5, "activation": 5}
     assert metrics["bits"]["tail.1"] == {"weight": 8, "activation": 8}
     reloaded = python(environment, tmp_path, "-c", RELOAD, "out", str(tmp_path))

@@ -13,7 +13,7 @@ from qsci_plugins.comparing.cost import Pairs
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
-from qsci_plugins.pipeline.run import backend
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
@@ -23,15 +23,15 @@ PAIRS = int(os.environ.get("QSCI_COST_PAIRS", "8"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", ["nncf", "brevitas"])
-def test_a_training_step_costs_at_most_1_9_of_the_float_networks(door: str) -> None:
+@pytest.mark.parametrize("name", ["nncf", "brevitas"])
+def test_a_training_step_costs_at_most_1_9_of_the_float_networks(name: str) -> None:
     """EfficientSCI-T with everything that Q-SCI adds, in float32, as recipes train it on a CPU."""
     network = load_network("efficientsci_t", None)
     clips = SnapshotClips([synthetic_scene(8, 80, 80)], random_mask(8, 64, 64), 64, resize=False)
     *inputs, frames = clips.draw(0, 0, 2)
     stock = add_shortcuts(network.module, ["fem.*", "vrm.*"])
     scheme = make_scheme({"name": "qsci", "weight_bits": 4, "activation_bits": 4})
-    quantized = backend(door).quantize(stock, scheme, Placement(eight_bit=(SHORTCUTS,)), [tuple(inputs)], 1.0)
+    quantized = load_backend(name).quantize(stock, scheme, Placement(eight_bit=(SHORTCUTS,)), [tuple(inputs)], 1.0)
 
     def step(model: torch.nn.Module, again: bool) -> None:
         with quantize_again_in_backward() if again else nullcontext():
@@ -42,5 +42,5 @@ def test_a_training_step_costs_at_most_1_9_of_the_float_networks(door: str) -> N
     plain = network.module.train().to(memory_format=torch.channels_last_3d)
     quantized.model.train().to(memory_format=torch.channels_last_3d)
     measured = Pairs().measure(lambda: step(plain, False), lambda: step(quantized.model, True), PAIRS).summary()
-    print(door, measured)
+    print(name, measured)
     assert measured["ratio"] <= 1.9

@@ -1,11 +1,14 @@
-"""How a long run tells what it is doing; the command line draws it."""
+"""How a long run tells what it is doing, which the command line draws, and how toolkits are kept from telling it too."""
 
 from __future__ import annotations
 
+import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
-__all__ = ["Advance", "Progress"]
+__all__ = ["Advance", "Progress", "quiet"]
 
 #: called with the steps done and, by name, `text` (a few words) and `total` (where it became known only now)
 Advance = Callable[..., None]
@@ -25,3 +28,19 @@ class Progress:
 
 def _ignore(done: float, text: str = "", total: int | None = None) -> None:
     """Nobody watches."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps off our output what the toolkits print while they load and work: progress bars, remarks, warnings."""
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import qsci_plugins.brevitas.quiet  # noqa: F401 - ahead of everything that imports brevitas
 from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
 from qsci_plugins.brevitas.backend import apply, load, quantize, save
@@ -18,6 +20,12 @@ from qsci_plugins.brevitas.quantizers import (
     SchemeWeightQuant,
     layer_map,
 )
+
+if TYPE_CHECKING:  # mypy compares the module with the protocol
+    from qsci_plugins.brevitas import backend
+    from qsci_plugins.schemes.backend import Backend
+
+    _BACKEND: Backend = backend
 
 __all__ = [
     "AdaBMAct",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +19,7 @@ from qsci_plugins.brevitas.layers import layer_class
 from qsci_plugins.brevitas.network import attach_scheme
 from qsci_plugins.brevitas.quantizers import SchemeActQuant, SchemeWeightQuant
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.placement import Placement, Precision, place
@@ -107,15 +107,8 @@ def save(quantized: QuantizedNetwork, file: Path | str) -> None:
         "config": json.dumps(description),
         "state_dict": quantized.model.state_dict(),
     }
-    file = Path(file)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with replacing(file) as unfinished:
         torch.save(content, unfinished)
-        os.replace(unfinished, file)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {file}: {error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:

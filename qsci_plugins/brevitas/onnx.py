@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from qsci_plugins.brevitas.onnx_graph import define_quant, separate_biases
 from qsci_plugins.brevitas.tensor_quant import SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 from qsci_plugins.schemes.image_grid import ImageGridActivation
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
@@ -71,9 +71,8 @@ def _export(
     model = copy.deepcopy(quantized.model).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}.onnx")
     arguments = inputs_of(example)
-    try:
+    with replacing(file, suffix=".onnx") as unfinished:
         exporter(
             model,
             args=arguments if len(arguments) > 1 else arguments[0],
@@ -86,9 +85,6 @@ def _export(
             verbose=False,
         )
         onnx.save(finish(onnx.load(unfinished)), str(unfinished))
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _integer_params(proxy: SchemeActProxy | SchemeWeightProxy) -> tuple[QParams, int, int]:

@@ -48,7 +48,7 @@ def evaluate(
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.report.summary import patch_table, quality_table
+    from qsci_plugins.report.quality import patch_table, quality_table
 
     with console_progress() as progress:
         sets = evaluate(arguments.run, data=arguments.data, sets=arguments.sets, progress=progress)

@@ -45,19 +45,12 @@ def run(
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe
-    from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, VideoRecipe
+    from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
     read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
     if isinstance(read, (FloatRecipe, FloatVideoRecipe)):
         raise UserError(f"{name} trains a float network; run it with `qsci train`")
-    if isinstance(read, VideoRecipe):
-        from qsci_plugins.pipeline.video_run import run_video_recipe
-        from qsci_plugins.report.video import write_video_report
-
-        if data is not None:
-            raise UserError("--data is for image benchmarks; name folders of .mat files in the recipe's `evaluate`")
-        return run_video_recipe(read, output, force=force, progress=progress, report=write_video_report)
     from qsci_plugins.pipeline.run import run_recipe
     from qsci_plugins.report.write import write_report
 

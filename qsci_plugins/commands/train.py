@@ -40,22 +40,16 @@ def train(
 ) -> Path:
     """Runs a float-training recipe (a file, a shipped name, or read already) and returns the output folder.
 
-    See `pipeline.float_run.train_recipe`, and `pipeline.video_training.train_video_recipe` for recipes with `clips`.
+    See `pipeline.float_run.train_recipe` for the rest, and for what it raises.
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe
-    from qsci_plugins.recipes.schema import FloatVideoRecipe, Recipe, VideoRecipe
+    from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
     read = read_recipe(find_recipe(recipe), overrides) if isinstance(recipe, (str, Path)) else recipe
     if isinstance(read, (Recipe, VideoRecipe)):
         raise UserError(f"{name} quantizes a network; run it with `qsci run`")
-    if isinstance(read, FloatVideoRecipe):
-        from qsci_plugins.pipeline.video_training import train_video_recipe
-
-        if data is not None:
-            raise UserError("--data is for image benchmarks; name folders of .mat files in the recipe's `evaluate`")
-        return train_video_recipe(read, output, force=force, progress=progress)
     from qsci_plugins.pipeline.float_run import train_recipe
 
     return train_recipe(read, output, data=data, force=force, progress=progress)

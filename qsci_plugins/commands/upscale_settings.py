@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.errors import UserError
-
 if TYPE_CHECKING:
     from qsci_plugins.openvino.runtime import Tile, Upscaler
 
@@ -56,7 +54,7 @@ class UpscaleSettings:
 
 
 def model_folder(path: Path) -> Path:
-    """The model folder that a run's output holds, or `path` itself."""
-    if not path.is_dir():
-        raise UserError(f"there is no model folder {path}; give the output of `qsci run`, or the model folder in it")
-    return path / "model" if (path / "model").is_dir() else path
+    """The model folder that a run's output holds, that of builtin:NAME, or `path` itself."""
+    from qsci_plugins.openvino.builtin import find_model_folder
+
+    return find_model_folder(path)

@@ -22,9 +22,9 @@ from qsci_plugins.comparing.subjects import Subject, read_subjects
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BUILTIN, BenchmarkSet, set_result
 from qsci_plugins.evaluation.latency import usable_threads
+from qsci_plugins.files import write_text
 from qsci_plugins.machine import describe_machine
 from qsci_plugins.pipeline.image_prepare import find_sets
-from qsci_plugins.pipeline.output import write_text
 from qsci_plugins.progress import Progress
 from qsci_plugins.telemetry import switch_off_telemetry
 

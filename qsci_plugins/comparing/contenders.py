@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import openvino
 import torch
 
-from qsci_plugins.evaluation.baselines import Failed, attempt, quiet
+from qsci_plugins.evaluation.baselines import Failed, attempt
 from qsci_plugins.evaluation.latency import (
     failed_row,
     latency_row,
@@ -26,9 +26,10 @@ from qsci_plugins.evaluation.memory import peak_memory
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.pipeline.output import METRICS_FILE, RECIPE_FILE
-from qsci_plugins.pipeline.run import Quantizable, backend
-from qsci_plugins.progress import Progress
+from qsci_plugins.pipeline.run import Quantizable
+from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.recipes.reading import AnyRecipe, read_recipe
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
@@ -126,10 +127,9 @@ def static_network(prepared: Quantizable, door: str) -> QuantizedNetwork:
     network = prepared.network
     scheme = make_scheme(static_scheme(prepared.recipe.scheme))
     with quiet():
-        quantized: QuantizedNetwork = backend(door).quantize(
+        return load_backend(door).quantize(
             network.module, scheme, prepared.placement, prepared.batches, network.value_range
         )
-    return quantized
 
 
 @contextmanager

@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.registry import load_network
-from qsci_plugins.evaluation.baselines import quiet
 from qsci_plugins.evaluation.memory import held_mebibytes
-from qsci_plugins.pipeline.run import backend
-from qsci_plugins.progress import Progress
+from qsci_plugins.progress import Progress, quiet
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme, scheme_class
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.telemetry import switch_off_telemetry
-from qsci_plugins.training.finetune import FinetuneSettings, finetune
+from qsci_plugins.training.finetune import finetune
+from qsci_plugins.training.settings import FineTuning
 
 __all__ = [
     "Pairs",
@@ -63,10 +63,9 @@ def quantized_reference(model: nn.Module, scheme: str, door: str, form: str = "i
     known = scheme_class(scheme).Config.model_fields
     settings = {key: value for key, value in {"form": form, "attention": []}.items() if key in known}
     with quiet():
-        quantized: QuantizedNetwork = backend(door).quantize(
+        return load_backend(door).quantize(
             model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [random_images(2, 16)], 255.0
         )
-    return quantized
 
 
 def training_step(model: nn.Module, images: Tensor) -> None:
@@ -181,7 +180,7 @@ def _fine_tuning(model: nn.Module, network: QuantizedNetwork, count: int) -> Pai
             pairs.add(beside, seconds)
         resumed = time.perf_counter()
 
-    finetune(network, model, patches, FinetuneSettings(steps=count + _WARM_UP, batch=batch), on_step=on_step)
+    finetune(network, model, patches, FineTuning(steps=count + _WARM_UP, batch=batch), on_step=on_step)
     return pairs
 
 
@@ -247,7 +246,7 @@ def _measured(case: dict[str, Any]) -> dict[str, float]:
     import torch
 
     from qsci_plugins.comparing.cost import FINE_TUNING, quantized_reference, random_images, reference, training_step
-    from qsci_plugins.training.finetune import FinetuneSettings, finetune
+    from qsci_plugins.training.finetune import finetune
 
     torch.set_num_threads(case["threads"])
     model = reference(case["blocks"], case["width"])
@@ -259,7 +258,7 @@ def _measured(case: dict[str, Any]) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")
     before = held_mebibytes("VmRSS")
     if case["quantized"]:
-        finetune(network, model, patches, FinetuneSettings(steps=_STEPS, batch=batch))
+        finetune(network, model, patches, FineTuning(steps=_STEPS, batch=batch))
     else:
         for _ in range(_STEPS):
             training_step(model.train(), patches)

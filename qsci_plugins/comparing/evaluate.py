@@ -9,6 +9,7 @@ from typing import Any
 from qsci_plugins.comparing.subjects import refuse_video, refuse_video_recipe
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.bit_meter import Form, measure
+from qsci_plugins.openvino.builtin import BUILTIN, find_model_folder
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.pipeline.image_forms import model_scale, openvino_form
 from qsci_plugins.pipeline.image_prepare import find_sets
@@ -32,7 +33,7 @@ def evaluate_run(
     alone. Without `sets` these are those of the recipe (of a model folder: builtin), and the standard ones in `data`.
     Raises UserError for a folder that is neither, a set that is not there, a network of another scale, and video.
     """
-    run = Path(run)
+    run = find_model_folder(run) if str(run).startswith(BUILTIN) else Path(run)
     progress = progress or Progress()
     folder = None if data is None else Path(data)
     if not run.is_dir():
@@ -55,12 +56,13 @@ def _forms(run: Path, recipe: Recipe) -> tuple[dict[str, Form], int]:
     from qsci_plugins.evaluation.bit_meter import float_form
     from qsci_plugins.pipeline.image_forms import bit_meter
     from qsci_plugins.pipeline.networks import load_recipe_network
-    from qsci_plugins.pipeline.run import MODEL, backend
+    from qsci_plugins.pipeline.run import MODEL
+    from qsci_plugins.schemes.backend import load_backend
 
     network = load_recipe_network(recipe.model, recipe.seed)
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} has no {CHECKPOINT}; it is not the whole output of a run")
-    quantized = backend(recipe.backend).load(network.module, run / CHECKPOINT)
+    quantized = load_backend(recipe.backend).load(network.module, run / CHECKPOINT)
     forms = {"float": float_form(network), "torch": bit_meter(recipe, quantized, network).form()}
     if (run / MODEL).is_dir():
         forms["openvino"] = openvino_form(run / MODEL)

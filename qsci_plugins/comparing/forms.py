@@ -17,12 +17,14 @@ from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, Imag
 from qsci_plugins.evaluation.bit_meter import Form, float_form, macs_720p, quantized_operations
 from qsci_plugins.evaluation.complexity import ops
 from qsci_plugins.evaluation.latency import open_graph
+from qsci_plugins.files import replacing
 from qsci_plugins.pipeline.image_forms import bit_meter, openvino_form
 from qsci_plugins.pipeline.image_prepare import Prepared, prepare, tile_overlap
 from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.output import CHECKPOINT
-from qsci_plugins.pipeline.run import MODEL, backend
+from qsci_plugins.pipeline.run import MODEL
 from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.schemes.backend import load_backend
 
 __all__ = ["FormSource", "ImageTask", "close_form", "forms_of", "measure_image", "write_default_graph"]
 
@@ -102,10 +104,9 @@ def write_default_graph(source: FormSource) -> None:
     except RuntimeError:  # a network whose course depends on its input's size: patches are mirrored up to the tile
         graph = _default_graph(prepared, tile)
     source.graph.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = source.graph.with_name(f"unfinished-{source.graph.name}")
-    openvino.save_model(graph, unfinished, compress_to_fp16=False)
-    unfinished.with_suffix(".bin").replace(source.graph.with_suffix(".bin"))
-    unfinished.replace(source.graph)
+    # what is looked for, the .xml, gets its name last
+    with replacing(source.graph) as structure, replacing(source.graph.with_suffix(".bin")) as weights:
+        openvino.serialize(graph, structure, weights)
 
 
 def _default_graph(prepared: Prepared, tile: tuple[int, int]) -> openvino.Model:
@@ -135,7 +136,7 @@ def close_form() -> None:
 def _torch_form(subject: Subject, network: Network) -> Form:
     """The quantized network; its counts are those of the last image's bits."""
     macs = macs_720p(network)[1]  # of the float network, before a backend touches it
-    quantized = backend(subject.recipe.backend).load(network.module, subject.run / CHECKPOINT)
+    quantized = load_backend(subject.recipe.backend).load(network.module, subject.run / CHECKPOINT)
     meter = bit_meter(subject.recipe, quantized, network)
 
     def extras() -> Mapping[str, float]:

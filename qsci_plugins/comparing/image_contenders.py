@@ -29,7 +29,6 @@ from qsci_plugins.evaluation.baselines import (
     float_graph,
     inference,
     plain_graphs,
-    quiet,
     tile_samples,
 )
 from qsci_plugins.evaluation.latency import open_graph
@@ -38,6 +37,7 @@ from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.openvino.tiling import Image
 from qsci_plugins.pipeline.image_prepare import Prepared
+from qsci_plugins.progress import quiet
 
 __all__ = ["ImageContender", "exported_images", "plain_images"]
 

@@ -16,6 +16,7 @@ import numpy as np
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, ImageResult
+from qsci_plugins.files import locked
 from qsci_plugins.machine import describe_machine
 
 __all__ = [
@@ -56,8 +57,8 @@ def open_log(file: Path) -> Iterator[MeasurementLog]:
     Raises UserError for a file of another kind, and while another process writes it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a+", encoding="utf-8") as stream:
-        _lock(stream, file)
+    busy = f"another process is writing {file}; wait for it, or name another output"
+    with locked(file, busy), file.open("a+", encoding="utf-8") as stream:
         stream.seek(0)
         text = stream.read()
         whole = text[: text.rfind("\n") + 1]
@@ -76,18 +77,6 @@ def open_log(file: Path) -> Iterator[MeasurementLog]:
 def _parsed(line: dict[str, Any]) -> tuple[tuple[str, str], ImageResult]:
     decibels = math.inf if line["psnr_y"] is None else float(line["psnr_y"])
     return (line["form"], line["image"]), ImageResult(line["name"], decibels, float(line["ssim"]), line["extras"])
-
-
-def _lock(stream: IO[str], file: Path) -> None:
-    """One process per file, where the system has advisory locks; a killed process leaves none behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is writing {file}; wait for it, or name another output") from None
 
 
 def fingerprint(*parts: Any) -> str:

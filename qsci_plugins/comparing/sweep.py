@@ -11,7 +11,7 @@ from typing import Any
 from qsci_plugins.comparing.benchmark import RUNS, measure_subjects
 from qsci_plugins.comparing.subjects import Subject, of_recipe
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.files import write_text
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.yaml_text import parse_value
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +14,7 @@ import numpy as np
 
 from qsci_plugins.data.images import write_image
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 
 __all__ = ["FORMATS", "FrameWriter", "frame_writer", "to_levels"]
 
@@ -124,18 +123,14 @@ class _Kept(FrameWriter):
     def close(self, complete: bool) -> None:
         if not complete or not self._frames:
             return
-        temporary = self.target.with_name(f".{self.target.name}.{os.getpid()}")
         try:
-            if self.target.suffix == ".mat":
-                self._save_mat(temporary)
-            else:
-                self._save_gif(temporary)
-            os.replace(temporary, self.target)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot write {self.target}: {getattr(error, 'strerror', None) or error}") from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+            with replacing(self.target) as temporary:
+                if self.target.suffix == ".mat":
+                    self._save_mat(temporary)
+                else:
+                    self._save_gif(temporary)
+        except ValueError as error:  # more than the format holds
+            raise UserError(f"cannot write {self.target}: {error}") from error
 
     def _save_mat(self, file: Path) -> None:
         from scipy.io import savemat

@@ -54,14 +54,17 @@ def orientation(image: Image.Image) -> int:
         return 1
 
 
-def read_metadata(image: Image.Image) -> Metadata:
-    """That of a loaded image, upright; what is damaged counts as missing."""
+def read_metadata(image: Image.Image, on_its_side: bool = False) -> Metadata:
+    """That of a loaded image, upright; what is damaged counts as missing.
+
+    `on_its_side`: the pixels of the file make a quarter turn, which for some formats is known before loading alone.
+    """
     info = image.info
     xmp = info.get("xmp")
     if not isinstance(xmp, bytes) and isinstance(info.get("XML:com.adobe.xmp"), str):
         xmp = str(info["XML:com.adobe.xmp"]).encode()
     dpi = _dpi(info.get("dpi"))
-    if dpi is not None and orientation(image) in (5, 6, 7, 8):
+    if dpi is not None and on_its_side:
         dpi = (dpi[1], dpi[0])
     profile = info.get("icc_profile")
     return Metadata(
@@ -111,7 +114,10 @@ def save_options(
             lost.append("XMP")
             kept = replace(kept, xmp=None)
         elif format_ == "TIFF":
-            options["tiffinfo"] = {_XMP_TAG: metadata.xmp}
+            content = Image.Exif()
+            content.load(kept.exif or b"")
+            content[_XMP_TAG] = metadata.xmp
+            options["exif"] = content
         else:
             options["xmp"] = metadata.xmp
     if metadata.dpi is not None and format_ not in ("GIF", "WEBP"):

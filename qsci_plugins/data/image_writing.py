@@ -96,7 +96,7 @@ def write_pixels(
 def image_file(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when it is complete; whatever is refused is a UserError."""
     try:
-        with replacing(path) as temporary, io.BufferedWriter(_WithoutDescriptor(temporary, "wb")) as file:
+        with replacing(path) as temporary, io.BufferedRandom(_WithoutDescriptor(temporary, "w+b")) as file:
             yield file
     except (ValueError, OverflowError) as error:
         raise UserError(f"cannot write {path}: {reason(error)}") from error

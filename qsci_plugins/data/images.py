@@ -34,6 +34,8 @@ __all__ = [
 #: the largest picture that is decoded unless the caller allows more: about 16,000 x 16,000
 MAX_PIXELS = 2**28
 
+_QUARTER_TURNS = (5, 6, 7, 8)
+
 #: bit 0 of a TIFF page's NewSubfileType: another page in fewer pixels
 _SUBFILE_TYPE, _REDUCED = 254, 1
 
@@ -163,6 +165,7 @@ def _photo(path: Path, image: Image.Image, index: int, max_pixels: int, deep: bo
                     "cut it into parts"
                 )
             colours = deep and has_deep_colours(image)  # which loading forgets
+            before = orientation(image)
             image.load()
             mode = image.mode
             rgb, alpha = decoded(path, image, index, colours or (deep and mode.startswith("I")))
@@ -171,7 +174,7 @@ def _photo(path: Path, image: Image.Image, index: int, max_pixels: int, deep: bo
         except DAMAGE as error:
             raise UserError(f"{path} is damaged or cut off, it cannot be decoded: {reason(error)}") from error
         turn = orientation(image)
-        metadata = read_metadata(image)
+        metadata = read_metadata(image, before in _QUARTER_TURNS or turn in _QUARTER_TURNS)
         duration = image.info.get("duration", 0)
     if metadata.icc_profile is not None and not _still_right(mode, profile_space(metadata.icc_profile)):
         metadata = replace(metadata, icc_profile=None)

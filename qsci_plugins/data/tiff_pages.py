@@ -2,56 +2,66 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import numpy as np
+from PIL import Image, TiffTags
+from PIL.TiffImagePlugin import AppendingTiffWriter, ImageFileDirectory_v2
 
 from qsci_plugins.data.image_metadata import Metadata
 
 __all__ = ["write_pages"]
 
-_XMP, _BYTES = 700, 1
-#: what describes a picture in a TIFF's own tags, all of them text
-_DESCRIPTIONS = (270, 271, 272, 305, 306, 315, 316, 33432)
-_TEXT = 2
+_UNASSOCIATED_ALPHA, _DEFLATE, _INCH = 2, 8, 2
+_BYTES, _UNDEFINED = 1, 7
 
 
 def write_pages(file: BinaryIO, pages: Iterable[tuple[np.ndarray, Metadata]]) -> None:
     """Writes pages (H,W,C) of uint8 or uint16, C 1 to 4 as grey, grey and alpha, RGB, RGBA, one after the other."""
-    import tifffile
-
-    with tifffile.TiffWriter(file) as writer:
+    with AppendingTiffWriter(file, new=True) as writer:
         for pixels, metadata in pages:
-            channels = pixels.shape[2]
-            settings: dict[str, Any] = {}
-            if channels in (2, 4):
-                settings["extrasamples"] = ["unassalpha"]
-            if metadata.dpi is not None:
-                settings["resolution"], settings["resolutionunit"] = metadata.dpi, "inch"
-            writer.write(
-                np.ascontiguousarray(pixels if channels > 1 else pixels[..., 0]),
-                photometric="minisblack" if channels < 3 else "rgb",
-                planarconfig=None if channels == 1 else "contig",
-                compression="zlib",
-                iccprofile=metadata.icc_profile,
-                extratags=_tags(metadata),
-                software=False,
-                metadata=None,
-                **settings,
-            )
+            _write_page(writer, pixels, metadata)
+            writer.newFrame()
 
 
-def _tags(metadata: Metadata) -> list[tuple[int, int, int, Any, bool]]:
-    tags: list[tuple[int, int, int, Any, bool]] = []
-    if metadata.xmp is not None:
-        tags.append((_XMP, _BYTES, len(metadata.xmp), metadata.xmp, True))
+def _write_page(file: Any, pixels: np.ndarray, metadata: Metadata) -> None:
+    height, width, channels = pixels.shape
+    data = zlib.compress(np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("<"))).data, 4)
+    directory = ImageFileDirectory_v2()
+    _describe(directory, metadata)
+    bits = 8 * pixels.dtype.itemsize
+    tags: dict[int, Any] = {
+        256: width,
+        257: height,
+        258: (bits,) * channels,
+        259: _DEFLATE,
+        262: 1 if channels < 3 else 2,
+        273: 0,  # where the pixels begin: counted from behind the directory when that is written
+        277: channels,
+        278: height,
+        279: len(data),
+        284: 1,
+        339: (1,) * channels,
+    }
+    if channels in (2, 4):
+        tags[338] = _UNASSOCIATED_ALPHA
+    for tag, value in tags.items():
+        directory[tag] = value
+    file.seek(directory.save(file))
+    file.write(data)
+
+
+def _describe(directory: ImageFileDirectory_v2, metadata: Metadata) -> None:
     if metadata.exif is not None:
-        from PIL import Image
-
         exif = Image.Exif()
         exif.load(metadata.exif)
-        for tag in _DESCRIPTIONS:
-            if isinstance(exif.get(tag), str):
-                tags.append((tag, _TEXT, 0, exif[tag], True))
-    return tags
+        for tag in exif:
+            directory[tag] = exif.get_ifd(tag) if tag in TiffTags.TAGS_V2_GROUPS else exif[tag]
+    if metadata.dpi is not None:
+        directory[282], directory[283], directory[296] = *metadata.dpi, _INCH
+    if metadata.xmp is not None:
+        directory.tagtype[700], directory[700] = _BYTES, metadata.xmp
+    if metadata.icc_profile is not None:
+        directory.tagtype[34675], directory[34675] = _UNDEFINED, metadata.icc_profile

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import textwrap
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -21,6 +17,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.precisions import Precision, has_bf16
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, Image, cut_tile, join, plan_axis
+from qsci_plugins.progress import quiet
 
 __all__ = [
     "Failed",
@@ -32,7 +29,6 @@ __all__ = [
     "float_graph",
     "inference",
     "plain_graphs",
-    "quiet",
     "tile_samples",
 ]
 
@@ -141,22 +137,6 @@ class TiledGraph:
         tile = cut_tile(image, y, x, *self._tile).transpose(2, 0, 1)[None].astype(np.float32) * self._gain
         output = self._infer(np.ascontiguousarray(tile))[0] / self._gain
         return np.rint(output.clip(0, 255)).astype(np.uint8).transpose(1, 2, 0)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps off our output what the toolkits print while they load and work: progress bars, remarks, warnings."""
-    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _grown(patch: np.ndarray, height: int, width: int) -> np.ndarray:

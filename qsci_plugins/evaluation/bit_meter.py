@@ -74,6 +74,11 @@ class BitMeter:
         self._seen: dict[str, list[float]] = {name: [] for name in quantized.layers}
         self._fabs: list[float] = []
 
+    @property
+    def quantized(self) -> QuantizedNetwork:
+        """The network that it watches."""
+        return self._quantized
+
     def form(self) -> Form:
         """This network as one row of the table."""
         return Form(self.upscale, lambda: {"fab": self.last_fab()})

@@ -15,8 +15,9 @@ import openvino
 
 from qsci_plugins.data.snapshots import mask_sum, random_mask
 from qsci_plugins.evaluation.baselines import Failed
+from qsci_plugins.openvino.compiling import compile_graph
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import Precision, precision_hint, prepared
+from qsci_plugins.openvino.precisions import Precision
 
 __all__ = [
     "Latency",
@@ -104,10 +105,8 @@ def open_graph(
         graph = core.read_model(graph) if weights is None else core.read_model(graph, weights)
     elif precision == "image_only":
         graph = graph.clone()
-    config: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": precision_hint(precision), "PERFORMANCE_HINT": hint}
-    if threads is not None:
-        config["INFERENCE_NUM_THREADS"] = threads
-    return core.compile_model(prepared(graph, precision), "CPU", config)
+    settings = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    return compile_graph(core, graph, precision=precision, hint=hint, settings=settings)
 
 
 def open_exported(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped, wrap_
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 from qsci_plugins.nncf.algorithm import SchemeQuantization
 from qsci_plugins.nncf.network import network
 from qsci_plugins.nncf.plan import insert, make_plan
@@ -76,15 +76,8 @@ def save(quantized: QuantizedNetwork, file: Path | str) -> None:
         "config": json.dumps(nncf.torch.get_config(quantized.model)),
         "state_dict": quantized.model.state_dict(),
     }
-    file = Path(file)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with replacing(file) as unfinished:
         torch.save(content, unfinished)
-        os.replace(unfinished, file)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot write {file}: {error}") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:

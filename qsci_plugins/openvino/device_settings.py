@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import locked
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import Precision, allowed, precision_hint
 
@@ -57,17 +58,11 @@ def cache_to_itself(settings: Mapping[str, Any]) -> Iterator[None]:
     if "CACHE_DIR" not in settings:
         yield
         return
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     folder = Path(settings["CACHE_DIR"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("ab")
-    except OSError as error:
-        raise UserError(f"the cache folder {folder} cannot be used: {error.strerror}; name another") from None
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder / LOCK))
+        except OSError as error:
+            raise UserError(f"the cache folder {folder} cannot be used: {error.strerror}; name another") from None
         yield

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import openvino
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qsci_plugins.openvino.attention import Operand
 from qsci_plugins.openvino.convert import convert_like
@@ -109,7 +109,7 @@ def export(
     overlap = DEFAULT_OVERLAP if overlap is None else overlap
     for side in signature.tile:
         check_tile(side, overlap, multiple=signature.period())
-    thresholds = _thresholds(network) if mode == "routed" else None
+    thresholds = network.thresholds() if mode == "routed" else None
     factors = (0,) if thresholds is None else FACTORS
     models: dict[str, openvino.Model] = {}
     names: dict[int, str] = {}
@@ -139,13 +139,6 @@ def export(
     files = {entries[name].name: graph for name, graph in graphs.items()}
     write_folder(folder, manifest, {**files, weights.name: constants})
     return manifest
-
-
-def _thresholds(network: QuantizedNetwork) -> tuple[float, float] | None:
-    lower_, upper = (getattr(network.input_module, name, None) for name in ("lower", "upper"))
-    if not isinstance(lower_, Tensor) or not isinstance(upper, Tensor):
-        return None
-    return lower_.item(), upper.item()
 
 
 def _constants(lowered: nn.Module) -> tuple[Any, ...]:

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import openvino
 from openvino import Type
 
-from qsci_plugins.openvino.device_settings import cache_to_itself
+from qsci_plugins.openvino.compiling import compile_graph
 from qsci_plugins.openvino.manifest import Manifest, StoredFile, read_stored
-from qsci_plugins.openvino.precisions import Precision, prepared
+from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.requests import Requests
 from qsci_plugins.openvino.tiling import most_pixels
 
@@ -94,17 +94,19 @@ class Graphs:
 
     def _compile(self, key: _Key) -> Requests:
         model = self._model(key.graph, key.size)
-        config = {**self._config, "PERFORMANCE_HINT": "THROUGHPUT" if key.many else "LATENCY"}
+        settings = dict(self._config)
+        precision = self._precision
         if key.floats:
             model = with_float_ports(model)
-            if self._device == "CPU":  # bf16 has 8 bits, as many as the integers that are to be surpassed
-                config["INFERENCE_PRECISION_HINT"] = "f32"
-        elif self._device == "CPU":
-            model = prepared(model, self._precision)
+            precision = "f32"  # bf16 has 8 bits, as many as the integers that are to be surpassed
+            if self._device == "CPU":
+                settings["INFERENCE_PRECISION_HINT"] = "f32"
         if not key.many:
-            config.pop("NUM_STREAMS", None)  # a tile alone has all threads
-        with cache_to_itself(config):
-            return Requests(self._core.compile_model(model, self._device, config))
+            settings.pop("NUM_STREAMS", None)  # a tile alone has all threads
+        hint: Literal["LATENCY", "THROUGHPUT"] = "THROUGHPUT" if key.many else "LATENCY"
+        return Requests(
+            compile_graph(self._core, model, self._device, precision=precision, hint=hint, settings=settings)
+        )
 
     def _model(self, entry: StoredFile, size: _Size) -> openvino.Model:
         model = self._core.read_model(self._stored[entry], self._weights)

@@ -22,6 +22,7 @@ from qsci_plugins.openvino.grids import (
 )
 from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer, pads_with_zeros
 from qsci_plugins.schemes.attention import attach_attention
+from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
@@ -73,8 +74,7 @@ def check_exportable(network: QuantizedNetwork) -> None:
     missing = [name for name, layer in network.layers.items() if not all(bool(q.calibrated) for q in layer)]
     if missing:
         raise UserError(f"{missing[0]} is not calibrated; calibrate the network before exporting it")
-    calibrated = getattr(network.input_module, "calibrated", None)
-    if isinstance(calibrated, Tensor) and not bool(calibrated):
+    if isinstance(network.input_module, InputModule) and not network.input_module.is_calibrated():
         raise UserError("the image thresholds are not calibrated; calibrate the network before exporting it")
     for name in network.blocks:
         raise UserError(

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.device_settings import cache_to_itself, device_settings
+from qsci_plugins.openvino.compiling import compile_graph
+from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
-from qsci_plugins.openvino.precisions import Precision
+from qsci_plugins.openvino.precisions import Precision, allowed
 from qsci_plugins.openvino.requests import Requests
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis, video_period
 
@@ -64,17 +65,22 @@ class Reconstructor:
         # (H,W,T), as tiles are cut from images
         self._mask = mask.transpose(1, 2, 0).astype(np.float32)
         core = openvino.Core()
-        hint = "LATENCY" if self.tiles == 1 else "THROUGHPUT"
         settings = device_settings(
             self.manifest, device, threads=threads, streams=streams, precision=precision, cache_dir=cache_dir
         )
-        config = {"PERFORMANCE_HINT": hint, **settings}
         weights = read_stored(folder, self.manifest.weights)
         self._requests = {}
         for entry in {route.graph for route in self.manifest.routes}:
             graph = core.read_model(read_stored(folder, entry), weights)
-            with cache_to_itself(config):
-                self._requests[entry] = Requests(core.compile_model(graph, device, config))
+            compiled = compile_graph(
+                core,
+                graph,
+                device,
+                precision=allowed(precision, self.manifest.precision),
+                hint="LATENCY" if self.tiles == 1 else "THROUGHPUT",
+                settings=settings,
+            )
+            self._requests[entry] = Requests(compiled)
 
     @property
     def tiles(self) -> int:

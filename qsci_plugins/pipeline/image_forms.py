@@ -1,213 +1,59 @@
-"""The exported network: written, run as one of the forms to compare, and timed beside what OpenVINO users have today."""
+"""Forms of a network that enlarges images, and its pieces: the images of benchmark sets."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-
-from qsci_plugins.architectures.network import Network
-from qsci_plugins.evaluation.baselines import Failed, PlainGraph, float_graph, plain_graphs, tile_samples
-from qsci_plugins.evaluation.bit_meter import BitMeter, Form, PatchBits
-from qsci_plugins.evaluation.correlation import pearson, spearman
-from qsci_plugins.evaluation.latency import failed_row, latency_row, measure, open_exported, open_graph, usable_threads
-from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import runtime_precisions
+from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, evaluate_image
+from qsci_plugins.evaluation.bit_meter import BitMeter, Form
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.pipeline.image_prepare import Prepared
-from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.schema import Recipe
-from qsci_plugins.schemes.content import image_gradient
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = [
-    "PatchMeter",
-    "bit_meter",
-    "export_network",
-    "measure_latency",
-    "model_scale",
-    "openvino_form",
-    "patch_starts",
-]
-
-#: patches that NNCF's default quantization sees where only its speed is of interest
-_SPEED_PATCHES = 4
-_REPEATS = 10
+__all__ = ["ImagePiece", "image_meter", "openvino_form", "pieces_of", "score_image"]
 
 
-def export_network(prepared: Prepared, quantized: QuantizedNetwork, folder: Path, progress: Progress) -> None:
-    """Writes the model folder that the recipe's `export.openvino` asks for."""
-    from qsci_plugins.openvino.export import export_upscaler
+@dataclass(frozen=True)
+class ImagePiece:
+    """An image and the set that it is of."""
 
-    settings, network = prepared.recipe.export.openvino, prepared.network
-    assert settings.mode != "none"
-    height, width = settings.tile
-    with progress.stage("export", 1) as advance:
-        export_upscaler(
-            quantized,
-            network.module,
-            folder,
-            tile=(height, width),
-            scale=network.scale,
-            mode=settings.mode,
-            overlap=prepared.overlap,
-            about={"architecture": network.architecture, "backend": quantized.backend},
-        )
-        advance(1)
+    image: BenchmarkImage
+    images: BenchmarkSet
+
+
+def pieces_of(images: BenchmarkSet) -> PieceSet:
+    """A set with its images as pieces."""
+    return PieceSet(images.name, [ImagePiece(image, images) for image in images.images])
+
+
+def score_image(form: Form, piece: ImagePiece) -> PieceResult:
+    """PSNR and SSIM of the luma; see `evaluation.benchmark.evaluate`."""
+    result = evaluate_image(form.upscale, piece.image, piece.images, form.extras)
+    extras = {key: value for key, value in result.extras.items() if key != "fab"}
+    return PieceResult(result.name, result.psnr_y, result.ssim, result.extras.get("fab"), extras)
 
 
 def openvino_form(folder: Path, threads: int | None = None) -> Form:
     """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area.
 
-    A tile's is that of its route, or what a graph that chooses its bits itself (`dynamic`, CADyQ's) tells.
+    A tile's is that of its route, or what a graph that chooses its bits itself (`dynamic`, CADyQ's) says.
     """
     upscaler = Upscaler(folder, precision="auto", threads=threads)
 
     def fab() -> dict[str, float]:
         areas = [tile.height * tile.width for tile in upscaler.last_routes]
         bits = [tile.bits for tile in upscaler.last_routes]
-        return {"fab": sum(area * one for area, one in zip(areas, bits, strict=True)) / sum(areas)}
+        return {"fab": sum(area * width for area, width in zip(areas, bits, strict=True)) / sum(areas)}
 
     return Form(upscaler.upscale, fab)
 
 
-def model_scale(folder: Path) -> int:
-    """How much a model folder enlarges."""
-    return load_manifest(folder).scale
-
-
-def measure_latency(prepared: Prepared, folder: Path, progress: Progress) -> dict[str, Any]:
-    """Milliseconds of one tile, interleaved in one process: OpenVINO fp32, bf16 (if any), NNCF's default INT8, ours.
-
-    And in which precision ours really runs: how many nodes of each kind take and give what.
-    """
-    height, width = prepared.recipe.export.openvino.tile
-    network, threads = prepared.network, usable_threads()
-    with progress.stage("latency", 1) as advance:
-        samples = tile_samples(prepared.patches[:_SPEED_PATCHES], (height, width))
-        entries = plain_graphs(lambda: float_graph(network, (height, width)), samples)
-        plain = [one for one in entries if isinstance(one, PlainGraph)]
-        compiled = {one.name: open_graph(one.graph, precision=one.precision, threads=threads) for one in plain}
-        compiled["ours"] = open_exported(folder, threads)
-        latencies = measure(compiled, (height, width), _REPEATS)
-        rows = [
-            failed_row(one) if isinstance(one, Failed) else latency_row(one.name, one.title, latencies[one.name])
-            for one in entries
-        ]
-        rows.append(latency_row("ours", "ours", latencies["ours"]))
-        advance(1)
-    nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
-    precisions = [
-        {"type": kind, "input": given, "output": made, "count": count}
-        for (kind, given, made), count in nodes.most_common()
-    ]
-    return {
-        "tile": [height, width],
-        "threads": threads,
-        "repeats": _REPEATS,
-        "rows": rows,
-        "precisions": precisions,
-    }
-
-
-def bit_meter(recipe: Recipe, quantized: QuantizedNetwork, network: Network) -> BitMeter:
+def image_meter(loaded: Loaded, quantized: QuantizedNetwork) -> BitMeter:
     """What runs the quantized network in torch, on whole images or as the recipe's `inference` says."""
-    settings = recipe.inference
+    settings = loaded.recipe.inference
     if settings is None:
-        return BitMeter(quantized, network)
-    return PatchMeter(quantized, network, settings.patch, settings.step, settings.batch)
+        return BitMeter(quantized, loaded.network)
+    from qsci_plugins.pipeline.patchwise import PatchMeter
 
-
-def patch_starts(size: int, patch: int, step: int) -> list[int]:
-    """Where the patches of an axis begin: every `step` pixels, the last one at the border. One where `patch` covers all."""
-    if size <= patch:
-        return [0]
-    return [*range(0, size - patch, step), size - patch]
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """The patches of one image, in low-resolution pixels."""
-
-    tops: list[int]
-    lefts: list[int]
-    height: int
-    width: int
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return ((top, left) for top in self.tops for left in self.lefts)
-
-
-class PatchMeter(BitMeter):
-    """Runs the network on patches of `patch` pixels every `step`, `batch` at a time; where they overlap, their mean."""
-
-    def __init__(self, quantized: QuantizedNetwork, network: Network, patch: int, step: int, batch: int) -> None:
-        super().__init__(quantized, network)
-        self._network = network
-        self._sizes = (patch, step, batch)
-        self._last: list[PatchBits] = []
-        self._of_the_set: list[PatchBits] = []
-
-    def form(self) -> Form:
-        """This network as one row of the table, with the correlation of gradient and bits over a set's patches."""
-        return Form(self.upscale, lambda: {"fab": self._fabs[-1]}, self._summary, lambda: self._last)
-
-    @torch.no_grad()
-    def upscale(self, low: np.ndarray) -> np.ndarray:
-        """One image, uint8 (h,w,3) to (scale*h,scale*w,3); the bits of its patches are remembered."""
-        quantized, scale = self._quantized, self._network.scale
-        device = next(quantized.model.parameters()).device
-        gain = quantized.value_range / 255
-        height, width = low.shape[:2]
-        x = torch.from_numpy(np.ascontiguousarray(low)).to(device).permute(2, 0, 1)[None].float() * gain
-        multiple = self._network.size_multiple
-        x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        grid = self._grid(x.shape[2], x.shape[3])
-        total = x.new_zeros(3, x.shape[2] * scale, x.shape[3] * scale)
-        count = x.new_zeros(1, *total.shape[1:])
-        self._last = []
-        places = list(grid)
-        for start in range(0, len(places), self._sizes[2]):
-            some = places[start : start + self._sizes[2]]
-            patches = torch.cat([x[..., top : top + grid.height, left : left + grid.width] for top, left in some])
-            for (top, left), y in zip(some, self._run(patches, some), strict=True):
-                rows = slice(top * scale, (top + grid.height) * scale)
-                columns = slice(left * scale, (left + grid.width) * scale)
-                total[:, rows, columns] += y
-                count[:, rows, columns] += 1
-        self._fabs.append(float(np.mean([patch.fab for patch in self._last])))
-        self._of_the_set += self._last
-        image = (total / count / gain)[:, : height * scale, : width * scale]
-        return image.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-
-    def _run(self, patches: Tensor, places: list[tuple[int, int]]) -> Tensor:
-        with record_bits() as ledger:
-            output = self._quantized.model(patches)
-        fabs = ledger.mean(self._quantized.counted()).expand(len(places)).tolist()
-        gradients = image_gradient(patches, self._quantized.value_range)[0].tolist()
-        size = (patches.shape[2], patches.shape[3])
-        for place, gradient, fab in zip(places, gradients, fabs, strict=True):
-            self._last.append(PatchBits(*place, *size, gradient, fab))
-        self._note_layers(ledger)
-        assert isinstance(output, Tensor)
-        return output
-
-    def _grid(self, height: int, width: int) -> _Grid:
-        patch, step, _ = self._sizes
-        tops, lefts = patch_starts(height, patch, step), patch_starts(width, patch, step)
-        return _Grid(tops, lefts, min(patch, height), min(patch, width))
-
-    def _summary(self) -> dict[str, Any]:
-        """Of the patches since the last call."""
-        patches, self._of_the_set = self._of_the_set, []
-        gradients, fabs = [patch.gradient for patch in patches], [patch.fab for patch in patches]
-        correlation = {"spearman": spearman(gradients, fabs), "pearson": pearson(gradients, fabs)}
-        return {"patches": {"count": len(patches), "gradient_and_fab": correlation}}
+    return PatchMeter(quantized, loaded.network, settings.patch, settings.step, settings.batch)

@@ -1,152 +1,147 @@
-"""Everything that a quantization recipe needs, loaded and tried out before the long work begins."""
+"""Everything that a recipe for images needs, loaded and tried out before the long work begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.folders import find_images
+from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
-from qsci_plugins.openvino.tiling import smallest_tile
-from qsci_plugins.pipeline.image_training import check_training
+from qsci_plugins.pipeline.image_forms import pieces_of
 from qsci_plugins.pipeline.networks import load_recipe_network
+from qsci_plugins.pipeline.prepare import (
+    absolute,
+    absolute_model,
+    absolute_sets,
+    check_batch,
+    check_crop,
+    check_sizes,
+    tile_overlap,
+    try_out,
+)
+from qsci_plugins.pipeline.task import Loaded, Prepared, Trainable
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
-from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, Recipe
-from qsci_plugins.schemes.placement import Placement, Precision, place
+from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, FloatRecipe, Recipe
+from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme
-from qsci_plugins.training.settings import CADyQTraining, FineTuning
+from qsci_plugins.training.settings import CADyQTraining, FineTuning, Folder
 
-__all__ = ["STANDARD_SETS", "Prepared", "find_sets", "prepare", "resolved", "tile_overlap"]
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A recipe whose every part was found and fits together.
-
-    `patches` are (count,3,patch,patch) low-resolution inputs in 0..value_range.
-    """
-
-    recipe: Recipe
-    network: Network
-    scheme: Scheme
-    placement: Placement
-    precisions: dict[str, Precision]
-    patches: Tensor
-    sets: list[BenchmarkSet]
-    #: context around the tiles of the exported network, in its input pixels
-    overlap: int
-
-    @property
-    def batches(self) -> list[Tensor]:
-        """The patches in calibration batches."""
-        return list(self.patches.split(self.recipe.calibrate.batch))
+__all__ = ["STANDARD_SETS", "find_sets", "load", "prepare", "prepare_training", "resolve"]
 
 
-def prepare(recipe: Recipe, data: Path | None = None, only: Sequence[str] | None = None) -> Prepared:
+def load(recipe: Recipe | FloatRecipe) -> Loaded:
+    """The network of a recipe; UserError for one that reconstructs video."""
+    network = load_recipe_network(recipe.model, recipe.seed)
+    if network.task != "sr":
+        does = "calibrates" if isinstance(recipe, Recipe) else "trains"
+        other = "efficientsci_t_qsci_w4a4" if isinstance(recipe, Recipe) else "efficientsci_small"
+        raise UserError(
+            f"model: {network.architecture} reconstructs video, and this recipe {does} on images; give one with"
+            f" `clips`, such as {other}"
+        )
+    return Loaded(recipe, network, network)
+
+
+def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
     """Loads the network and the images, finds the sets, and runs the network once on a small input.
 
     Raises UserError for whatever does not fit: weights, layers that `place` names, folders, sets, sizes.
     """
-    network = load_recipe_network(recipe.model, recipe.seed)
-    if network.task != "sr":
-        raise UserError(
-            f"model: {network.architecture} reconstructs video, and this recipe calibrates on images; give one with"
-            " `clips`, such as efficientsci_t_qsci_w4a4"
-        )
-    scheme = make_scheme(recipe.scheme)
-    placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
-    precisions = place(network.module, placement)
+    with progress.stage("preparing", 1) as advance:
+        network = load(recipe).network
+        scheme = make_scheme(recipe.scheme)
+        placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
+        place(network.module, placement)
+        if isinstance(recipe.train, CADyQTraining):
+            if scheme.config.name != "cadyq":
+                raise UserError(
+                    f"train.schedule: cadyq trains CADyQ's bit selectors; the scheme {scheme.config.name!r} has none;"
+                    " take schedule joint or published"
+                )
+            check_crop("train.patch", recipe.train.patch, network)
+        if recipe.train is not None:
+            check_batch(recipe.train.batch)
+        sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
+        if recipe.inference is not None:
+            sizes["inference.patch"] = [recipe.inference.patch]
+        check_sizes(sizes, network)
+        sets = find_sets(recipe.evaluate, data, network.scale)
+        overlap = tile_overlap(recipe.export.openvino, network)
+        side = -(-16 // network.size_multiple) * network.size_multiple
+        small = torch.full((1, network.channels, side, side), network.value_range / 2)
+        expected = (1, network.channels, side * network.scale, side * network.scale)
+        try_out(network, [small], expected, f"a {side}x{side} image", "; is model.scale right?")
+        patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
+        advance(1)
+    examples = None
     if isinstance(recipe.train, CADyQTraining):
-        check_training(recipe.train, network, scheme)
-    sets = find_sets(recipe.evaluate, data, network.scale, only)
-    _check_sizes(recipe, network)
-    overlap = tile_overlap(recipe, network)
-    _try_out(network)
-    patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
-    return Prepared(recipe, network, scheme, placement, precisions, patches, sets, overlap)
+        examples = _pairs(recipe.train.data, "train.data", network.scale, recipe.train.patch, progress)
+    return Prepared(
+        recipe,
+        network,
+        network,
+        sets=[pieces_of(images) for images in sets],
+        examples=examples,
+        scheme=scheme,
+        placement=placement,
+        batches=list(patches.split(recipe.calibrate.batch)),
+        overlap=overlap,
+    )
 
 
-def resolved(recipe: Recipe) -> Recipe:
+def prepare_training(recipe: FloatRecipe, data: Path | None, progress: Progress) -> Trainable:
+    """Loads the network and the photos, and finds the sets. Raises UserError for whatever does not fit."""
+    network = load(recipe).network
+    check_crop("train.patch", recipe.train.patch, network)
+    check_batch(recipe.train.batch)
+    sets = [pieces_of(images) for images in find_sets(recipe.evaluate, data, network.scale)]
+    pairs = _pairs(recipe.data, "data", network.scale, recipe.train.patch, progress)
+    return Trainable(recipe, network, network, sets=sets, examples=pairs)
+
+
+def resolve(recipe: Recipe) -> Recipe:
     """The same recipe with absolute paths, which means the same from any working folder."""
-    model, calibrate = recipe.model, recipe.calibrate
-    if model.weights is not None and not model.weights.startswith("builtin:"):
-        model = model.model_copy(update={"weights": _absolute(model.weights, "model.weights")})
-    images = [one if one == BUILTIN_PHOTOS else _absolute(one, "calibrate.images") for one in calibrate.images]
-    evaluate = [
-        one if one.folder is None else one.model_copy(update={"folder": _absolute(one.folder, "evaluate.folder")})
-        for one in recipe.evaluate
-    ]
-    calibrate = calibrate.model_copy(update={"images": images})
-    update = {"model": model, "calibrate": calibrate, "evaluate": evaluate, "train": _resolved_training(recipe)}
+    calibrate = recipe.calibrate
+    images = [path if path == BUILTIN_PHOTOS else absolute(path, "calibrate.images") for path in calibrate.images]
+    update = {
+        "model": absolute_model(recipe.model),
+        "calibrate": calibrate.model_copy(update={"images": images}),
+        "evaluate": absolute_sets(recipe.evaluate),
+        "train": _resolved_training(recipe.train),
+    }
     return recipe.model_copy(update=update)
 
 
-def _resolved_training(recipe: Recipe) -> FineTuning | CADyQTraining | None:
-    if not isinstance(recipe.train, CADyQTraining):
-        return recipe.train
+def _resolved_training(train: FineTuning | CADyQTraining | None) -> FineTuning | CADyQTraining | None:
+    if not isinstance(train, CADyQTraining):
+        return train
     data = [
-        one.model_copy(update={"path": _absolute(one.path, f"train.data.{index}.path")})
-        for index, one in enumerate(recipe.train.data)
+        folder.model_copy(update={"path": absolute(folder.path, f"train.data.{index}.path")})
+        for index, folder in enumerate(train.data)
     ]
-    return recipe.train.model_copy(update={"data": data})
+    return train.model_copy(update={"data": data})
 
 
-def _absolute(path: str, key: str) -> str:
-    return str(expand(path, key).absolute())
-
-
-def _check_sizes(recipe: Recipe, network: Network) -> None:
-    multiple = network.size_multiple
-    sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
-    if recipe.inference is not None:
-        sizes["inference.patch"] = [recipe.inference.patch]
-    for key, sides in sizes.items():
-        if any(side % multiple for side in sides):
-            raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
-
-
-def tile_overlap(recipe: Recipe, network: Network) -> int:
-    """Context around the tiles of the exported network, in its input pixels.
-
-    Wide enough that tiles agree, where that does not leave a tile without a middle of its own.
-    """
-    settings = recipe.export.openvino
-    if settings.overlap is not None:
-        smallest = smallest_tile(settings.overlap)
-        if min(settings.tile) < smallest:
-            raise UserError(
-                f"export.openvino.overlap is {settings.overlap}, which needs tiles of {smallest} pixels or more, "
-                f"not {settings.tile}"
-            )
-        return settings.overlap
-    limit = min(settings.tile) // 4
-    return limit if network.receptive_radius is None else min(network.receptive_radius, limit)
-
-
-@torch.no_grad()
-def _try_out(network: Network) -> None:
-    side = -(-16 // network.size_multiple) * network.size_multiple
-    name = network.architecture
-    try:
-        output = network.module(torch.full((1, network.channels, side, side), network.value_range / 2))
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model: {name} fails on a {side}x{side} image: {reason}") from error
-    expected = (1, network.channels, side * network.scale, side * network.scale)
-    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"model: {name} makes {got} of a {side}x{side} image, not {expected}; is model.scale right?")
-    if not torch.isfinite(output).all():
-        raise UserError(f"model: {name} makes NaN or infinite pixels; its weights are damaged")
+def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress: Progress) -> PatchPairs:
+    """Training patches of the folders' photos; `key` is where the folders stand in the recipe."""
+    found = []
+    for index, folder in enumerate(folders):
+        path = expand(folder.path, f"{key}.{index}.path")
+        try:
+            find_images(path)
+        except UserError as error:
+            raise UserError(f"{key}.{index}.path: {error}") from None
+        found.append((path, folder.stride))
+    with progress.stage("reading photos", 1) as advance:
+        return PatchPairs.from_folders(found, scale, patch, on_file=lambda done, total: advance(done, total=total))
 
 
 def _patches(calibrate: Calibration, scale: int) -> Tensor:

@@ -1,106 +1,123 @@
-"""The step of a run that trains CADyQ's selectors on labelled patches."""
+"""Training on images from a recipe: float networks whole, quantized ones as a step of their run."""
 
 from __future__ import annotations
 
-import json
+import copy
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.patches import PatchPairs
-from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
+from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.reading import expand
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.training.loop import TrainResult
+from qsci_plugins.training.loop import train as train_network
 from qsci_plugins.training.settings import CADyQTraining
 
-__all__ = ["check_training", "train_selectors", "training_log"]
-
-#: means over the steps between two checkpoints; kept with the states of a run that is interrupted
-_LOG = "training_log.state"
-_LOGGED = ("loss", "l1", "psnr", "fab")
-#: fields of the recipe's section that are not of the training itself
-_OF_THE_DATA = {"schedule", "data", "patch"}
+__all__ = ["train", "train_float"]
 
 
-def check_training(train: CADyQTraining, network: Network, scheme: Scheme) -> None:
-    """Raises UserError for another scheme, a folder without images, and patches that the network does not take."""
-    if scheme.config.name != "cadyq":
-        raise UserError(
-            f"train.schedule: cadyq trains CADyQ's bit selectors; the scheme {scheme.config.name!r} has none;"
-            " take schedule joint or published"
+def train(prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress) -> None:
+    """Fine-tunes, or trains CADyQ's selectors, in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
+    if isinstance(prepared.recipe.train, CADyQTraining):
+        with journal.timed("training"):
+            _train_selectors(prepared, quantized, work, progress)
+    else:
+        with journal.timed("fine_tuning"):
+            _fine_tune(prepared, quantized, work, progress)
+
+
+def _fine_tune(prepared: Prepared, quantized: QuantizedNetwork, work: Path, progress: Progress) -> None:
+    from qsci_plugins.training.finetune import finetune
+
+    train, network = prepared.recipe.train, prepared.network
+    patches = torch.cat(prepared.batches)
+
+    def picture() -> Tensor:
+        low = patches[:1]
+        return _above(_copied(quantized.model, low), _copied(network.module, low), network.value_range)
+
+    with watched(
+        "fine-tuning", train.steps, train, work, progress, lambda scalars: f"loss {scalars['loss']:.4f}", picture
+    ) as on_step:
+        result = finetune(
+            quantized,
+            network.module,
+            patches,
+            train,
+            work / "finetune.state",
+            blocks=network.blocks,
+            on_step=on_step,
         )
-    if train.patch % network.size_multiple:
-        raise UserError(
-            f"train.patch is {train.patch}; {network.architecture} needs a multiple of {network.size_multiple}"
-        )
-    for index, (folder, _) in enumerate(_folders(train)):
-        try:
-            find_images(folder)
-        except UserError as error:
-            raise UserError(f"train.data.{index}.path: {error}") from None
+        if not result.finished:
+            raise stopped(result.steps, "fine-tuning")
 
 
-def train_selectors(
-    train: CADyQTraining, network: Network, quantized: QuantizedNetwork, work: Path, progress: Progress
-) -> None:
-    """Trains the network in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
+def _train_selectors(prepared: Prepared, quantized: QuantizedNetwork, work: Path, progress: Progress) -> None:
     from qsci_plugins.training.attention_transfer import feature_sites
-    from qsci_plugins.training.cadyq import CADyQSettings, train_cadyq
+    from qsci_plugins.training.cadyq import train_cadyq
 
-    settings = CADyQSettings(**train.model_dump(exclude=_OF_THE_DATA))
-    with progress.stage("reading photos", 1) as advance:
-        pairs = PatchPairs.from_folders(
-            _folders(train), network.scale, train.patch, on_file=lambda done, total: advance(done, total=total)
-        )
-    example = pairs.draw(settings.seed, 0, 1)[0] * (network.value_range / 255)
+    train, network, pairs = prepared.recipe.train, prepared.network, prepared.examples
+    low, high = pairs.draw(train.seed, 0, 1)
+    example = low * (network.value_range / 255)
     sites = feature_sites(network.module, network.blocks, list(quantized.layers), example)
-    log = _Log(work / _LOG, settings.checkpoint_every)
-    with progress.stage("training", settings.warm_up + settings.steps) as advance:
 
-        def on_step(step: int, scalars: dict[str, float]) -> None:
-            log.add(step, scalars)
-            advance(step, f"L1 {scalars['l1']:.3f}, {scalars['psnr']:.2f} dB, FAB {scalars['fab']:.2f}")
+    def text(scalars: dict[str, float]) -> str:
+        return f"L1 {scalars['l1']:.3f}, {scalars['psnr']:.2f} dB, FAB {scalars['fab']:.2f}"
 
-        result = train_cadyq(quantized, pairs, settings, sites, work, on_step=on_step)
-    if not result.finished:
-        raise KeyboardInterrupt(f"stopped after step {result.steps} of training; the same command goes on")
-    log.close(result.steps)
+    def picture() -> Tensor:
+        output = _copied(quantized.model, example)
+        return _above(output, high * (network.value_range / 255), network.value_range)
 
-
-def training_log(work: Path) -> list[dict[str, float]]:
-    """Step, loss, L1, PSNR (RGB) and FAB in the training of a run, means over stretches of steps."""
-    file = work / _LOG
-    rows: list[dict[str, float]] = json.loads(file.read_text()) if file.is_file() else []
-    return rows
+    steps = train.warm_up + train.steps
+    with watched("training", steps, train, work, progress, text, picture) as on_step:
+        result = train_cadyq(quantized, pairs, train, sites, work, on_step=on_step)
+        if not result.finished:
+            raise stopped(result.steps, "training")
 
 
-class _Log:
-    """Means over every stretch of steps, on file; what an interrupted stretch had seen is lost."""
+def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
+    """Trains with L1 on random patches. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
+    recipe, network, pairs = trainable.recipe, trainable.network, trainable.examples
+    train, gain = recipe.train, network.value_range / 255
 
-    def __init__(self, file: Path, every: int) -> None:
-        self._file = file
-        self._every = every
-        self._rows = training_log(file.parent)
-        self._now: list[dict[str, float]] = []
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        low, high = batch
+        return F.l1_loss(model(low * gain).float() / gain, high), {}
 
-    def add(self, step: int, scalars: dict[str, float]) -> None:
-        self._now.append(scalars)
-        if step % self._every == 0:
-            self.close(step)
+    def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        low, high = pairs.draw(recipe.seed, step, train.batch, rank, world)
+        return low, high
 
-    def close(self, step: int) -> None:
-        """Ends the stretch at this step, and writes."""
-        if not self._now:
-            return
-        means: dict[str, Any] = {key: round(fmean(one[key] for one in self._now), 4) for key in _LOGGED}
-        self._rows = [row for row in self._rows if row["step"] < step] + [{"step": step, **means}]
-        self._now = []
-        write_text(self._file, json.dumps(self._rows))
+    def text(scalars: dict[str, float]) -> str:
+        return f"L1 {scalars['loss']:.3f}"
+
+    with (
+        journal.timed("training"),
+        watched("training", train.steps, train, work, progress, text, lambda: _shown(network, pairs)) as on_step,
+    ):
+        result = train_network(network.module, loss, draw, train.loop(), work / "training.state", on_step=on_step)
+        if not result.finished:
+            raise stopped(result.steps, "training")
+    return result
 
 
-def _folders(train: CADyQTraining) -> list[tuple[Path, int]]:
-    return [(expand(one.path, f"train.data.{index}.path"), one.stride) for index, one in enumerate(train.data)]
+def _shown(network: Network, pairs: PatchPairs) -> Tensor:
+    low, high = pairs.draw(0, 0, 1)
+    gain = network.value_range / 255
+    return _above(seen(network.module, low * gain), high * gain, network.value_range)
+
+
+def _copied(model: nn.Module, low: Tensor) -> Tensor:
+    """What the network makes of a patch now; a copy runs, as the hooks of the training listen to it."""
+    return seen(copy.deepcopy(model), low)
+
+
+def _above(output: Tensor, expected: Tensor, value_range: float) -> Tensor:
+    """One output (1,3,h,w) above the expected one, in 0..1."""
+    return torch.cat([output[0], expected[0].float().cpu()], dim=-2).div(value_range).clamp(0, 1)

@@ -83,12 +83,12 @@ def _of_run(run: Path) -> Network:
         return load_network(recipe.model.architecture, run / WEIGHTS_FILE, **recipe.model.settings)
     if isinstance(recipe, FloatRecipe | FloatVideoRecipe) or not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} has neither {WEIGHTS_FILE} nor {CHECKPOINT}; it is not the whole output of a run")
-    from qsci_plugins.pipeline.run import backend
+    from qsci_plugins.schemes.backend import load_backend
 
     network = load_recipe_network(recipe.model, recipe.seed)
     shortcuts = getattr(recipe, "shortcuts", [])
     stock = add_shortcuts(network.module, shortcuts) if shortcuts else network.module
-    return replace(network, module=backend(recipe.backend).load(stock, run / CHECKPOINT).model)
+    return replace(network, module=load_backend(recipe.backend).load(stock, run / CHECKPOINT).model)
 
 
 _MANIFEST = "manifest.json"
@@ -128,7 +128,8 @@ def open_network(
 
     Raises UserError for what holds no network that reconstructs video.
     """
-    folder = next((one for one in (Path(model), Path(model) / "model") if (one / _MANIFEST).is_file()), None)
+    places = (Path(model), Path(model) / "model")
+    folder = next((place for place in places if (place / _MANIFEST).is_file()), None)
     if runtime == "openvino" and folder is None:
         raise UserError(
             f"{model} holds no exported network; export it with `qsci run`, or leave out --runtime openvino"

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.files import exchange
+from qsci_plugins.files import exchange, locked, temporary_pattern, write_error, write_text
 
 __all__ = [
     "BOARD",
@@ -28,9 +26,6 @@ __all__ = [
     "process_count",
     "shared_work_folder",
     "work_folder",
-    "write_bytes",
-    "write_metrics",
-    "write_text",
 ]
 
 #: what marks a folder as a run's, finished or not
@@ -55,9 +50,6 @@ JOURNAL = "journal.state"
 BOARD = "tensorboard"
 
 _KEPT = (RECIPE_FILE, CHECKPOINT, STATES, BOARD)
-
-#: what torch's own writer says, in a RuntimeError, when the disk refuses
-_WRITER = re.compile("inline_container|iostream|PytorchStreamWriter")
 
 
 def check_output(output: Path, force: bool) -> None:
@@ -87,7 +79,7 @@ def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path
     work = output.with_name(f"{output.name}.partial")
     try:
         work.mkdir(parents=True, exist_ok=True)
-        with _locked(work, output):
+        with locked(work, f"another process is writing {output}; wait for it, or name another output"):
             _adopt(work, recipe, force)
             try:
                 yield work
@@ -116,32 +108,8 @@ def _leave(work: Path, error: BaseException) -> None:
         raise UserError(f"{error}{hint}") from error
     if isinstance(error, OSError):
         raise UserError(f"{_reason(error, work)}{hint}") from error
-    if isinstance(error, RuntimeError) and _WRITER.search(str(error)):
-        raise UserError(f"cannot write to {work}: the disk is full{hint}") from error
-
-
-def write_text(file: Path, text: str) -> None:
-    """Complete or not at all."""
-    write_bytes(file, text.encode("utf-8"))
-
-
-def write_metrics(work: Path, metrics: Mapping[str, Any]) -> None:
-    """Writes metrics.json into a run's folder. Raises ValueError for a NaN or an infinity, which JSON does not have."""
-    write_text(work / METRICS_FILE, json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-
-
-def write_bytes(file: Path, content: bytes) -> None:
-    """Complete or not at all."""
-    temporary = _temporary(file, os.getpid())
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _temporary(file: Path, process: int | str) -> Path:
-    return file.with_name(f".{file.name}.{process}")
+    if isinstance(error, RuntimeError) and (refusal := write_error(work, error)):
+        raise UserError(f"{refusal}{hint}") from error
 
 
 def _adopt(work: Path, recipe: str, force: bool) -> None:
@@ -153,7 +121,7 @@ def _adopt(work: Path, recipe: str, force: bool) -> None:
             return
         if not force:
             raise UserError(f"{work} was left by an interrupted run of another recipe; remove it, or use --force")
-    elif not all(entry.match(_temporary(found, "*").name) for entry in work.iterdir()):
+    elif not all(entry.match(temporary_pattern(found)) for entry in work.iterdir()):
         raise UserError(f"{work} is in the way, and not a run's; remove it or name another output")
     _clear(work, (RECIPE_FILE,))
     write_text(found, recipe)
@@ -211,24 +179,6 @@ def _undo_half_a_swap(output: Path) -> None:
             replaced.rmdir()
 
 
-@contextmanager
-def _locked(work: Path, output: Path) -> Iterator[None]:
-    """One process per output, where the system has advisory locks; a killed process leaves none behind."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    descriptor = os.open(work, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise UserError(f"another process is writing {output}; wait for it, or name another output") from None
-    finally:
-        os.close(descriptor)
-
-
 def _reason(error: OSError, work: Path) -> str:
     where = error.filename or work
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -252,13 +202,13 @@ def is_main() -> bool:
 
 @contextmanager
 def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: bool = False) -> Iterator[Path]:
-    """`outputs.work_folder` of the first process; the others see the same folder, and leave it to the first one.
+    """`work_folder` of the first process; the others see the same folder, and leave it to the first one.
 
     Where the first one cannot have the folder, all raise its UserError. A process that dies leaves the last checkpoint,
     and the same command goes on from there. `cpu`: communicate over gloo although there is a GPU.
     """
     if process_count() == 1:
-        with work_folder(output, recipe, force) as work, _one_dies_with_the_others():
+        with work_folder(output, recipe, force) as work, _ended_by_another():
             yield work
         return
     from accelerate import PartialState
@@ -270,24 +220,24 @@ def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: b
         broadcast_object_list(refusal)
         if refusal[0] is not None:
             raise UserError(refusal[0])
-        with _one_dies_with_the_others():
+        with _ended_by_another():
             yield Path(os.path.abspath(output)).with_name(f"{Path(output).name}.partial")
         return
-    told = False
+    shared = False
     try:
         with work_folder(output, recipe, force) as work:
-            told = True
+            shared = True
             broadcast_object_list([None])
-            with _one_dies_with_the_others():
+            with _ended_by_another():
                 yield work
     except UserError as error:
-        if not told:
+        if not shared:
             broadcast_object_list([str(error)])
         raise
 
 
 @contextmanager
-def _one_dies_with_the_others() -> Iterator[None]:
+def _ended_by_another() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:

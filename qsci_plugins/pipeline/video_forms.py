@@ -1,4 +1,4 @@
-"""One table for the forms of a video network: float, quantized in torch, exported."""
+"""Forms of a network that reconstructs video, and its pieces: scenes, measured through their masks."""
 
 from __future__ import annotations
 
@@ -17,26 +17,34 @@ from qsci_plugins.evaluation.complexity import FLOAT_BITS
 from qsci_plugins.evaluation.metrics import score_video
 from qsci_plugins.evaluation.torch_networks import TorchReconstructor
 from qsci_plugins.openvino.precisions import Precision
-from qsci_plugins.progress import Progress
+from qsci_plugins.pipeline.task import PieceResult
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["VideoForm", "float_video_form", "measure_video", "openvino_video_form", "quantized_video_form"]
+__all__ = ["Scene", "VideoForm", "float_video_form", "openvino_video_form", "quantized_video_form", "score_scene"]
 
-#: what stands for the infinite PSNR of equal frames, which JSON does not have
+#: what stands for the infinite PSNR of equal frames
 _EQUAL = 100.0
-
 
 #: frames (T,H,W) or (3,T,H,W) of a measurement (H,W), both of 0..1
 Reconstruct = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
+class Scene:
+    """A scene, and of how many of its measurements it is scored (None: all)."""
+
+    source: SnapshotSource
+    measurements: int | None = None
+
+
+@dataclass(frozen=True)
 class VideoForm:
-    """A way to run a network: `make` one for a mask (T,H,W); `fab` is that of the last measurement."""
+    """A way to run a network: `make` binds it to a mask (T,H,W); `fab` is that of the last measurement."""
 
     make: Callable[[np.ndarray], Reconstruct]
     fab: Callable[[], float] | None = None
+    summary: Callable[[], Mapping[str, Any]] | None = None
 
 
 def float_video_form(network: Network) -> VideoForm:
@@ -71,46 +79,20 @@ def openvino_video_form(folder: Path, threads: int | None = None, precision: Pre
     return VideoForm(lambda mask: Reconstructor(folder, mask, threads=threads, precision=precision).reconstruct)
 
 
-def measure_video(
-    forms: Mapping[str, VideoForm],
-    sets: Mapping[str, Sequence[SnapshotSource]],
-    progress: Progress,
-    measurements: Mapping[str, int | None] | None = None,
-) -> dict[str, Any]:
-    """By set and form the mean PSNR, SSIM and FAB over scenes, with those of every scene and measurement under `scenes`.
-
-    `measurements` says of how many measurements of each scene, None for all.
-    """
-    table: dict[str, Any] = {}
-    for name, scenes in sets.items():
-        limit = (measurements or {}).get(name)
-        row: dict[str, Any] = {}
-        for form, way in forms.items():
-            with progress.stage(f"{name}: {form}", len(scenes)) as advance:
-                scored = {}
-                for number, scene in enumerate(scenes, 1):
-                    scored[scene.name] = _score(way, scene, limit)
-                    advance(number, f"{scored[scene.name]['psnr']:.2f} dB")
-            row[form] = {**_means(list(scored.values())), "scenes": scored}
-        table[name] = row
-    return table
-
-
-def _score(form: VideoForm, scene: SnapshotSource, limit: int | None) -> dict[str, Any]:
-    each = []
-    reconstruct = form.make(scene.mask)
-    for index, (measurement, truth) in enumerate(scene.pairs()):
-        if truth is None or index == limit:
+def score_scene(form: VideoForm, scene: Scene) -> PieceResult:
+    """Means over a scene's measurements, with each of them in the extra `measurements`; equal frames count as 100 dB."""
+    each: list[dict[str, float | None]] = []
+    reconstruct = form.make(scene.source.mask)
+    for index, (measurement, truth) in enumerate(scene.source.pairs()):
+        if truth is None or index == scene.measurements:
             break
         score = score_video(reconstruct(measurement), truth)
         fab = None if form.fab is None else form.fab()
         each.append({"psnr": min(score.psnr, _EQUAL), "ssim": score.ssim, "fab": fab})
-    return {**_means(each), "measurements": each}
+    psnr, ssim, fab = (_mean(each, key) for key in ("psnr", "ssim", "fab"))
+    return PieceResult(scene.source.name, math.nan if psnr is None else psnr, ssim, fab, {"measurements": each})
 
 
-def _means(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    means: dict[str, Any] = {}
-    for key in ("psnr", "ssim", "fab"):
-        known = [one[key] for one in each if one[key] is not None]
-        means[key] = math.fsum(known) / len(known) if known else None
-    return means
+def _mean(each: Sequence[Mapping[str, float | None]], key: str) -> float | None:
+    known = [value for numbers in each if (value := numbers[key]) is not None]
+    return math.fsum(known) / len(known) if known else None

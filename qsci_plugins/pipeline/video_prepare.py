@@ -1,9 +1,9 @@
-"""Everything that a quantization recipe for video needs, loaded and tried out before the long work begins."""
+"""Everything that a recipe for video needs, loaded and tried out before the long work begins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,94 +15,112 @@ from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import read_sequence, sequences
 from qsci_plugins.data.snapshot_files import read_mask
-from qsci_plugins.data.snapshot_sources import SnapshotSource, open_source, source_paths
+from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
 from qsci_plugins.data.snapshots import SensorNoise, random_mask
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.tiling import smallest_tile, video_period
+from qsci_plugins.openvino.tiling import video_period
 from qsci_plugins.pipeline.networks import load_recipe_video_network
-from qsci_plugins.pipeline.output import process_count
+from qsci_plugins.pipeline.prepare import (
+    absolute,
+    absolute_model,
+    absolute_sets,
+    check_batch,
+    check_crop,
+    check_sizes,
+    tile_overlap,
+    try_out,
+)
+from qsci_plugins.pipeline.task import Loaded, PieceSet, Prepared, Trainable
+from qsci_plugins.pipeline.video_forms import Scene
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
-from qsci_plugins.recipes.schema import BUILTIN_SCENES, Clips, VideoCalibration, VideoRecipe, VideoSet, VideoTraining
+from qsci_plugins.recipes.schema import (
+    BUILTIN_SCENES,
+    Clips,
+    FloatVideoRecipe,
+    VideoCalibration,
+    VideoRecipe,
+    VideoSet,
+    VideoTraining,
+)
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, WithShortcut, add_shortcuts
 
-__all__ = [
-    "ClipSource",
-    "VideoPrepared",
-    "calibration_inputs",
-    "check_crops",
-    "find_scenes",
-    "open_scenes",
-    "phase_clips",
-    "prepare_video",
-    "resolved_video",
-]
+__all__ = ["find_scenes", "load", "open_scenes", "prepare", "prepare_training", "resolve"]
 
 
-@dataclass(frozen=True)
-class VideoPrepared:
-    """A recipe whose every part was found and fits together.
-
-    `network` is `float_network` with the recipe's shortcuts; `batches` are (measurement, mask, mask_sum) to calibrate on;
-    `clips` those of every training phase.
-    """
-
-    recipe: VideoRecipe
-    float_network: Network
-    network: Network
-    scheme: Scheme
-    placement: Placement
-    batches: list[tuple[Tensor, ...]]
-    clips: list[SnapshotClips]
-    scenes: dict[str, list[SnapshotSource]]
-    #: frames in a measurement
-    frames: int
-    #: context around the tiles of the exported network
-    overlap: int
+def load(recipe: VideoRecipe | FloatVideoRecipe) -> Loaded:
+    """The network of a recipe, with its shortcuts; UserError for one that enlarges images, and for a mask that is not there."""
+    return _loaded(recipe, len(_mask(recipe.clips)))
 
 
-def prepare_video(recipe: VideoRecipe, progress: Progress) -> VideoPrepared:
+def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepared:
     """Loads the network, the clips and the scenes, adds the shortcuts and runs the network once on a small measurement.
 
     Raises UserError for whatever does not fit: weights, layers that `shortcuts` and `place` name, folders, masks, sizes.
     """
-    plain = load_recipe_video_network(recipe.model, recipe.seed)
-    network = _with_shortcuts(plain, recipe)
+    mask = _mask(recipe.clips)
+    loaded = _loaded(recipe, len(mask))
+    network = loaded.float_network
     scheme = make_scheme(recipe.scheme)
     eight_bit = (*recipe.place.eight_bit, *((SHORTCUTS,) if recipe.shortcuts else ()))
     placement = Placement(tuple(recipe.place.targets), eight_bit, tuple(recipe.place.float_))
-    place(network.module, placement)
-    _check(recipe, plain)
-    color = plain.channels == 3
-    source = ClipSource(recipe.clips, color, progress)
-    batches = calibration_inputs(source, recipe.calibrate)
-    _try_out(network, batches[0])
-    clips = [] if recipe.train is None else phase_clips(recipe.train, source)
-    scenes = find_scenes(recipe.evaluate, len(source.mask), color)
-    overlap = _overlap(recipe, plain)
-    return VideoPrepared(recipe, plain, network, scheme, placement, batches, clips, scenes, len(source.mask), overlap)
+    place(loaded.network.module, placement)
+    tile = recipe.export.openvino.tile
+    check_sizes({"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": tile}, network)
+    if recipe.train is not None:
+        _check_training(recipe.train, network)
+        if recipe.train.gradient_checkpointing and recipe.backend == "nncf":
+            raise UserError(
+                "train.gradient_checkpointing does not see NNCF's hooks; use backend: brevitas, or leave it out"
+            )
+    overlap = tile_overlap(recipe.export.openvino, network, video_period((tile[0], tile[1])))
+    source = _ClipSource(recipe.clips, mask, loaded.channels == 3, progress)
+    batches = _calibration_inputs(source, recipe.calibrate)
+    _try_out(loaded.network, batches[0])
+    return Prepared(
+        recipe,
+        network,
+        loaded.network,
+        loaded.frames,
+        sets=find_scenes(recipe.evaluate, len(mask), loaded.channels == 3, data),
+        examples=None if recipe.train is None else source.of_phases(recipe.train),
+        scheme=scheme,
+        placement=placement,
+        batches=batches,
+        overlap=overlap,
+    )
 
 
-def resolved_video(recipe: VideoRecipe) -> VideoRecipe:
+def prepare_training(recipe: FloatVideoRecipe, data: Path | None, progress: Progress) -> Trainable:
+    """Loads the network and the clips, and finds the scenes. Raises UserError for whatever does not fit."""
+    mask = _mask(recipe.clips)
+    loaded = _loaded(recipe, len(mask))
+    network, color = loaded.network, loaded.channels == 3
+    _check_training(recipe.train, network)
+    clips = _ClipSource(recipe.clips, mask, color, progress).of_phases(recipe.train)
+    scenes = find_scenes(recipe.evaluate, len(mask), color, data)
+    return Trainable(recipe, network, network, loaded.frames, sets=scenes, examples=clips)
+
+
+def resolve(recipe: VideoRecipe) -> VideoRecipe:
     """The same recipe with absolute paths, which means the same from any working folder."""
-    model, clips = recipe.model, recipe.clips
-    if model.weights is not None and not model.weights.startswith("builtin:"):
-        model = model.model_copy(update={"weights": _absolute(model.weights, "model.weights")})
-    folders = [one if one == BUILTIN_SCENES else _absolute(one, "clips.folders") for one in clips.folders]
-    mask = clips.mask if clips.mask == "random" else _absolute(clips.mask, "clips.mask")
-    evaluate = [
-        one if one.folder is None else one.model_copy(update={"folder": _absolute(one.folder, "evaluate.folder")})
-        for one in recipe.evaluate
-    ]
-    clips = clips.model_copy(update={"folders": folders, "mask": mask})
-    return recipe.model_copy(update={"model": model, "clips": clips, "evaluate": evaluate})
+    clips = recipe.clips
+    folders = [path if path == BUILTIN_SCENES else absolute(path, "clips.folders") for path in clips.folders]
+    mask = clips.mask if clips.mask == "random" else absolute(clips.mask, "clips.mask")
+    update = {
+        "model": absolute_model(recipe.model),
+        "clips": clips.model_copy(update={"folders": folders, "mask": mask}),
+        "evaluate": absolute_sets(recipe.evaluate),
+    }
+    return recipe.model_copy(update=update)
 
 
-def _absolute(path: str, key: str) -> str:
-    return str(expand(path, key).absolute())
+def _loaded(recipe: VideoRecipe | FloatVideoRecipe, frames: int) -> Loaded:
+    network = load_recipe_video_network(recipe.model, recipe.seed)
+    shortened = _with_shortcuts(network, recipe) if isinstance(recipe, VideoRecipe) else network
+    return Loaded(recipe, network, shortened, frames)
 
 
 def _with_shortcuts(network: Network, recipe: VideoRecipe) -> Network:
@@ -118,70 +136,34 @@ def _with_shortcuts(network: Network, recipe: VideoRecipe) -> Network:
     return replace(network, module=module)
 
 
-def _check(recipe: VideoRecipe, network: Network) -> None:
-    multiple = network.size_multiple
-    sizes = {"calibrate.patch": [recipe.calibrate.patch], "export.openvino.tile": recipe.export.openvino.tile}
-    for key, sides in sizes.items():
-        if any(side % multiple for side in sides):
-            raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
-    if recipe.train is None:
-        return
-    check_crops(recipe.train, network)
-    if recipe.train.gradient_checkpointing and recipe.backend == "nncf":
-        raise UserError(
-            "train.gradient_checkpointing does not see NNCF's hooks; use backend: brevitas, or leave it out"
-        )
+def _check_training(settings: VideoTraining, network: Network) -> None:
+    for index, phase in enumerate(settings.phases):
+        check_crop(f"train.phases.{index}.crop", phase.crop, network)
+    check_batch(settings.batch)
 
 
-def _overlap(recipe: VideoRecipe, network: Network) -> int:
-    """Context around the tiles of the exported network, which must leave them a middle of their own."""
-    settings = recipe.export.openvino
-    height, width = settings.tile
-    room = smallest_tile(0, multiple=video_period((height, width)))
-    most = (min(settings.tile) - room) // 2
-    if settings.mode != "none" and most < (settings.overlap or 0):
-        raise UserError(
-            f"export.openvino.overlap is {settings.overlap or 0}, which needs tiles of"
-            f" {2 * (settings.overlap or 0) + room} pixels or more, not {settings.tile}"
-        )
-    if settings.overlap is not None:
-        return settings.overlap
-    limit = max(0, min(most, min(settings.tile) // 4))
-    return limit if network.receptive_radius is None else min(network.receptive_radius, limit)
-
-
-@torch.no_grad()
 def _try_out(network: Network, inputs: tuple[Tensor, ...]) -> None:
     side = -(-16 // network.size_multiple) * network.size_multiple
-    small = [one[:1, ..., :side, :side] for one in inputs]
-    try:
-        output = network.module(*small)
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model: {network.architecture} fails on a measurement: {reason}") from error
+    small = [part[:1, ..., :side, :side] for part in inputs]
     mask = small[1]
     expected = tuple(mask.shape) if network.channels == 1 else (1, 3, *mask.shape[1:])
-    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"model: {network.architecture} makes {got} of a mask {tuple(mask.shape)}, not {expected}")
-    if not torch.isfinite(output).all():
-        raise UserError(f"model: {network.architecture} makes NaN or infinite frames; its weights are damaged")
+    try_out(network, small, expected, f"a measurement through a mask {tuple(mask.shape)}")
 
 
 #: the built-in scenes: how many, and how long, high and wide they are
 _SCENES, _LENGTH, _SIDE = 12, 16, 192
 
 
-class ClipSource:
+class _ClipSource:
     """The sequences of a recipe's `clips`, in memory, and its mask; `clips` cuts training clips out of them.
 
-    Raises UserError where a folder, the mask or a sequence long enough is missing.
+    Raises UserError where a folder or a sequence long enough is missing.
     """
 
-    def __init__(self, settings: Clips, color: bool, progress: Progress) -> None:
+    def __init__(self, settings: Clips, mask: np.ndarray, color: bool, progress: Progress) -> None:
         self._settings = settings
-        self.mask = _mask(settings)
-        self._sequences = _sequences(settings, color, len(self.mask), progress)
+        self.mask = mask
+        self._sequences = _sequences(settings, color, len(mask), progress)
 
     def clips(self, patch: int, key: str, frames: int | None = None) -> SnapshotClips:
         """Random clips of `patch` pixels, of the first `frames` frames of the mask; `key` is what an error names."""
@@ -195,27 +177,50 @@ class ClipSource:
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
 
+    def of_phases(self, settings: VideoTraining) -> list[SnapshotClips]:
+        """The clips of every phase of a training."""
+        return [
+            self.clips(phase.crop, f"train.phases.{index}", phase.frames) for index, phase in enumerate(settings.phases)
+        ]
 
-def calibration_inputs(source: ClipSource, settings: VideoCalibration) -> list[tuple[Tensor, ...]]:
+
+def _calibration_inputs(source: _ClipSource, settings: VideoCalibration) -> list[tuple[Tensor, ...]]:
     """Batches (measurement, mask, mask_sum) for the quantizers to look at."""
     drawn = source.clips(settings.patch, "calibrate.patch").draw(settings.seed, 0, settings.count)
-    return list(zip(*(one.split(settings.batch) for one in drawn[:3]), strict=True))
+    return list(zip(*(part.split(settings.batch) for part in drawn[:3]), strict=True))
 
 
-def find_scenes(sets: Sequence[VideoSet], frames: int, color: bool) -> dict[str, list[SnapshotSource]]:
-    """The scenes of every set; those made here or of video files go through a random mask of `frames` frames.
+def find_scenes(
+    sets: Sequence[VideoSet], frames: int, color: bool, data: Path | None = None, only: Sequence[str] | None = None
+) -> list[PieceSet]:
+    """The scenes of every set, then those below `data` as a set of the folder's name; with `only`, exactly those named.
 
-    Raises UserError for a folder that is not there or holds nothing, and for a scene without true frames to measure by.
+    `only` names sets of the recipe, builtin, and folders in `data`. Scenes made here or of video files go through a random
+    mask of `frames` frames. Raises UserError for a folder that is not there or holds nothing, and for a scene without true
+    frames to measure by.
     """
-    found = {}
-    for index, one in enumerate(sets):
-        key = f"evaluate.{index}"
+    if data is not None and not data.is_dir():
+        raise UserError(f"the data folder {data} does not exist")
+    named = {item.name: (index, item) for index, item in enumerate(sets)}
+    found: dict[str, PieceSet] = {}
+    for name in named if only is None else only:
+        if name not in named:
+            if name != BUILTIN_SCENE and (data is None or not (data / name).is_dir()):
+                raise UserError(f"there is no set {name!r} in the recipe's evaluate or in the folder of --data")
+            place = name if data is None or not (data / name).is_dir() else data / name
+            found[name] = PieceSet(name, [Scene(scene) for scene in open_scenes(place, frames, color)])
+            continue
+        index, item = named[name]
         try:
-            place = one.name if one.folder is None else expand(one.folder, f"{key}.folder")
-            found[one.name] = open_scenes(place, frames, color)
+            folder = name if item.folder is None else expand(item.folder, f"evaluate.{index}.folder")
+            scenes = [Scene(scene, item.measurements) for scene in open_scenes(folder, frames, color)]
         except UserError as error:
-            raise UserError(f"{key}: {error}") from None
-    return found
+            raise UserError(f"evaluate.{index}: {error}") from None
+        found[name] = PieceSet(name, scenes)
+    if only is None and data is not None and data.name not in found:
+        scenes = [Scene(scene) for scene in open_scenes(data, frames, color)]
+        found[data.name] = PieceSet(data.name, scenes)
+    return list(found.values())
 
 
 def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSource]:
@@ -242,11 +247,11 @@ def _sequences(settings: Clips, color: bool, frames: int, progress: Progress) ->
     if settings.folders == [BUILTIN_SCENES]:
         length = max(_LENGTH, 2 * frames)
         with progress.stage("making scenes", _SCENES) as advance:
-            made = []
+            scenes = []
             for seed in range(_SCENES):
-                made.append(synthetic_scene(length, _SIDE, _SIDE, seed, color=color, part="calibration"))
+                scenes.append(synthetic_scene(length, _SIDE, _SIDE, seed, color=color, part="calibration"))
                 advance(seed + 1)
-        return made
+        return scenes
     paths = [path for folder in settings.folders for path in _found(folder)]
     with progress.stage("reading sequences", len(paths)) as advance:
         read = []
@@ -262,25 +267,3 @@ def _found(folder: str) -> list[Path]:
         return sequences(path)
     except UserError as error:
         raise UserError(f"clips.folders: {error}") from None
-
-
-def check_crops(settings: VideoTraining, network: Network) -> None:
-    """Raises UserError for crops that the network cannot take, and batches that processes cannot share."""
-    for index, phase in enumerate(settings.phases):
-        if phase.crop % network.size_multiple:
-            raise UserError(
-                f"train.phases.{index}.crop is {phase.crop}; {network.architecture} needs a multiple of"
-                f" {network.size_multiple}"
-            )
-    if settings.batch % process_count():
-        raise UserError(
-            f"train.batch is {settings.batch}, which {process_count()} processes cannot share equally;"
-            " make it a multiple"
-        )
-
-
-def phase_clips(settings: VideoTraining, source: ClipSource) -> list[SnapshotClips]:
-    """The clips of every phase."""
-    return [
-        source.clips(phase.crop, f"train.phases.{index}", phase.frames) for index, phase in enumerate(settings.phases)
-    ]

@@ -2,176 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
-from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.clips import SnapshotClips
-from qsci_plugins.machine import describe_machine
-from qsci_plugins.pipeline.networks import load_recipe_video_network
-from qsci_plugins.pipeline.output import (
-    BOARD,
-    WEIGHTS_FILE,
-    check_output,
-    is_main,
-    shared_work_folder,
-    write_bytes,
-    write_metrics,
-)
-from qsci_plugins.pipeline.video_forms import float_video_form, measure_video
-from qsci_plugins.pipeline.video_prepare import ClipSource, check_crops, find_scenes, phase_clips
+from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
+from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.reading import recipe_text
-from qsci_plugins.recipes.schema import FloatVideoRecipe, VideoSet, VideoTraining
+from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.shortcuts import widen_shortcuts
 from qsci_plugins.training.loop import TrainResult
+from qsci_plugins.training.parameters import relative_groups
 from qsci_plugins.training.recomputation import recompute_in_backward
-from qsci_plugins.training.snapshots import Phase, SnapshotTraining, train_on_snapshots
+from qsci_plugins.training.snapshots import train_on_snapshots
 
-__all__ = [
-    "limits",
-    "train_snapshots",
-    "train_video_recipe",
-]
+__all__ = ["train", "train_float"]
 
 
-def train_video_recipe(
-    recipe: FloatVideoRecipe, output: str | Path, *, force: bool = False, progress: Progress | None = None
-) -> Path:
-    """Trains a float SCI network, measures it, and leaves weights.safetensors, metrics.json and recipe.yaml.
-
-    Ctrl-C saves the state beside the output and raises KeyboardInterrupt; the same call goes on from there, to the same
-    weights. Started by `accelerate launch`, all processes train and the first one does the rest. Raises UserError, before
-    any training, for folders, scenes or settings that do not fit.
-    """
-    progress = (progress or Progress()) if is_main() else Progress()
-    output = Path(output)
-    if is_main():
-        check_output(output, force)
-    network = load_recipe_video_network(recipe.model, recipe.seed)
-    check_crops(recipe.train, network)
-    color = network.channels == 3
-    source = ClipSource(recipe.clips, color, progress)
-    scenes = find_scenes(recipe.evaluate, len(source.mask), color)
-    clips = phase_clips(recipe.train, source)
-    with shared_work_folder(output, recipe_text(recipe), force, cpu=recipe.train.cpu) as work:
-        result = train_snapshots(network.module, network, clips, recipe.train, recipe.seed, work, "training", progress)
-        if not is_main():
-            return output
-        network.module.load_state_dict(result.weights)
-        network.module.eval()
-        write_bytes(work / WEIGHTS_FILE, save(result.weights, {"format": "pt"}))
-        metrics = {
-            "version": 1,
-            "machine": describe_machine(),
-            "network": {"architecture": network.architecture, "settings": network.settings},
-            "clips": len(clips[-1]),
-            "steps": result.steps,
-            "seconds_of_last_call": round(result.seconds, 1),
-            "sets": measure_video({"float": float_video_form(network)}, scenes, progress, limits(recipe.evaluate)),
-        }
-        write_metrics(work, metrics)
-    return output
+def train(prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress) -> None:
+    """Trains the quantized network in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
+    recipe = prepared.recipe
+    widen_shortcuts(quantized, 1 / recipe.shortcut_start)
+    groups = relative_groups(quantized, recipe.train.quantizer_rate)
+    with journal.timed("training"):
+        result = _train(quantized.model, prepared, work, progress, groups)
+    quantized.model.load_state_dict(result.weights)
 
 
-def limits(sets: Sequence[VideoSet]) -> dict[str, int | None]:
-    """Of how many measurements of each scene a set is measured."""
-    return {one.name: one.measurements for one in sets}
+def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
+    """Trains the float network. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
+    with journal.timed("training"):
+        return _train(trainable.network.module, trainable, work, progress)
 
 
-def train_snapshots(
+def _train(
     module: nn.Module,
-    network: Network,
-    clips: list[SnapshotClips],
-    settings: VideoTraining,
-    seed: int,
+    trainable: Trainable,
     work: Path,
-    title: str,
     progress: Progress,
     groups: list[dict[str, Any]] | None = None,
 ) -> TrainResult:
-    """Trains `module` (the float network, or with optimizer `groups` the quantized one) as `train` says.
+    """Trains `module` (the float network, or with optimizer `groups` the quantized one) as the recipe's `train` says."""
+    settings, clips = trainable.recipe.train, trainable.examples
+    blocks = trainable.network.blocks
+    again = recompute_in_backward(module, blocks) if settings.gradient_checkpointing else nullcontext()
 
-    Its state is `title`.state in the work folder. Raises KeyboardInterrupt where somebody stopped it.
-    """
-    training = SnapshotTraining(
-        phases=[
-            Phase(one.crop, one.steps, one.rate, one.rate if one.final_rate is None else one.final_rate)
-            for one in settings.phases
-        ],
-        batch=settings.batch,
-        loss=settings.loss,
-        warmup=settings.warmup,
-        ema=settings.ema,
-        precision=_precision(settings),
-        clip=settings.clip,
-        checkpoint_every=settings.checkpoint_every,
-        channels_last=settings.channels_last,
-        cpu=settings.cpu,
-        seed=seed,
-        quantized=groups is not None,
-    )
-    again = recompute_in_backward(module, network.blocks) if settings.gradient_checkpointing else nullcontext()
-    with progress.stage(title, training.steps) as advance, again, _board(module, clips[-1], settings, work) as write:
+    def text(scalars: dict[str, float]) -> str:
+        return f"{scalars['psnr']:.2f} dB"
 
-        def on_step(step: int, scalars: dict[str, float]) -> None:
-            write(step, scalars)
-            advance(step, f"{scalars['psnr']:.2f} dB")
-
+    with (
+        again,
+        watched(
+            "training", settings.steps, settings, work, progress, text, lambda: _shown(module, clips[-1])
+        ) as on_step,
+    ):
         result = train_on_snapshots(
-            module, clips, training, work / f"{title}.state", parameters=groups, on_step=on_step
+            module,
+            clips,
+            settings,
+            work / "training.state",
+            seed=trainable.recipe.seed,
+            quantized=groups is not None,
+            parameters=groups,
+            on_step=on_step,
         )
-    if not result.finished:
-        raise KeyboardInterrupt(f"stopped after step {result.steps} of {title}; the same command goes on from there")
+        if not result.finished:
+            raise stopped(result.steps, "training")
     return result
 
 
-def _precision(settings: VideoTraining) -> str:
-    if settings.precision == "auto":
-        # not on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
-        on_gpu = torch.cuda.is_available() and not settings.cpu
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
-    return {"float32": "no"}.get(settings.precision, settings.precision)
-
-
-@contextmanager
-def _board(
-    module: nn.Module, clips: SnapshotClips, settings: VideoTraining, work: Path
-) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Writes a step's scalars and, now and then, one clip as the network sees it now."""
-    if not settings.tensorboard or not is_main():
-        yield lambda step, scalars: None
-        return
-    from qsci_plugins.training.board import Board
-
-    board: Board | None = None
-    *inputs, expected = (one[:1] for one in clips.draw(0, 0, 1))
-
-    def write(step: int, scalars: dict[str, float]) -> None:
-        nonlocal board
-        board = board or Board(work / BOARD, step)
-        board.scalars(step, scalars)
-        if step % settings.picture_every == 0:
-            board.pictures(step, _seen(module, inputs), expected[0])
-
-    try:
-        yield write
-    finally:
-        if board is not None:
-            board.close()
-
-
-@torch.no_grad()
-def _seen(module: nn.Module, inputs: list[Tensor]) -> Tensor:
-    device = next(module.parameters()).device
-    module.eval()
-    try:
-        frames: Tensor = module(*(one.to(device) for one in inputs))[0]
-    finally:
-        module.train()
-    return frames
+def _shown(module: nn.Module, clips: SnapshotClips) -> Tensor:
+    """First and last frame of one clip as the network sees it now, above the true ones: (1 or 3,h,w) in 0..1."""
+    *inputs, expected = (part[:1] for part in clips.draw(0, 0, 1))
+    rows = [
+        torch.cat([frames.select(-3, 0), frames.select(-3, -1)], dim=-1)
+        for frames in (seen(module, *inputs)[0], expected[0])
+    ]
+    picture = torch.cat(rows, dim=-2).float().clamp(0, 1)
+    return picture if picture.dim() == 3 else picture[None]

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, Tag, ValidationError
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import write_text
 from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
 from qsci_plugins.recipes.yaml_text import parse_value, read_mapping, write_yaml
 from qsci_plugins.training.settings import TAG
@@ -77,13 +78,7 @@ def recipe_text(recipe: AnyRecipe) -> str:
 
 def write_recipe(recipe: AnyRecipe, file: Path) -> None:
     """Writes `recipe_text`; reading the file gives an equal recipe."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(recipe_text(recipe), encoding="utf-8")
-        os.replace(temporary, file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+    write_text(file, recipe_text(recipe))
 
 
 def expand(path: str, key: str) -> Path:

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from qsci_plugins.training.settings import CADyQTraining, FineTuning, FloatTraining, Folder, Section, Training
+from qsci_plugins.training.settings import (
+    CADyQTraining,
+    FineTuning,
+    FloatTraining,
+    Folder,
+    Section,
+    Training,
+    TrainingPhase,
+    VideoTraining,
+)
 
 __all__ = [
     "BUILTIN_SCENES",
@@ -213,46 +222,6 @@ class Clips(Section):
         if BUILTIN_SCENES in folders and len(folders) > 1:
             raise ValueError(f"{BUILTIN_SCENES} stands alone; leave it out, or the folders")
         return folders
-
-
-class TrainingPhase(Section):
-    """`steps` steps on clips of `crop` x `crop` pixels; the rate goes on half a cosine to `final_rate` (absent: stays).
-
-    `frames` takes the first so many of the mask (absent: all): few frames are cheap, and easy to tell apart.
-    """
-
-    crop: int = Field(ge=8, le=2048)
-    frames: int | None = Field(default=None, ge=1, le=64)
-    steps: int = Field(ge=1, le=100_000_000)
-    rate: float = Field(gt=0)
-    final_rate: float | None = Field(default=None, ge=0)
-
-
-class VideoTraining(Section):
-    """Training with Adam towards the frames themselves, float and quantized networks alike."""
-
-    phases: list[TrainingPhase] = Field(min_length=1)
-    #: clips of a step, of all processes together
-    batch: int = Field(default=4, ge=1)
-    loss: Literal["mse", "rmse"] = "rmse"
-    #: steps in which the first phase's rate rises
-    warmup: int = Field(default=0, ge=0)
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    #: auto: bf16 on a GPU that computes in it, else float32
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
-    #: largest norm of the gradient; 0: any
-    clip: float = Field(default=0.0, ge=0)
-    #: of quantized networks: by how many times the rate a quantization step moves, relative to its size
-    quantizer_rate: float = Field(default=4.0, ge=0)
-    checkpoint_every: int = Field(default=200, ge=1)
-    #: keep only the blocks' inputs for the backward pass: less memory, a third more time
-    gradient_checkpointing: bool = False
-    channels_last: bool = True
-    #: train on the CPU although there is a GPU
-    cpu: bool = False
-    #: write scalars of every step and sample pictures every `picture_every` steps into tensorboard/
-    tensorboard: bool = False
-    picture_every: int = Field(default=500, ge=1)
 
 
 class VideoCalibration(Section):

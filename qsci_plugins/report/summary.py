@@ -2,81 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from qsci_plugins.report.quality import quality_section
+from qsci_plugins.report.table import table
+
 __all__ = [
-    "FORMS",
     "bench_quality",
     "bench_table",
-    "bits_section",
     "cost_table",
     "latency_table",
-    "machine_line",
-    "operations_section",
-    "patch_table",
-    "quality_table",
-    "seconds_section",
     "summary",
-    "table",
     "tiled_table",
 ]
 
-#: the forms of a network in the order in which tables show them
-FORMS = {"float": "float", "torch": "quantized, torch", "openvino": "quantized, OpenVINO"}
-
 
 def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
-    """Markdown of the content of a run's metrics.json; `pictures` are file names beside it."""
-    scheme = metrics["scheme"]
+    """Markdown of the content of a run's metrics.json (version 2); `pictures` are file names beside it."""
+    network, scheme, task = metrics["network"], metrics["scheme"], metrics["task"]
     settings = ", ".join(f"{key} {value}" for key, value in scheme.items() if key != "name")
-    network = metrics["network"]
+    enlarged = f" x{network['scale']}" if task == "sr" else ""
+    shortcuts = "" if task == "sr" else f" Shortcuts: {', '.join(network['shortcuts']) or 'none'}."
     parts = [
-        f"# {network['architecture']} x{network['scale']}, {scheme['name']} through {metrics['backend']}",
-        f"Weights: {network['weights'] or 'random'}. Scheme: {settings}.",
-        _quality(metrics["sets"]),
-        operations_section(metrics["operations"]),
-        seconds_section(metrics["seconds"]),
-        _latency(metrics.get("latency")),
-        _precisions(metrics.get("latency")),
-        bits_section(metrics["bits"]),
-        machine_line(metrics["machine"]),
+        f"# {network['architecture']}{enlarged}, {scheme['name']} through {metrics['backend']}",
+        f"Weights: {network['weights'] or 'random'}. Scheme: {settings}.{shortcuts}",
+        quality_section(metrics["sets"], task, network["scale"]),
+        _operations(metrics["operations"]),
+        _seconds(metrics["seconds"]),
+        _latency(metrics["latency"]),
+        _precisions(metrics["latency"]),
+        _bits(metrics["bits"]),
+        _machine(metrics["machine"]),
         *(f"![{name}]({name})" for name in pictures),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table whose columns line up in plain text too; all but the first are right-aligned."""
-    cells = [list(header), *(list(row) for row in rows)]
-    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
-    rule = [f"{'-' * (width - 1)}{'-' if column == 0 else ':'}" for column, width in enumerate(widths)]
-
-    def line(row: Sequence[str]) -> str:
-        padded = (
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        return f"| {' | '.join(padded)} |"
-
-    return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])])
-
-
-def quality_table(sets: Mapping[str, Any]) -> str:
-    """PSNR-Y, the loss to float, SSIM and FAB of every form on every set."""
-    rows = []
-    for name, row in sets.items():
-        reference = row.get("float", {}).get("psnr_y")
-        for form, title in FORMS.items():
-            if form not in row:
-                continue
-            one = row[form]
-            quality = one["psnr_y"]
-            loss = "" if form == "float" or reference is None or quality is None else _signed(reference - quality)
-            decibels = "equal" if quality is None else f"{quality:.2f}"
-            fab = "" if one.get("fab") is None else f"{one['fab']:.2f}"
-            rows.append([f"{name} x{row['scale']}: {title}", decibels, loss, f"{one['ssim']:.4f}", fab])
-    return table(["set: form", "PSNR-Y dB", "loss dB", "SSIM", "FAB bits"], rows)
 
 
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -122,10 +82,6 @@ def _measured(value: float | None, unit: float) -> str:
     return "" if value is None else f"{value / unit:.1f}"
 
 
-def _signed(decibels: float) -> str:
-    return f"{round(decibels, 2) + 0.0:.2f}"  # no minus in front of a zero
-
-
 def bench_table(bench: Mapping[str, Any]) -> str:
     """One model's latency table under a title that says what was timed."""
     height, width = bench["tile"]
@@ -135,31 +91,7 @@ def bench_table(bench: Mapping[str, Any]) -> str:
     return f"{title}\n\n{latency_table(bench['rows'])}"
 
 
-def _quality(sets: Mapping[str, Any]) -> str:
-    if not sets:
-        return "No benchmark set was measured; give --data DIR, or name `builtin` in the recipe's `evaluate`."
-    note = (
-        "PSNR-Y and SSIM on luma, a border of `scale` pixels cropped, 8-bit rounding; FAB is the mean bit-width of the"
-    )
-    parts = [f"## Quality\n\n{quality_table(sets)}\n\n{note} activations that the scheme quantizes.", patch_table(sets)]
-    return "\n\n".join(part for part in parts if part)
-
-
-def patch_table(sets: Mapping[str, Any]) -> str:
-    """Whether busier patches got more bits, where the network ran patch by patch."""
-    rows = []
-    for name, row in sets.items():
-        patches = row.get("torch", {}).get("patches")
-        if patches:
-            cells = ["-" if one is None else f"{one:.2f}" for one in patches["gradient_and_fab"].values()]
-            rows.append([name, str(patches["count"]), *cells])
-    if not rows:
-        return ""
-    title = "Correlation of a patch's mean gradient and its FAB, over all patches of a set (torch runs patch by patch):"
-    return f"{title}\n\n{table(['set', 'patches', 'Spearman', 'Pearson'], rows)}"
-
-
-def operations_section(operations: Mapping[str, Any]) -> str:
+def _operations(operations: Mapping[str, Any]) -> str:
     """The named counts of a run's `operations`."""
     full, quantized = operations["float"], operations["quantized"]
     *frames, height, width = operations["input"]
@@ -180,7 +112,7 @@ _MEASURES = {
 }
 
 
-def seconds_section(seconds: Mapping[str, float]) -> str:
+def _seconds(seconds: Mapping[str, float]) -> str:
     """How long each stage took."""
     rows = [[stage.replace("_", "-"), f"{value:.1f}"] for stage, value in seconds.items()]
     return f"## Time\n\n{table(['stage', 'seconds'], rows)}"
@@ -202,13 +134,13 @@ def _precisions(latency: Mapping[str, Any] | None) -> str:
     return f"## What ours runs in\n\n{table(['node', 'takes', 'gives', 'count'], rows)}"
 
 
-def bits_section(bits: Mapping[str, Mapping[str, float]]) -> str:
+def _bits(bits: Mapping[str, Mapping[str, float]]) -> str:
     """The bits of every layer."""
     rows = [[name, f"{layer['weight']:.0f}", f"{layer['activation']:.2f}"] for name, layer in bits.items()]
     return f"## Bits by layer\n\n{table(['layer', 'weight', 'activation, mean'], rows)}"
 
 
-def machine_line(machine: Mapping[str, Any]) -> str:
+def _machine(machine: Mapping[str, Any]) -> str:
     """What the run was measured on."""
     versions = ", ".join(f"{key} {value}" for key, value in machine.items() if key not in _HARDWARE)
     return (

@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from qsci_plugins.data.images import write_image
-from qsci_plugins.pipeline.output import write_text
+from qsci_plugins.files import write_text
 from qsci_plugins.report.figures import comparison
 from qsci_plugins.report.scatter import Point, scatter
-from qsci_plugins.report.summary import table
+from qsci_plugins.report.table import table
 
 __all__ = ["sweep_csv", "sweep_picture", "sweep_table", "write_sweep"]
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.bit_width import BitWidth, levels
+from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample
-from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
+from qsci_plugins.schemes.rounding import round_ste
 
 __all__ = ["RangeActivation"]
 
@@ -87,16 +88,13 @@ class RangeActivation(ObservingQuantizer):
             generator = torch.Generator().manual_seed(0)
             picks = torch.randint(x.numel(), (min(x.numel(), _SAMPLES),), generator=generator)
             x = x.flatten()[picks.to(x.device)]
-            ratios = [1 - k / 25 for k in range(20)]
+            ratios = shrinking(20, parts=25)
             candidates = [(a, b) for a in (ratios if bool(self.signed) else ratios[:1]) for b in ratios]
         else:
-            candidates = [(1 - k / 100, 1 - k / 100) for k in range(100)]
+            candidates = [(ratio, ratio) for ratio in shrinking(100)]
         bits = self.bit_width.neutral()
-        errors = [self._error(x, bits, self.lower * a, self.upper * b) for a, b in candidates]
-        best = candidates[errors.index(min(errors))]
-        for bound, ratio in zip((self.lower, self.upper), best, strict=True):
+        best = least_error(
+            x, candidates, lambda ratios: self._qparams(x, bits, self.lower * ratios[0], self.upper * ratios[1])
+        )
+        for bound, ratio in zip((self.lower, self.upper), candidates[int(best)], strict=True):
             bound.copy_((1 - self.clipping) * bound + self.clipping * (bound * ratio))
-
-    def _error(self, x: Tensor, bits: Tensor, lower: Tensor, upper: Tensor) -> float:
-        p = self._qparams(x, bits, lower, upper)
-        return (dequantize(quantize(x, p.scale, p.offset, p.low, p.high), p.scale, p.offset) - x).square().mean().item()

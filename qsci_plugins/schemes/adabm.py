@@ -61,6 +61,10 @@ class AdaBM(Scheme):
     refines: ClassVar[bool] = True
     config: AdaBMConfig
 
+    @property
+    def base_bits(self) -> float:
+        return float(self.config.activation_bits)
+
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
         config = self.config
         adaptive = precision == "scheme"

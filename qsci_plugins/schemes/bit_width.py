@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.content import Content, current_content, image_gradient, set_content
+from qsci_plugins.schemes.content import Content, InputModule, current_content, image_gradient, set_content
 
 __all__ = ["BitWidth", "ImageToBit", "MappedBitWidth", "StaticBitWidth", "levels"]
 
@@ -36,7 +36,7 @@ class StaticBitWidth(BitWidth):
         return self.bits
 
 
-class ImageToBit(nn.Module):
+class ImageToBit(InputModule):
     """AdaBM's image factor: -1 below the threshold l, +1 above u, else 0, for the mean gradient g of each image.
 
     Backward goes through tanh((g - (u+l)/2) * 2/(u-l)). Calling it on the network's input (N,C,H,W) sets the content that
@@ -51,6 +51,7 @@ class ImageToBit(nn.Module):
         self.observing = False
         self.lower = nn.Parameter(torch.zeros(1))
         self.upper = nn.Parameter(torch.ones(1))
+        self.calibrated: Tensor
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -59,6 +60,12 @@ class ImageToBit(nn.Module):
             self.update(gradient)
         set_content(Content(gradient, gradient_xy, self.factor(gradient)))
         return image
+
+    def thresholds(self) -> tuple[float, float]:
+        return self.lower.item(), self.upper.item()
+
+    def is_calibrated(self) -> bool:
+        return bool(self.calibrated)
 
     def reduce(self, image: Tensor) -> Tensor:
         """The statistics of one batch, which `update` takes in: the gradient of each image, (N,)."""
@@ -80,7 +87,7 @@ class ImageToBit(nn.Module):
         keep = self.momentum if bool(self.calibrated) else 0.0
         self.lower.mul_(keep).add_(lower, alpha=1 - keep)
         self.upper.mul_(keep).add_(upper, alpha=1 - keep)
-        self.calibrated.fill_(True)  # type: ignore[operator]
+        self.calibrated.fill_(True)
 
 
 class MappedBitWidth(BitWidth):

@@ -47,6 +47,10 @@ class CADyQ(Scheme):
     Config: ClassVar[type[SchemeConfig]] = CADyQConfig
     config: CADyQConfig
 
+    @property
+    def possible_bits(self) -> tuple[int, ...]:
+        return self.config.candidates
+
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
         config = self.config
         integer = config.form == "integer"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Content", "ImageContent", "current_content", "image_gradient", "set_content"]
+__all__ = ["Content", "ImageContent", "InputModule", "current_content", "image_gradient", "set_content"]
 
 #: weights of red, green and blue in grey, as OpenCV's RGB2GRAY has them
 _GREY = (0.299, 0.587, 0.114)
@@ -64,7 +64,19 @@ def image_gradient(image: Tensor, value_range: float = 255.0) -> tuple[Tensor, T
     return gradient_xy.mean(1), gradient_xy
 
 
-class ImageContent(nn.Module):
+class InputModule(nn.Module):
+    """Sees every network input (N,C,H,W) in 0..value_range ahead of the network, and returns it unchanged."""
+
+    def thresholds(self) -> tuple[float, float] | None:
+        """The gradients below and above which an image loses and gains a bit; None where images are not told apart so."""
+        return None
+
+    def is_calibrated(self) -> bool:
+        """Whether it has seen the calibration images that it needs."""
+        return True
+
+
+class ImageContent(InputModule):
     """Returns the network input (N,C,H,W) in 0..value_range unchanged, measured for the quantizers of that forward."""
 
     def __init__(self, value_range: float = 255.0) -> None:

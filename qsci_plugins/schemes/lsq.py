@@ -7,8 +7,10 @@ import math
 import torch
 from torch import Tensor, distributed, nn
 
+from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, Quantizer, with_samples
-from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
+from qsci_plugins.schemes.rounding import round_ste
+from qsci_plugins.schemes.weight import row_steps
 
 __all__ = ["LearnedStepActivation", "LearnedStepWeight", "processes", "scale_gradient"]
 
@@ -108,21 +110,23 @@ class LearnedStepActivation(ObservingQuantizer):
         self.signed.fill_(float(minimum < -1e-5))
         low, high = (bound.cpu() for bound in self.limits())
         lower, upper = minimum.clamp_max(0.0), maximum.clamp_min(0.0)
-        best_error = float("inf")
-        for k in range(80):
-            ratio = 1 - k / 100
+
+        def pair(ratio: float) -> tuple[Tensor, Tensor]:
             if self.bits == 8:
                 step = torch.maximum(lower / torch.where(low < 0, low, -1.0), upper / high) * ratio
             else:
                 step = (upper - lower) * ratio / (high - low)
             step = step.clamp_min(1e-8)
-            zero_point = (low - (lower * ratio / step).round()) * (self.bits != 8)
-            z = quantize(samples, step, None, low - zero_point, high - zero_point)
-            error = (dequantize(z, step, None) - samples).square().mean().item()
-            if error < best_error:
-                best_error = error
-                self.step.fill_(step.item())
-                self.zero_point.fill_(zero_point.item())
+            return step, (low - (lower * ratio / step).round()) * (self.bits != 8)
+
+        def params(pair: tuple[Tensor, Tensor]) -> QParams:
+            step, zero_point = pair
+            return QParams(step, None, low - zero_point, high - zero_point, step)
+
+        pairs = [pair(ratio) for ratio in shrinking(80)]
+        step, zero_point = pairs[int(least_error(samples, pairs, params))]
+        self.step.fill_(step.item())
+        self.zero_point.fill_(zero_point.item())
 
 
 class LearnedStepWeight(Quantizer):
@@ -152,15 +156,6 @@ class LearnedStepWeight(Quantizer):
         if not search:
             self.step.fill_(2 * weight.abs().mean().item() / math.sqrt(high))
         else:
-            rows = weight.flatten(1)
-            full = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / high
-            best_error = torch.full_like(full, float("inf"))
-            best = full.clone()
-            for k in range(80):
-                step = full * (1 - k / 100)
-                error = ((rows / step).clamp(-high - 1, high).round() * step - rows).square().mean(1, keepdim=True)
-                best = torch.where(error < best_error, step, best)
-                best_error = torch.minimum(error, best_error)
-            self.step.copy_(best.reshape(self.step.shape))
+            self.step.copy_(row_steps(weight.flatten(1), -high - 1, high).reshape(self.step.shape))
         self.calibrated.fill_(True)
         return self

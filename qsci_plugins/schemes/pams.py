@@ -5,28 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, Quantizer, with_samples
-from qsci_plugins.schemes.rounding import dequantize, quantize
 
-__all__ = ["MaxWeight", "SymmetricActivation", "best_maximum", "symmetric_params"]
+__all__ = ["MaxWeight", "SymmetricActivation", "symmetric_params"]
 
 
 def symmetric_params(alpha: Tensor, bits: Tensor, signed: Tensor) -> QParams:
     """step = alpha / n with n = 2^(bits-1) - 1 and levels -n..n; for what is never negative n = 2^bits - 1 and 0..n."""
     count = torch.pow(torch.full_like(bits, 2.0), bits - signed) - 1
     return QParams(alpha.clamp_min(1e-8) / count, None, -count * signed, count, bits)
-
-
-def best_maximum(samples: Tensor, maximum: Tensor, bits: Tensor, signed: Tensor, steps: int = 80) -> Tensor:
-    """The alpha = maximum * (1 - k/100), k < steps, that quantizes `samples` with the least squared error."""
-    best_error, best = float("inf"), maximum
-    for k in range(steps):
-        alpha = maximum * (1 - k / 100)
-        p = symmetric_params(alpha, bits, signed)
-        error = (dequantize(quantize(samples, p.scale, None, p.low, p.high), p.scale, None) - samples).square().mean()
-        if error.item() < best_error:
-            best_error, best = error.item(), alpha
-    return best
 
 
 class SymmetricActivation(ObservingQuantizer):
@@ -64,8 +52,10 @@ class SymmetricActivation(ObservingQuantizer):
         else:
             self.signed.fill_(float(batches[:, 2].min() < 0))
             samples, maximum, signed = batches[:, 3:].flatten(), batches[:, 1].max(), self.signed.cpu()
+            alphas = [maximum * ratio for ratio in shrinking(80)]
             for index, bits in enumerate(self.bits.cpu()):
-                self.alpha[index] = best_maximum(samples, maximum, bits, signed)
+                best = least_error(samples, alphas, lambda alpha, bits=bits: symmetric_params(alpha, bits, signed))
+                self.alpha[index] = alphas[int(best)]
 
 
 class MaxWeight(Quantizer):

@@ -53,6 +53,10 @@ class QSCI(Scheme):
                 " zero_point: auto (levels -128..127 or 0..255), or form: faithful"
             )
 
+    @property
+    def base_bits(self) -> float:
+        return float(self.config.activation_bits)
+
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
         config = self.config
         integer = config.form == "integer"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.attention import AttentionQuantizers
+from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
@@ -76,6 +77,10 @@ class QuantizedNetwork:
             self.model(*arguments)
         return ledger.mean(self.counted()).expand(arguments[0].shape[0])
 
+    def thresholds(self) -> tuple[float, float] | None:
+        """The image gradients between which an image has its usual bits; None where bits do not depend on them so."""
+        return self.input_module.thresholds() if isinstance(self.input_module, InputModule) else None
+
     def calibrated(self) -> bool:
         """Whether every quantizer has had its parameters set."""
         return all(bool(q.calibrated) for q in self.quantizers())
@@ -90,6 +95,16 @@ class Scheme(ABC):
     def __init__(self, config: SchemeConfig) -> None:
         self.config = config
 
+    @property
+    def base_bits(self) -> float:
+        """The bits of an activation before anything adapts them."""
+        return 8.0
+
+    @property
+    def possible_bits(self) -> tuple[int, ...]:
+        """The bit-widths that a layer's activation can get, the smallest first; () where there is no list of them."""
+        return ()
+
     @abstractmethod
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
         """New quantizers for a layer of the stock network (its weight may be looked at, never changed)."""
@@ -103,7 +118,10 @@ class Scheme(ABC):
         return Plan({name: self.layer(model.get_submodule(name), kind) for name, kind in precisions.items()})
 
     def input_module(self, value_range: float) -> nn.Module | None:
-        """A module that sees every network input (N,C,H,W) in 0..value_range and returns it unchanged, or None."""
+        """A module that sees every network input (N,C,H,W) in 0..value_range and returns it unchanged, or None.
+
+        Where bits depend on the image's gradient, it is an `InputModule` with `thresholds`.
+        """
         return None
 
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:  # noqa: B027

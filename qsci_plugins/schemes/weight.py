@@ -7,10 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
-from qsci_plugins.schemes.rounding import dequantize, quantize
 
-__all__ = ["ChannelWeight", "TensorWeight"]
+__all__ = ["ChannelWeight", "TensorWeight", "row_steps"]
+
+
+def row_steps(rows: Tensor, low: float, high: float) -> Tensor:
+    """The step (R,1) of each row of (R,values) with the least squared error: max|row| / high * (1 - k/100), k < 80."""
+    full = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / high
+    bounds, ratios = (full.new_tensor(low), full.new_tensor(high)), shrinking(80)
+    best = least_error(rows, ratios, lambda ratio: QParams(full * ratio, None, *bounds, full), per_row=True)
+    return full * full.new_tensor(ratios)[best]
 
 
 class TensorWeight(Quantizer):
@@ -25,10 +33,11 @@ class TensorWeight(Quantizer):
         self.bits = search_bits or bits
         self.upper = nn.Parameter(torch.ones(1))
         maximum = weight.detach().max()
-        best = min(range(50), key=lambda k: self._error(weight.detach(), maximum * (1 - k / 100)))
+        ratios = shrinking(50)
+        best = least_error(weight.detach(), ratios, lambda ratio: self._params(maximum * ratio))
         self.bits = bits
         with torch.no_grad():
-            self.upper.copy_(maximum * (1 - best / 100))
+            self.upper.copy_(maximum * ratios[int(best)])
         self.calibrated.fill_(True)
 
     def get_settings(self) -> dict[str, Any]:
@@ -42,11 +51,6 @@ class TensorWeight(Quantizer):
         count = upper.new_tensor(2.0**self.bits - 1)
         bits = upper.new_tensor(float(self.bits))
         return QParams(2 * upper / count, -upper, torch.zeros_like(count), count, bits)
-
-    def _error(self, weight: Tensor, upper: Tensor) -> float:
-        p = self._params(upper)
-        z = quantize(weight, p.scale, p.offset, p.low, p.high)
-        return (dequantize(z, p.scale, p.offset) - weight).square().mean().item()
 
     def qparams(self, x: Tensor) -> QParams:
         return self._params(self.upper)
@@ -62,17 +66,9 @@ class ChannelWeight(Quantizer):
         super().__init__()
         self.bits = bits
         rows = weight.detach().flatten(1) if per_channel else weight.detach().reshape(1, -1)
-        bound = float(2 ** (bits - 1) - 1)
-        full = rows.abs().amax(1, keepdim=True).clamp_min(1e-12) / bound
-        best_error = torch.full_like(full, float("inf"))
-        best_step = full.clone()
-        for k in range(80):
-            step = full * (1 - k / 100)
-            error = ((rows / step).clamp(-bound, bound).round() * step - rows).square().mean(1, keepdim=True)
-            better = error < best_error
-            best_step = torch.where(better, step, best_step)
-            best_error = torch.where(better, error, best_error)
-        self.step = nn.Parameter(best_step.reshape(-1, *[1] * (weight.dim() - 1)))
+        bound = 2.0 ** (bits - 1) - 1
+        step = row_steps(rows, -bound, bound)
+        self.step = nn.Parameter(step.reshape(-1, *[1] * (weight.dim() - 1)))
         self.calibrated.fill_(True)
 
     def get_settings(self) -> dict[str, Any]:

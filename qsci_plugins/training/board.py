@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qsci_plugins.errors import UserError
@@ -32,11 +31,9 @@ class Board:
         for name, value in values.items():
             self._writer.add_scalar(f"train/{name}", value, step)
 
-    def pictures(self, step: int, frames: Tensor, expected: Tensor) -> None:
-        """First and last of the frames (T,H,W) in 0..1, or (3,T,H,W), above the expected ones."""
-        rows = [torch.cat([one.select(-3, 0), one.select(-3, -1)], dim=-1) for one in (frames, expected)]
-        picture = torch.cat(rows, dim=-2).float().clamp(0, 1).cpu()
-        self._writer.add_image("reconstruction above original", picture if picture.dim() == 3 else picture[None], step)
+    def picture(self, step: int, picture: Tensor) -> None:
+        """What the network makes now above what it should make: (1 or 3,h,w) in 0..1."""
+        self._writer.add_image("reconstruction above original", picture, step)
 
     def close(self) -> None:
         """Writes what is still in memory."""

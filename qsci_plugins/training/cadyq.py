@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,67 +18,23 @@ from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
-from qsci_plugins.training.loop import LoopSettings, TrainResult, train, uses_bf16
+from qsci_plugins.training.loop import TrainResult, train, uses_bf16
 from qsci_plugins.training.selectors import set_widest, spread_selectors
+from qsci_plugins.training.settings import CADyQTraining, LoopSettings
 
-__all__ = ["CADyQSettings", "selector_groups", "train_cadyq"]
-
-
-@dataclass(frozen=True)
-class CADyQSettings:
-    """Loss = label_weight |SR - HR| + output_weight |SR - teacher| + w_bit sum_layers(bits / expected bits)
-    + feature_weight D(last feature) + block_weight sum_blocks D(block), on images of 0..255, with D the squared difference
-    of attention maps and w_bit = bit_weight + bit_growth * epoch, the first epoch being 1.
-
-    Adam's rates are `learning_rate` for weights, `range_rate` for PAMS' maxima and `selector_rate` for the selectors, all
-    halved every `halve_every` steps; with `relative` they are shares of each tensor's mean magnitude, which suits a network
-    whose features are not of the published size. `warm_up` steps with every selector at
-    its widest candidate come first, and the network as it is then is the teacher. `selector_start` "widest" is published;
-    "spread" lets all candidates be chosen equally often at first, the wider ones by the more sensitive patches.
-    """
-
-    steps: int
-    warm_up: int = 0
-    batch: int = 16
-    learning_rate: float = 1e-4
-    range_rate: float = 1e-2
-    selector_rate: float = 1e-4
-    relative: bool = False
-    selector_start: Literal["widest", "spread"] = "widest"
-    halve_every: int = 150_000
-    epoch: int = 1000
-    label_weight: float = 1.0
-    output_weight: float = 0.0
-    bit_weight: float = 1e-4
-    bit_growth: float = 1e-6
-    feature_weight: float = 1e3
-    block_weight: float = 1e2
-    ema: float = 0.0
-    precision: Literal["auto", "float32", "bf16"] = "auto"
-    checkpoint_every: int = 1000
-    cpu: bool = False
-    seed: int = 0
-
-    @property
-    def taught(self) -> bool:
-        """Whether the loss asks for a teacher."""
-        return any((self.output_weight, self.feature_weight, self.block_weight))
-
-    def bit_weight_at(self, step: int) -> float:
-        """w_bit of a 0-based step."""
-        return self.bit_weight + self.bit_growth * (step // self.epoch + 1)
+__all__ = ["selector_groups", "train_cadyq"]
 
 
 def train_cadyq(
     network: QuantizedNetwork,
     pairs: PatchPairs,
-    settings: CADyQSettings,
+    settings: CADyQTraining,
     sites: FeatureSites,
     folder: Path | None = None,
     *,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
 ) -> TrainResult:
-    """Trains a calibrated CADyQ network in place; the steps that it counts include the warm-up.
+    """Trains a calibrated CADyQ network in place on `pairs`; the steps that it counts include the warm-up.
 
     `folder` is where warm_up.state and training.state are kept, from which an interrupted run goes on to the same weights.
     `on_step` gets loss, fab, psnr (RGB, of the batch) and l1. Raises UserError for a network without selectors or without
@@ -96,7 +51,7 @@ def train_cadyq(
         warm = _phase(network, None, pairs, settings, sites, settings.warm_up, 0, folder, "warm_up", on_step)
         if not warm.finished:
             return warm
-        teacher = _teacher(network) if settings.taught else None
+        teacher = _teacher(network) if settings.has_teacher else None
         if settings.selector_start == "spread":
             spread_selectors(network, pairs, settings.seed)
         rest = _phase(
@@ -107,7 +62,7 @@ def train_cadyq(
     return TrainResult(rest.weights, settings.warm_up + rest.steps, warm.seconds + rest.seconds, rest.finished)
 
 
-def selector_groups(network: QuantizedNetwork, settings: CADyQSettings, *, selectors: bool) -> list[dict[str, Any]]:
+def selector_groups(network: QuantizedNetwork, settings: CADyQTraining, *, selectors: bool) -> list[dict[str, Any]]:
     """Adam's groups {params, lr}: weights, PAMS' maxima and, with `selectors`, each selector's W and b."""
     modules = list(network.model.modules())
     ranges = {id(m.alpha): m.alpha for m in modules if isinstance(m, SymmetricActivation)}
@@ -130,7 +85,7 @@ def _phase(
     network: QuantizedNetwork,
     teacher: nn.Module | None,
     pairs: PatchPairs,
-    settings: CADyQSettings,
+    settings: CADyQTraining,
     sites: FeatureSites,
     steps: int,
     before: int,
@@ -142,14 +97,14 @@ def _phase(
     if not steps:
         return TrainResult({}, 0, 0.0, True)
     warming = name == "warm_up"
-    student = _Student(network, teacher, sites, compared=not warming and settings.taught)
+    student = _Student(network, teacher, sites, compared=not warming and settings.has_teacher)
     loop = LoopSettings(
         steps=steps,
         learning_rate=1.0,
         warmup=0,
         halve_every=settings.halve_every,
         ema=settings.ema,
-        precision="bf16" if uses_bf16(settings.precision) else "no",
+        precision="bf16" if uses_bf16(settings.precision) else "float32",
         checkpoint_every=settings.checkpoint_every,
         keep_statistics=True,
         cpu=settings.cpu,
@@ -213,7 +168,7 @@ class _Student(nn.Module):
 
 
 def _loss(
-    student: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: CADyQSettings, warming: bool
+    student: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: CADyQTraining, warming: bool
 ) -> tuple[Tensor, dict[str, float]]:
     low, high, step = batch
     got = student(low)

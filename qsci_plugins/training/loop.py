@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,40 +16,17 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.training.interruption import Interruption
+from qsci_plugins.training.settings import LoopSettings
 
-__all__ = ["LoopSettings", "TrainResult", "save_atomically", "train", "uses_bf16"]
+__all__ = ["TrainResult", "learning_rate_at", "train", "uses_bf16"]
 
 #: draws the part of a step's global batch that belongs to (step, rank, world)
 Draw = Callable[[int, int, int], Any]
 #: computes the loss of a batch, and scalars to log
 Loss = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """How long and how fast to train.
-
-    `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself, or
-    halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
-    keep theirs.
-    `ema` is the decay of the averaged weights that the loop returns (0: none), `clip` the largest norm of the gradient
-    (0: any). `precision` is "no", "bf16" or "fp16".
-    """
-
-    steps: int
-    learning_rate: float = 5e-4
-    warmup: int = 100
-    final_fraction: float = 0.02
-    ema: float = 0.999
-    precision: str = "no"
-    clip: float = 0.0
-    checkpoint_every: int = 200
-    channels_last: bool = True
-    cpu: bool = False
-    halve_every: int = 0
-    keep_statistics: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,19 +50,6 @@ def learning_rate_at(settings: LoopSettings, step: int) -> float:
     return settings.learning_rate * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
 
 
-def save_atomically(content: Any, file: Path) -> None:
-    """Writes beside the target and renames, so that a killed run leaves the old file or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        torch.save(content, temporary)
-        os.replace(temporary, file)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        with suppress(OSError):
-            temporary.unlink()
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {file}: {reason}") from error
-
-
 def train(
     model: nn.Module,
     loss: Loss,
@@ -97,33 +59,43 @@ def train(
     *,
     parameters: Iterable[nn.Parameter] | list[dict[str, Any]] | None = None,
     rate_at: Callable[[int], float] | None = None,
+    choose: Callable[[int], bool] = lambda step: True,
+    made_with: Mapping[str, Any] | None = None,
+    rate_keys: str = "train.learning_rate",
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
 ) -> TrainResult:
     """Trains `model` with Adam from `checkpoint` (where it exists) up to `settings.steps`.
 
     `parameters` are those to train, or optimizer groups whose `lr` multiplies the rate; default: all that want a gradient.
-    `rate_at` gives the rate of a 0-based step, instead of `learning_rate_at`. Started by `accelerate launch`, all
+    `rate_at` gives the rate of a 0-based step, instead of `learning_rate_at`. `choose` is called ahead of each step and may
+    say by requires_grad which parameters it moves; False leaves the step out. `made_with` are plain values that a
+    checkpoint must agree in, and `rate_keys` what a user is told to lower. Started by `accelerate launch`, all
     processes train one network, each on its part of the global batch, and the first one writes.
     Ctrl-C or SIGTERM saves the state after the step under way and returns with `finished=False`; the next call goes on
     with the same batches, moments, averages and random numbers, so that it ends with the weights of a run that nobody
-    stopped. Raises UserError for a checkpoint of another network and for a loss that is not finite.
+    stopped. Raises UserError for a checkpoint of another network or of other `made_with`, and for a loss that is not finite.
     """
     started = time.perf_counter()
     # an earlier training of this Python session may have had another precision
     AcceleratorState._reset_state(reset_partial_state=False)
     # a quantizer has parameters that its form does not use
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu, kwargs_handlers=[unused])
+    mixed = "no" if settings.precision == "float32" else settings.precision
+    accelerator = Accelerator(mixed_precision=mixed, cpu=settings.cpu, kwargs_handlers=[unused])
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for buffer in model.buffers():
+            # several processes send a lone buffer as its flat view, which must have the same strides
+            buffer.data = buffer.clone(memory_format=torch.contiguous_format)
     optimizer = torch.optim.Adam(parameters or [p for p in model.parameters() if p.requires_grad], lr=1.0)
     ratios = [group["lr"] for group in optimizer.param_groups]
     plain, forward = model, vars(model).get("forward")
     model, optimizer = accelerator.prepare(model, optimizer)
-    average = {name: tensor.detach().clone() for name, tensor in plain.state_dict().items()}
+    averaged = plain.state_dict() if settings.ema else {}
+    average = {name: tensor.detach().clone() for name, tensor in averaged.items()}
     step = 0
     if checkpoint is not None and checkpoint.is_file():
-        step = _restore(checkpoint, plain, optimizer, average, accelerator)
+        step = _restore(checkpoint, plain, optimizer, average, accelerator, made_with)
 
     def save() -> None:
         if checkpoint is not None and accelerator.is_main_process:
@@ -135,13 +107,18 @@ def train(
                 "random": torch.get_rng_state(),
                 "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
             }
-            save_atomically({**state, "settings": asdict(settings)}, checkpoint)
+            state["settings"] = asdict(settings) if made_with is None else dict(made_with)
+            with replacing(checkpoint) as temporary:
+                torch.save(state, temporary)
 
     model.train(not settings.keep_statistics)
     finished = True
     try:
         with Interruption() as interruption:
             while step < settings.steps and finished:
+                if not choose(step):
+                    step += 1
+                    continue
                 rate = (rate_at or _scheduled(settings))(step)
                 for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
                     group["lr"] = rate * ratio
@@ -149,19 +126,17 @@ def train(
                 with accelerator.autocast():
                     value, scalars = loss(model, _to(batch, accelerator.device, settings.channels_last))
                 if not torch.isfinite(value):
-                    raise UserError(
-                        f"the loss became {value.item()} at step {step}; lower train.learning_rate (of video: the rates"
-                        " in train.phases)"
-                    )
+                    raise UserError(f"the loss became {value.item()} at step {step}; lower {rate_keys}")
                 accelerator.backward(value)
                 if settings.clip:
                     accelerator.clip_grad_norm_(model.parameters(), settings.clip)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                _update_average(average, plain, min(settings.ema, (1 + step) / (10 + step)))
+                if settings.ema:
+                    _update_average(average, plain, min(settings.ema, (1 + step) / (10 + step)))
                 step += 1
                 on_step(step, {"loss": value.item(), "rate": rate, **scalars})
-                if step % settings.checkpoint_every == 0:
+                if step % settings.checkpoint_every == 0 and step < settings.steps:
                     save()
                 finished = step == settings.steps or not _asked(accelerator, interruption)
     except KeyboardInterrupt:
@@ -200,18 +175,30 @@ def _asked(accelerator: Accelerator, interruption: Interruption) -> bool:
     return bool(accelerator.check_trigger())
 
 
-def _restore(file: Path, model: nn.Module, optimizer: Any, average: dict[str, Tensor], accelerator: Accelerator) -> int:
+def _restore(
+    file: Path,
+    model: nn.Module,
+    optimizer: Any,
+    average: dict[str, Tensor],
+    accelerator: Accelerator,
+    made_with: Mapping[str, Any] | None,
+) -> int:
     device = accelerator.device
     try:
         # several processes without a GPU name their device cpu:0, which torch.load does not know
         state = load_without_code(file)
+        if made_with is not None and state["settings"] != dict(made_with):
+            raise ValueError("it was made with other settings")
+        if average:
+            kept = {name: state["average"][name].to(device) for name in average}
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except (UserError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} does not continue this run ({first_line(error)}); remove it, or use another output folder"
         ) from error
-    average.update({name: tensor.to(device) for name, tensor in state["average"].items()})
+    if average:
+        average.update(kept)
     if "random" in state:
         torch.set_rng_state(state["random"].cpu())
     if accelerator.scaler is not None and state.get("scaler"):

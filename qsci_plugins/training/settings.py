@@ -1,12 +1,27 @@
-"""What a recipe may say about training: fine-tuning without labels, CADyQ's on labels, and that of a float network."""
+"""All settings of training: the sections that a recipe may have, and what the loop asks for."""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-__all__ = ["TAG", "CADyQTraining", "FineTuning", "FloatTraining", "Folder", "Section", "Training"]
+__all__ = [
+    "TAG",
+    "CADyQTraining",
+    "FineTuning",
+    "FloatTraining",
+    "Folder",
+    "LoopSettings",
+    "Section",
+    "Training",
+    "TrainingPhase",
+    "VideoTraining",
+]
 
 #: begins the tags that tell kinds of one section apart; pydantic puts them into the path of an error
 TAG = "kind of "
@@ -25,8 +40,48 @@ class Folder(Section):
     stride: int = Field(default=1, ge=1)
 
 
-class FineTuning(Section):
-    """Distillation from the float network; the names, defaults and meanings of `training.finetune.FinetuneSettings`."""
+class Watched(Section):
+    """What TensorBoard is to see of a training."""
+
+    #: write scalars of every step and sample pictures every `picture_every` steps into tensorboard/
+    tensorboard: bool = False
+    picture_every: int = Field(default=500, ge=1)
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast `training.loop.train` trains.
+
+    `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself, or
+    halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
+    keep theirs.
+    `ema` is the decay of the averaged weights that the loop returns (0: none), `clip` the largest norm of the gradient
+    (0: any).
+    """
+
+    steps: int
+    learning_rate: float = 5e-4
+    warmup: int = 100
+    final_fraction: float = 0.02
+    ema: float = 0.999
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    clip: float = 0.0
+    checkpoint_every: int = 200
+    channels_last: bool = True
+    cpu: bool = False
+    halve_every: int = 0
+    keep_statistics: bool = False
+
+
+class FineTuning(Watched):
+    """Distillation from the float network, without labels.
+
+    `joint` trains weights and ranges together, its rates relative to each quantizer's step or range, on a cosine.
+
+    `published` is AdaBM's procedure: turns of `turn` steps cycle through weight ranges, activation ranges and mappings
+    (absolute rates), each of which multiplies its own rates by `decay` after its turn; its loss adds the distance of block
+    outputs and, in the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU has it.
+    """
 
     steps: int = Field(default=200, ge=1, le=1_000_000)
     batch: int = Field(default=2, ge=1, le=1024)
@@ -46,8 +101,19 @@ class FineTuning(Section):
     seed: int = Field(default=0, ge=0)
 
 
-class CADyQTraining(Section):
-    """CADyQ's training on labels; the names and meanings of `training.cadyq.CADyQSettings`, its defaults as published."""
+class CADyQTraining(Watched):
+    """CADyQ's training on labels, its defaults as published.
+
+    Loss = label_weight |SR - HR| + output_weight |SR - teacher| + w_bit sum_layers(bits / expected bits)
+    + feature_weight D(last feature) + block_weight sum_blocks D(block), on images of 0..255, with D the squared difference
+    of attention maps and w_bit = bit_weight + bit_growth * epoch, the first epoch being 1.
+
+    Adam's rates are `learning_rate` for weights, `range_rate` for PAMS' maxima and `selector_rate` for the selectors, all
+    halved every `halve_every` steps; with `relative` they are shares of each tensor's mean magnitude, which suits a network
+    whose features are not of the published size. `warm_up` steps with every selector at
+    its widest candidate come first, and the network as it is then is the teacher. `selector_start` "widest" is published;
+    "spread" lets all candidates be chosen equally often at first, the wider ones by the more sensitive patches.
+    """
 
     schedule: Literal["cadyq"]
     #: high-resolution training images
@@ -79,9 +145,18 @@ class CADyQTraining(Section):
     cpu: bool = False
     seed: int = Field(default=0, ge=0)
 
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the loss asks for one."""
+        return any((self.output_weight, self.feature_weight, self.block_weight))
 
-class FloatTraining(Section):
-    """The L1 training of a float network; `training.loop.LoopSettings` has the same names."""
+    def bit_weight_at(self, step: int) -> float:
+        """w_bit of a 0-based step."""
+        return self.bit_weight + self.bit_growth * (step // self.epoch + 1)
+
+
+class FloatTraining(Watched):
+    """The L1 training of a float network on patches of images."""
 
     steps: int = Field(ge=1)
     batch: int = Field(default=16, ge=1)
@@ -98,6 +173,74 @@ class FloatTraining(Section):
     channels_last: bool = True
     #: train on the CPU although there is a GPU
     cpu: bool = False
+
+    def loop(self) -> LoopSettings:
+        """What of it the loop asks for."""
+        return LoopSettings(**self.model_dump(exclude={"batch", "patch", "tensorboard", "picture_every"}))
+
+
+class TrainingPhase(Section):
+    """`steps` steps on clips of `crop` x `crop` pixels; the rate goes on half a cosine to `final_rate` (absent: stays).
+
+    `frames` takes the first so many of the mask (absent: all): few frames are cheap, and easy to tell apart.
+    """
+
+    crop: int = Field(ge=8, le=2048)
+    frames: int | None = Field(default=None, ge=1, le=64)
+    steps: int = Field(ge=1, le=100_000_000)
+    rate: float = Field(gt=0)
+    final_rate: float | None = Field(default=None, ge=0)
+
+    def rate_at(self, progress: float) -> float:
+        """The rate where a share of 0..1 of the cosine is behind."""
+        final = self.rate if self.final_rate is None else self.final_rate
+        return final + (self.rate - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class VideoTraining(Watched):
+    """Training with Adam towards the frames themselves, float and quantized networks alike."""
+
+    phases: list[TrainingPhase] = Field(min_length=1)
+    #: clips of a step, of all processes together
+    batch: int = Field(default=4, ge=1)
+    loss: Literal["mse", "rmse"] = "rmse"
+    #: steps in which the first phase's rate rises
+    warmup: int = Field(default=0, ge=0)
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    #: auto: bf16 on a GPU that computes in it, else float32
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    #: largest norm of the gradient; 0: any
+    clip: float = Field(default=0.0, ge=0)
+    #: of quantized networks: by how many times the rate a quantization step moves, relative to its size
+    quantizer_rate: float = Field(default=4.0, ge=0)
+    checkpoint_every: int = Field(default=200, ge=1)
+    #: keep only the blocks' inputs for the backward pass: less memory, a third more time
+    gradient_checkpointing: bool = False
+    channels_last: bool = True
+    #: train on the CPU although there is a GPU
+    cpu: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_of(self, step: int) -> int:
+        """The index of the phase that a 0-based step belongs to."""
+        ends = list(accumulate(phase.steps for phase in self.phases))
+        return min(bisect_right(ends, step), len(ends) - 1)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a 0-based step; the first phase begins with the linear warm-up."""
+        index = self.phase_of(step)
+        phase = self.phases[index]
+        begin = sum(earlier.steps for earlier in self.phases[:index])
+        end = begin + phase.steps
+        if index == 0:
+            if step < self.warmup:
+                return phase.rate * (step + 1) / self.warmup
+            begin = min(self.warmup, phase.steps - 1)
+        return phase.rate_at((step - begin) / (end - begin))
 
 
 def _kind_of_training(value: Any) -> str:

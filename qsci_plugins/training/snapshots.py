@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,76 +15,27 @@ from torch import distributed as dist
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.schemes.lsq import processes
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
-from qsci_plugins.training.loop import LoopSettings, TrainResult, train
+from qsci_plugins.training.loop import TrainResult, train
+from qsci_plugins.training.settings import LoopSettings, VideoTraining
 
-__all__ = ["Phase", "SnapshotTraining", "train_on_snapshots"]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """`steps` steps on clips of `crop` x `crop` pixels; the rate goes from `rate` to `final_rate` on half a cosine."""
-
-    crop: int
-    steps: int
-    rate: float
-    final_rate: float
-
-
-@dataclass(frozen=True)
-class SnapshotTraining:
-    """The settings of `train_on_snapshots`; `loss` is "mse" or "rmse", its root, as in the published code.
-
-    `quantized` says that the network has quantizers, whose outputs are then not kept for the backward pass.
-    """
-
-    phases: Sequence[Phase]
-    batch: int
-    loss: Literal["mse", "rmse"] = "rmse"
-    warmup: int = 0
-    ema: float = 0.0
-    precision: str = "no"
-    clip: float = 0.0
-    checkpoint_every: int = 200
-    channels_last: bool = True
-    cpu: bool = False
-    seed: int = 0
-    quantized: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Of all phases."""
-        return sum(phase.steps for phase in self.phases)
-
-    def phase_of(self, step: int) -> int:
-        """The index of the phase that a 0-based step belongs to."""
-        ends = list(accumulate(phase.steps for phase in self.phases))
-        return min(bisect_right(ends, step), len(ends) - 1)
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a 0-based step; the first phase begins with the linear warm-up."""
-        index = self.phase_of(step)
-        phase = self.phases[index]
-        begin = sum(one.steps for one in self.phases[:index])
-        if index == 0:
-            if step < self.warmup:
-                return phase.rate * (step + 1) / self.warmup
-            begin = min(self.warmup, phase.steps - 1)
-        length = sum(one.steps for one in self.phases[: index + 1]) - begin
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, (step - begin) / length)))
-        return phase.final_rate + (phase.rate - phase.final_rate) * cosine
+__all__ = ["train_on_snapshots"]
 
 
 def train_on_snapshots(
     model: nn.Module,
     clips: Sequence[SnapshotClips],
-    settings: SnapshotTraining,
+    settings: VideoTraining,
     checkpoint: Path | None = None,
     *,
+    seed: int = 0,
+    quantized: bool = False,
     parameters: list[dict[str, Any]] | None = None,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
 ) -> TrainResult:
     """Trains `model(measurement, mask, mask_sum)` towards the frames; `clips` has one source for each phase.
 
+    `loss` "rmse" is the root of "mse", as in the published code. Which clips a step draws follows from `seed`; `quantized`
+    says that the network has quantizers, whose outputs are then not kept for the backward pass.
     Scalars of a step: loss, rate and psnr (dB of this step's clips, not clamped). `parameters` are optimizer groups whose
     `lr` multiplies the rate. See `training.loop.train` for processes, interruptions and errors.
     """
@@ -96,11 +44,11 @@ def train_on_snapshots(
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def draw(step: int, rank: int, world: int) -> tuple[Tensor, ...]:
-        return tuple(clips[settings.phase_of(step)].draw(settings.seed, step, settings.batch, rank, world))
+        return tuple(clips[settings.phase_of(step)].draw(seed, step, settings.batch, rank, world))
 
     def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
         measurement, mask, mask_sum, frames = batch
-        with quantize_again_in_backward() if settings.quantized else nullcontext():
+        with quantize_again_in_backward() if quantized else nullcontext():
             output = network(measurement, mask, mask_sum)
         error = (output.float() - frames).square().mean()
         everywhere = _mean_over_processes(error.detach())
@@ -112,7 +60,7 @@ def train_on_snapshots(
     loop = LoopSettings(
         steps=settings.steps,
         ema=settings.ema,
-        precision=settings.precision,
+        precision=_precision(settings),
         clip=settings.clip,
         checkpoint_every=settings.checkpoint_every,
         channels_last=False,  # of four dimensions
@@ -120,7 +68,15 @@ def train_on_snapshots(
     )
     try:
         return train(
-            model, loss, draw, loop, checkpoint, parameters=parameters, rate_at=settings.rate_at, on_step=on_step
+            model,
+            loss,
+            draw,
+            loop,
+            checkpoint,
+            parameters=parameters,
+            rate_at=settings.rate_at,
+            rate_keys="the rates in train.phases",
+            on_step=on_step,
         )
     finally:
         if volumes:
@@ -133,3 +89,11 @@ def _mean_over_processes(value: Tensor) -> Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / processes()
+
+
+def _precision(settings: VideoTraining) -> Literal["float32", "bf16", "fp16"]:
+    if settings.precision == "auto":
+        # not on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
+        on_gpu = torch.cuda.is_available() and not settings.cpu
+        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
+    return settings.precision

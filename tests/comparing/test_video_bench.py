@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from qsci_plugins.pipeline.video_run import run_video_recipe
 from scipy.io import savemat
 
 from qsci_plugins.cli import main
@@ -19,7 +20,6 @@ from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.precisions import has_bf16
 from qsci_plugins.pipeline.video_prepare import prepare_video
-from qsci_plugins.pipeline.video_run import run_video_recipe
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import VideoRecipe, make_recipe, read_recipe, write_recipe
 from qsci_plugins.recipes.library import find_recipe

@@ -96,7 +96,7 @@ def test_reload_is_exact_in_a_new_process(tmp_path: Path) -> None:
     torch.save((batches()[1], quantized.model(batches()[1]).detach()), tmp_path / "expected.pt")
     program = (
         "import sys, torch\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from nncf_networks import small_edsr\n"
         "from qsci_plugins.nncf.backend import load\n"
         "loaded = load(small_edsr(seed=1), sys.argv[1])\n"

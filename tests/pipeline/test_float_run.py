@@ -58,21 +58,33 @@ def test_a_trained_network_and_what_it_says_about_itself(photos: Path, tmp_path:
     output = train_recipe(wanted, tmp_path / "out")
     assert {file.name for file in output.iterdir()} == {"weights.safetensors", "metrics.json", "recipe.yaml"}
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["steps"] == 6
-    assert metrics["sets"]["builtin"]["psnr_y"] > 5
+    assert metrics["training"]["steps"] == 6
+    assert metrics["sets"]["builtin"]["float"]["psnr"] > 5
     again = recipe(photos, f"model.weights={output / 'weights.safetensors'}", "train.steps=1")
     train_recipe(again, tmp_path / "continued")
 
 
 def test_an_interrupted_training_ends_with_the_same_weights(photos: Path, tmp_path: Path) -> None:
     whole = train_recipe(recipe(photos), tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt, match="step 3; the same command goes on"):
+    with pytest.raises(KeyboardInterrupt, match="step 3 of training; the same command goes on"):
         train_recipe(recipe(photos), tmp_path / "halves", progress=StopAt(3))
     assert not (tmp_path / "halves").exists()
     halves = train_recipe(recipe(photos), tmp_path / "halves")
     first, second = (load_file(folder / "weights.safetensors") for folder in (whole, halves))
     assert all((first[name] == second[name]).all() for name in first)
     assert not (tmp_path / "halves.partial").exists()
+
+
+def test_tensorboard_sees_a_training(photos: Path, tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    output = train_recipe(recipe(photos, "train.tensorboard=true", "train.picture_every=3"), tmp_path / "out")
+    events = accumulators.EventAccumulator(str(output / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4, 5, 6]
+    assert [event.step for event in events.Images(events.Tags()["images"][0])] == [3, 6]
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert [row["step"] for row in metrics["training"]["log"]] == [2, 4, 6]
+    assert metrics["seconds"]["training"] > 0
 
 
 @pytest.mark.parametrize(

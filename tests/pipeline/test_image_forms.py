@@ -14,7 +14,7 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.evaluation.bit_meter import measure
 from qsci_plugins.nncf.backend import quantize
-from qsci_plugins.pipeline.image_forms import PatchMeter, patch_starts
+from qsci_plugins.pipeline.patchwise import PatchMeter, patch_starts
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import image_gradient

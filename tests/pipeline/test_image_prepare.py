@@ -10,8 +10,12 @@ import torch
 
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.image_prepare import prepare, resolved
+from qsci_plugins.pipeline import image_prepare
+from qsci_plugins.pipeline.image_prepare import resolve
+from qsci_plugins.pipeline.task import Prepared
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import Recipe, make_recipe
+from qsci_plugins.schemes.placement import place
 
 SMALL: dict[str, Any] = {
     "version": 1,
@@ -28,32 +32,40 @@ def recipe(*overrides: str) -> Recipe:
     return made
 
 
+def prepare(wanted: Recipe) -> Prepared:
+    return image_prepare.prepare(wanted, None, Progress())
+
+
+def patches(wanted: Recipe) -> torch.Tensor:
+    return torch.cat(prepare(wanted).batches)
+
+
 def test_patches_are_in_the_range_of_the_network() -> None:
     prepared = prepare(recipe())
     assert [len(batch) for batch in prepared.batches] == [2, 2, 1]
-    assert prepared.patches.shape == (5, 3, 16, 16)
-    assert prepared.patches.max() > 100
-    bright = prepare(recipe("model.value_range=1.0"))
-    assert torch.allclose(bright.patches * 255, prepared.patches)
+    whole = torch.cat(prepared.batches)
+    assert whole.shape == (5, 3, 16, 16)
+    assert whole.max() > 100
+    assert torch.allclose(patches(recipe("model.value_range=1.0")) * 255, whole)
 
 
 def test_layers_and_overlap_follow_from_the_recipe() -> None:
     prepared = prepare(recipe())
-    assert prepared.precisions["head.0"] == "eight_bit"
-    assert prepared.precisions["body.1"] == "scheme"
-    assert "tail.1" not in prepared.precisions
+    precisions = place(prepared.network.module, prepared.placement)
+    assert precisions["head.0"] == "eight_bit"
+    assert precisions["body.1"] == "scheme"
+    assert "tail.1" not in precisions
     assert prepared.overlap == prepared.network.receptive_radius
-    assert prepare(recipe("export.openvino.tile=[16, 64]")).overlap == 4
+    assert prepare(recipe("export.openvino.tile=[16, 64]")).overlap == 2  # more would leave the tile no middle
     assert prepare(recipe("export.openvino.overlap=3")).overlap == 3
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", np.full((40, 40, 3), 200, np.uint8))
-    prepared = prepare(recipe(f"calibrate.images={tmp_path}"))
-    assert torch.equal(prepared.patches, torch.full((5, 3, 16, 16), 200.0))
+    assert torch.equal(patches(recipe(f"calibrate.images={tmp_path}")), torch.full((5, 3, 16, 16), 200.0))
     with pytest.raises(UserError, match="calibrate: no photo is large enough"):
         prepare(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24"))
-    assert len(prepare(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24", "calibrate.degrade=false")).patches)
+    assert len(patches(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24", "calibrate.degrade=false")))
 
 
 NETWORKS = """
@@ -113,9 +125,9 @@ def test_resolved_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QSCI_HERE", "sub")
     made = recipe("model.weights=a.pth", "calibrate.images=[$QSCI_HERE/b]", "evaluate=[{set: A, folder: c}, {set: B}]")
-    whole = resolved(made)
+    whole = resolve(made)
     assert whole.model.weights == str(tmp_path / "a.pth")
     assert whole.calibrate.images == [str(tmp_path / "sub" / "b")]
     assert [one.folder for one in whole.evaluate] == [str(tmp_path / "c"), None]
-    assert resolved(recipe()).calibrate.images == ["builtin:photos"]
-    assert resolved(recipe("model.weights=builtin:x")).model.weights == "builtin:x"
+    assert resolve(recipe()).calibrate.images == ["builtin:photos"]
+    assert resolve(recipe("model.weights=builtin:x")).model.weights == "builtin:x"

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.image_prepare import prepare, resolved
+from qsci_plugins.pipeline.image_prepare import prepare, resolve
+from qsci_plugins.pipeline.run import run_recipe
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import Recipe, make_recipe
 from qsci_plugins.recipes.schema import CADyQTraining
-from qsci_plugins.training.cadyq import CADyQSettings
 
 SMALL: dict[str, Any] = {
     "version": 1,
@@ -38,21 +40,11 @@ def _photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(tmp_path / "photos" / "one.png", np.zeros((120, 120, 3), np.uint8))
 
 
-def test_the_section_is_that_of_the_training() -> None:
-    fields = {name: field.default for name, field in CADyQTraining.model_fields.items()}
-    for field in dataclasses.fields(CADyQSettings):
-        assert field.name in fields
-        if field.name not in ("steps", "warm_up"):
-            assert fields[field.name] == field.default, field.name
-    names = {field.name for field in dataclasses.fields(CADyQSettings)}
-    assert set(fields) - names == {"schedule", "data", "patch"}
-
-
 def test_a_resolved_recipe_means_the_same_anywhere(tmp_path: Path) -> None:
-    train = resolved(_recipe()).train
+    train = resolve(_recipe()).train
     assert isinstance(train, CADyQTraining)
     assert train.data[0].path == str(tmp_path / "photos")
-    assert prepare(resolved(_recipe())).scheme.config.name == "cadyq"
+    assert prepare(resolve(_recipe()), None, Progress()).scheme.config.name == "cadyq"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +75,7 @@ def test_a_wrong_key_is_named(override: str, message: str) -> None:
 )
 def test_what_does_not_fit_is_refused_before_the_long_work(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        prepare(_recipe(override))
+        prepare(_recipe(override), None, Progress())
 
 
 def test_a_missing_folder_is_named() -> None:
@@ -91,3 +83,37 @@ def test_a_missing_folder_is_named() -> None:
     del mapping["train"]["data"]
     with pytest.raises(UserError, match=r"the key 'train.data' is missing"):
         make_recipe(mapping)
+
+
+SECTIONS = {
+    "training": {
+        "scheme": {"name": "cadyq"},
+        "train": {**SMALL["train"], "patch": 8, "batch": 2, "warm_up": 1, "steps": 2, "cpu": True},
+    },
+    "fine-tuning": {"scheme": {"name": "adabm"}, "train": {"steps": 3, "schedule": "published", "turn": 1}},
+}
+
+
+@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+@pytest.mark.parametrize("kind", list(SECTIONS))
+def test_tensorboard_sees_a_training_and_does_not_change_it(kind: str, backend: str, tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    quiet = {**copy.deepcopy(SMALL), **copy.deepcopy(SECTIONS[kind]), "backend": backend}
+    quiet["train"] |= {"precision": "float32", "checkpoint_every": 2}
+    quiet["export"] = {"openvino": {"mode": "none"}}
+    seen = {**quiet, "train": {**quiet["train"], "tensorboard": True, "picture_every": 2}}
+    states = []
+    for name, mapping in ("quiet", quiet), ("seen", seen):
+        made = make_recipe(mapping)
+        assert isinstance(made, Recipe)
+        output = run_recipe(made, tmp_path / name)
+        states.append(torch.load(output / "checkpoint.pt", weights_only=True)["state_dict"])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    events = accumulators.EventAccumulator(str(tmp_path / "seen" / "tensorboard"))
+    events.Reload()
+    assert events.Scalars("train/loss")[-1].step == 3
+    (picture,) = events.Images(events.Tags()["images"][0])
+    assert (picture.width, picture.height) == (32, 64) if kind == "fine-tuning" else (16, 32)
+    training = json.loads((tmp_path / "seen" / "metrics.json").read_text())["training"]
+    assert (training["steps"], [row["step"] for row in training["log"]]) == (3, [2, 3])
+    assert not (tmp_path / "quiet" / "tensorboard").exists()

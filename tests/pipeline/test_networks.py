@@ -11,9 +11,9 @@ from qsci_plugins.data.snapshots import mask_sum, measure, random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.torch_networks import TorchReconstructor
 from qsci_plugins.pipeline.networks import load_recipe_network, load_video_network
-from qsci_plugins.pipeline.run import backend
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -37,7 +37,7 @@ def quantized(recipe: Recipe) -> tuple[nn.Module, QuantizedNetwork, tuple[Tensor
     measurement, mask = snapshot()
     batch = tuple(torch.from_numpy(part)[None] for part in (measurement, mask, mask_sum(mask)))
     scheme = make_scheme(dict(recipe.scheme))
-    return module, backend(recipe.backend).quantize(module, scheme, Placement(), [batch], 1.0), batch
+    return module, load_backend(recipe.backend).quantize(module, scheme, Placement(), [batch], 1.0), batch
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         recipe = read_recipe(folder / "recipe.yaml")
         assert isinstance(recipe, Recipe)
         files[name] = folder / "checkpoint.pt"
-        backend(name).save(quantized(recipe)[1], files[name])
+        load_backend(name).save(quantized(recipe)[1], files[name])
     return files
 
 
@@ -62,7 +62,7 @@ def test_a_quantized_run_comes_back_quantized(tmp_path: Path, name: str) -> None
     stock, made, batch = quantized(recipe)
     with pytest.raises(UserError, match=r"neither weights\.safetensors nor checkpoint\.pt"):
         load_video_network(tmp_path)
-    backend(name).save(made, tmp_path / "checkpoint.pt")
+    load_backend(name).save(made, tmp_path / "checkpoint.pt")
     loaded = load_video_network(tmp_path)
     assert loaded.size_multiple == 2
     with torch.no_grad():

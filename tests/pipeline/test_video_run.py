@@ -16,12 +16,12 @@ from qsci_plugins.data.images import write_image
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.video_prepare import prepare_video
-from qsci_plugins.pipeline.video_run import run_video_recipe
-from qsci_plugins.pipeline.video_training import train_video_recipe
+from qsci_plugins.pipeline.float_run import train_recipe
+from qsci_plugins.pipeline.run import run_recipe
+from qsci_plugins.pipeline.video_prepare import prepare
 from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe, read_recipe
-from qsci_plugins.report.video import write_video_report
+from qsci_plugins.report.write import write_report
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ class StopAt(Progress):
 
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
 def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str, data: Path, tmp_path: Path) -> None:
-    output = run_video_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_video_report)
+    output = run_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_report)
     files = {"checkpoint.pt", "metrics.json", "recipe.yaml", "reconstruction_moving.png", "summary.md"}
     assert {file.name for file in output.iterdir()} == files
     metrics = json.loads((output / "metrics.json").read_text())
@@ -89,7 +89,7 @@ def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str
     assert bits["fem.0.shortcut"] == bits["vrm.4.shortcut"] == 8
     assert bits["fem.0.layer"] == bits["up_conv"] == 4
     scores = metrics["sets"]["mine"]
-    assert len(scores["torch"]["scenes"]["moving"]["measurements"]) == 2
+    assert len(scores["torch"]["pieces"]["moving"]["measurements"]) == 2
     assert scores["torch"]["psnr"] != scores["float"]["psnr"]
     assert scores["torch"]["fab"] == 4
     assert metrics["operations"]["quantized"]["qsci_ops"] < 0.2 * metrics["operations"]["float"]["macs"]
@@ -100,11 +100,11 @@ def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str
 
 
 def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Path) -> None:
-    whole = run_video_recipe(recipe(data), tmp_path / "whole")
+    whole = run_recipe(recipe(data), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match="step 3 of training; the same command goes on"):
-        run_video_recipe(recipe(data), tmp_path / "halves", progress=StopAt(3))
+        run_recipe(recipe(data), tmp_path / "halves", progress=StopAt(3))
     assert not (tmp_path / "halves").exists()
-    halves = run_video_recipe(recipe(data), tmp_path / "halves")
+    halves = run_recipe(recipe(data), tmp_path / "halves")
     first, second = (torch.load(one / "checkpoint.pt", weights_only=True)["state_dict"] for one in (whole, halves))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any("step" in name for name in first)
@@ -113,7 +113,7 @@ def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Pat
 def test_training_moves_weights_steps_and_shifts(data: Path, tmp_path: Path) -> None:
     states = []
     for name, steps in ("little", 1), ("more", 4):
-        output = run_video_recipe(recipe(data, f"train.phases.0.steps={steps}", "evaluate=[]"), tmp_path / name)
+        output = run_recipe(recipe(data, f"train.phases.0.steps={steps}", "evaluate=[]"), tmp_path / name)
         states.append(torch.load(output / "checkpoint.pt", weights_only=True)["state_dict"])
     first, second = states
     moved = {name for name in first if not torch.equal(first[name], second[name])}
@@ -126,7 +126,7 @@ def test_training_moves_weights_steps_and_shifts(data: Path, tmp_path: Path) -> 
     [("[]", "false", set()), ("[]", "true", {"shift"}), ("[fem.*]", "true", {"shift", "fem"})],
 )
 def test_each_part_can_be_switched_off(shortcuts: str, shift: str, extra: set[str], data: Path) -> None:
-    prepared = prepare_video(recipe(data, f"shortcuts={shortcuts}", f"scheme.shift={shift}"), Progress())
+    prepared = prepare(recipe(data, f"shortcuts={shortcuts}", f"scheme.shift={shift}"), None, Progress())
     branches = {name.split(".")[0] for name in prepared.network.module.state_dict() if ".shortcut." in name}
     plan = prepared.scheme.plan(prepared.network.module, prepared.placement, prepared.batches[0])
     shifted = {"shift" for one in plan.attentions.values() if one.query.shift is not None}
@@ -136,7 +136,7 @@ def test_each_part_can_be_switched_off(shortcuts: str, shift: str, extra: set[st
 def test_adabm_takes_its_factor_from_the_measurement(data: Path, tmp_path: Path) -> None:
     scheme = "scheme={name: adabm, weight_bits: 8, activation_bits: 6, reconstruct_weights: false}"
     overrides = ["shortcuts=[]", "train=null", "calibrate.count=8", "calibrate.batch=4", scheme]
-    output = run_video_recipe(recipe(data, *overrides), tmp_path / "out")
+    output = run_recipe(recipe(data, *overrides), tmp_path / "out")
     metrics = json.loads((output / "metrics.json").read_text())
     assert 4 <= metrics["sets"]["mine"]["torch"]["fab"] <= 8
     state = torch.load(output / "checkpoint.pt", weights_only=True)["state_dict"]
@@ -149,7 +149,7 @@ def test_float_training_with_a_board(data: Path, tmp_path: Path) -> None:
     mapping = {**_training(data), "train": {**_training(data)["train"], "tensorboard": True, "picture_every": 2}}
     wanted = make_recipe(mapping)
     assert isinstance(wanted, FloatVideoRecipe)
-    output = train_video_recipe(wanted, tmp_path / "out")
+    output = train_recipe(wanted, tmp_path / "out")
     assert json.loads((output / "metrics.json").read_text())["sets"]["mine"]["float"]["psnr"] > 3
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -158,6 +158,27 @@ def test_float_training_with_a_board(data: Path, tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
     assert len(events.Images(events.Tags()["images"][0])) == 2
     assert load_file(output / "weights.safetensors")["fem.0.weight"].shape == (4, 1, 3, 7, 7)
+
+
+def test_the_exported_network_is_timed_beside_what_fails(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr("nncf.quantize", refuse)
+    exported = ["export.openvino={mode: static, tile: [24, 24]}", "train=null", "shortcuts=[fem.*]"]
+    output = run_recipe(recipe(data, *exported), tmp_path / "out", report=write_report)
+    latency = json.loads((output / "metrics.json").read_text())["latency"]
+    rows = {row["name"]: row for row in latency["rows"]}
+    first, *_, last, ours = rows
+    assert (first, last, ours) == ("fp32", "nncf_int8", "ours")
+    assert min(rows[name]["median_ms"] for name in ("fp32", "ours")) > 0
+    assert rows["nncf_int8"]["failed"] == "RuntimeError: no such operation"
+    assert any("Convolution" in node["type"] for node in latency["precisions"])
+    text = (output / "summary.md").read_text()
+    assert "## Latency of one 24x24 tile" in text
+    assert "NNCF default INT8 fails: RuntimeError: no such operation" in text
 
 
 @pytest.mark.parametrize(
@@ -179,7 +200,7 @@ def test_float_training_with_a_board(data: Path, tmp_path: Path) -> None:
 )
 def test_mistakes_are_named_before_any_work(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        run_video_recipe(recipe(data, *overrides), tmp_path / "out")
+        run_recipe(recipe(data, *overrides), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import re
 from pathlib import Path
 
@@ -12,9 +11,6 @@ from hypothesis import strategies as st
 from qsci_plugins.errors import UserError
 from qsci_plugins.recipes import FloatRecipe, Recipe, make_recipe, read_recipe, write_recipe
 from qsci_plugins.recipes.reading import all_keys, expand, nearest_key
-from qsci_plugins.recipes.schema import FineTuning, FloatTraining
-from qsci_plugins.training.finetune import FinetuneSettings
-from qsci_plugins.training.loop import LoopSettings
 
 SMALL = {"version": 1, "model": {"architecture": "edsr", "scale": 2}, "scheme": {"name": "adabm"}}
 FLOAT = {"version": 1, "model": {"architecture": "edsr"}, "data": [{"path": "x"}], "train": {"steps": 3}}
@@ -166,11 +162,3 @@ def test_variables_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert expand("${QSCI_HERE}/sr", "data.0.path") == Path("/somewhere/sr")
     with pytest.raises(UserError, match=r"data.0.path: .*environment variable QSCI_NOT_SET"):
         expand("$QSCI_NOT_SET/sr", "data.0.path")
-
-
-def test_the_sections_for_training_are_those_of_the_loops() -> None:
-    tuned = {field.name: field.default for field in dataclasses.fields(FinetuneSettings)}
-    assert {name: field.default for name, field in FineTuning.model_fields.items()} == tuned
-    loop = {field.name for field in dataclasses.fields(LoopSettings)}
-    assert loop - {"halve_every", "keep_statistics"} <= set(FloatTraining.model_fields)
-    assert set(FloatTraining.model_fields) - loop == {"batch", "patch"}

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from qsci_plugins.report.summary import bench_table, latency_table, quality_table, summary, table
+from qsci_plugins.report.quality import quality_table
+from qsci_plugins.report.summary import bench_table, latency_table, summary
+from qsci_plugins.report.table import table
 
 QUALITY = {
     "Set5": {
-        "scale": 2,
-        "float": {"psnr_y": 37.80, "ssim": 0.9605, "fab": 32.0},
-        "torch": {"psnr_y": 37.35, "ssim": 0.9590, "fab": 3.5},
-        "openvino": {"psnr_y": None, "ssim": 1.0},
+        "float": {"psnr": 37.80, "ssim": 0.9605, "fab": 32.0},
+        "torch": {"psnr": 37.35, "ssim": 0.9590, "fab": 3.5},
+        "openvino": {"psnr": None, "ssim": 1.0, "fab": None},
     }
 }
 ROWS = [
@@ -16,7 +17,8 @@ ROWS = [
 ]
 OPS = {"macs": 2e9, "cadyq_bitops": 2e9, "qsci_ops": 2e9, "weight_activation_bitops": 2e12}
 METRICS = {
-    "network": {"architecture": "edsr", "scale": 2, "weights": None},
+    "task": "sr",
+    "network": {"architecture": "edsr", "scale": 2, "weights": None, "shortcuts": []},
     "backend": "nncf",
     "scheme": {"name": "adabm", "weight_bits": 4},
     "sets": QUALITY,
@@ -48,7 +50,7 @@ def test_the_precisions_of_the_exported_graph_are_told() -> None:
 
 
 def test_no_loss_is_never_minus_zero() -> None:
-    sets = {"A": {"scale": 4, "float": {"psnr_y": 30.0, "ssim": 1.0}, "torch": {"psnr_y": 30.001, "ssim": 1.0}}}
+    sets = {"A": {"float": {"psnr": 30.0, "ssim": 1.0}, "torch": {"psnr": 30.001, "ssim": 1.0}}}
     assert "-0.00" not in quality_table(sets)
 
 
@@ -87,3 +89,18 @@ def test_the_summary_has_every_part() -> None:
     for part in ("# edsr x2, adabm through nncf", "Weights: random", "0.250", "fine-tuning", "3.62", "![bits_a.png]"):
         assert part in text, part
     assert "No benchmark set" in summary({**METRICS, "sets": {}, "latency": None})
+
+
+def test_video_is_shown_scene_by_scene() -> None:
+    def scored(first: float, second: float) -> dict[str, object]:
+        pieces = {"a": {"psnr": first, "ssim": 0.5, "fab": 4.0}, "b": {"psnr": second, "ssim": None, "fab": 4.0}}
+        return {"psnr": (first + second) / 2, "ssim": 0.5, "fab": 4.0, "pieces": pieces}
+
+    sets = {"mine": {"float": scored(20.0, 40.0), "torch": scored(19.0, 38.0)}}
+    text = summary({**METRICS, "task": "sci", "network": {**METRICS["network"], "shortcuts": ["fem.*"]}, "sets": sets})
+    assert "# edsr, adabm through nncf" in text
+    assert "Shortcuts: fem.*." in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| mine")]
+    assert rows[0] == ["mine a: float", "20.00", "", "0.5000", "4.00"]
+    assert rows[4] == ["mine b: quantized, torch", "38.00", "95.00 %", "", "4.00"]
+    assert rows[5] == ["mine mean: quantized, torch", "28.50", "95.00 %", "0.5000", "4.00"]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,16 @@ from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
-from qsci_plugins.training.cadyq import CADyQSettings, selector_groups, train_cadyq
+from qsci_plugins.training.cadyq import selector_groups, train_cadyq
 from qsci_plugins.training.selectors import spread_selectors
+from qsci_plugins.training.settings import CADyQTraining, Folder
 
 SITES = FeatureSites({"body.0": True, "body.1": True}, "tail")
-PUBLISHED = CADyQSettings(steps=4, warm_up=3, batch=2, checkpoint_every=2, precision="float32", cpu=True)
-SPREAD = dataclasses.replace(PUBLISHED, selector_start="spread", relative=True, warm_up=0, ema=0.5, output_weight=1.0)
+_DATA: Any = {"schedule": "cadyq", "data": [Folder(path="photos")]}
+PUBLISHED = CADyQTraining(**_DATA, steps=4, warm_up=3, batch=2, checkpoint_every=2, precision="float32", cpu=True)
+SPREAD = PUBLISHED.model_copy(
+    update={"selector_start": "spread", "relative": True, "warm_up": 0, "ema": 0.5, "output_weight": 1.0}
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def _selectors(network: QuantizedNetwork) -> list[BitSelector]:
 
 
 def test_the_first_loss_is_the_published_sum(pairs: PatchPairs) -> None:
-    settings = dataclasses.replace(PUBLISHED, warm_up=0, steps=1, bit_weight=0.5, bit_growth=0.25)
+    settings = PUBLISHED.model_copy(update={"warm_up": 0, "steps": 1, "bit_weight": 0.5, "bit_growth": 0.25})
     network, teacher = _network(pairs, "faithful"), _network(pairs, "faithful")
     for selector in _selectors(network):
         with torch.no_grad():  # 4 bits for the student, 8 for the teacher that it starts as
@@ -98,7 +101,7 @@ def _bit_ratio(network: QuantizedNetwork, low: torch.Tensor) -> torch.Tensor:
 
 
 def test_w_bit_grows_with_the_epochs() -> None:
-    settings = CADyQSettings(steps=1)
+    settings = CADyQTraining(**_DATA, steps=1)
     assert settings.bit_weight_at(0) == pytest.approx(1e-4 + 1e-6)
     assert settings.bit_weight_at(999) == pytest.approx(1e-4 + 1e-6)
     assert settings.bit_weight_at(299_999) == pytest.approx(1e-4 + 300e-6)
@@ -108,10 +111,17 @@ def test_gradients_reach_selectors_and_the_bit_loss_alone_lowers_the_bits(pairs:
     network = _network(pairs)
     before = [selector.weight.detach().clone() for selector in _selectors(network)]
     fabs: list[float] = []
-    settings = dataclasses.replace(
-        PUBLISHED, warm_up=0, steps=40, selector_rate=1e-2, label_weight=0.0, bit_weight=1.0, feature_weight=0.0,
-        block_weight=0.0,
-    )  # fmt: skip
+    settings = PUBLISHED.model_copy(
+        update={
+            "warm_up": 0,
+            "steps": 40,
+            "selector_rate": 1e-2,
+            "label_weight": 0.0,
+            "bit_weight": 1.0,
+            "feature_weight": 0.0,
+            "block_weight": 0.0,
+        }
+    )
     train_cadyq(network, pairs, settings, SITES, on_step=lambda step, scalars: fabs.append(scalars["fab"]))
     assert fabs[0] == 8
     assert fabs[-1] == 4
@@ -159,7 +169,7 @@ def test_spread_selectors_give_more_bits_to_busier_patches(pairs: PatchPairs) ->
 
 @pytest.mark.parametrize(("settings", "stop"), [(PUBLISHED, 2), (PUBLISHED, 5), (SPREAD, 3)])
 def test_an_interrupted_run_resumes_to_the_same_weights(
-    pairs: PatchPairs, settings: CADyQSettings, stop: int, tmp_path: Path
+    pairs: PatchPairs, settings: CADyQTraining, stop: int, tmp_path: Path
 ) -> None:
     whole = _network(pairs)
     train_cadyq(whole, pairs, settings, SITES)

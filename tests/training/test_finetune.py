@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
-from qsci_plugins.training.finetune import FinetuneSettings, finetune
+from qsci_plugins.training.finetune import finetune
+from qsci_plugins.training.settings import FineTuning
 
 PLACEMENT = Placement(("body.?.body.*",))
 BLOCKS = ["body.0", "body.1"]
-JOINT = FinetuneSettings(steps=8, checkpoint_every=3, precision="float32")
-PUBLISHED = dataclasses.replace(JOINT, schedule="published", turn=3, steps=9)
+JOINT = FineTuning(steps=8, checkpoint_every=3, precision="float32")
+PUBLISHED = JOINT.model_copy(update={"schedule": "published", "turn": 3, "steps": 9})
 
 
 def _float() -> EDSR:
@@ -45,7 +45,7 @@ def _error(network: QuantizedNetwork) -> float:
 def test_the_joint_schedule_comes_closer_to_the_float_network() -> None:
     network = _network(reconstruct_weights=False)
     before = _error(network)
-    result = finetune(network, _float(), _patches(), dataclasses.replace(JOINT, steps=60, weight_rate=0.05))
+    result = finetune(network, _float(), _patches(), JOINT.model_copy(update={"steps": 60, "weight_rate": 0.05}))
     assert result.finished
     assert len(result.losses) == result.steps == 60
     assert _error(network) < 0.9 * before
@@ -77,19 +77,21 @@ def test_a_published_rate_decays_with_the_turns_of_its_own_kind(monkeypatch: pyt
     rates: list[float] = []
     step = torch.optim.Adam.step
 
-    def recorded(optimizer: torch.optim.Adam) -> None:
+    def recorded(optimizer: torch.optim.Adam, closure: None = None) -> None:
         moving = [group for group in optimizer.param_groups if group["params"][0].requires_grad]
         rates.append(max(group["lr"] for group in moving))
         step(optimizer)
 
     monkeypatch.setattr(torch.optim.Adam, "step", recorded)
-    finetune(_network("faithful"), _float(), _patches(), dataclasses.replace(PUBLISHED, turn=1, steps=7), blocks=BLOCKS)
+    finetune(
+        _network("faithful"), _float(), _patches(), PUBLISHED.model_copy(update={"turn": 1, "steps": 7}), blocks=BLOCKS
+    )
     # weight ranges, activation ranges, image mapping; each for the second and third time slower
     assert rates == pytest.approx([0.01, 0.01, 0.1, 0.009, 0.009, 0.09, 0.0081])
 
 
 @pytest.mark.parametrize("settings", [JOINT, PUBLISHED], ids=["joint", "published"])
-def test_an_interrupted_run_resumes_to_the_same_weights(settings: FinetuneSettings, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_to_the_same_weights(settings: FineTuning, tmp_path: Path) -> None:
     form = "faithful" if settings.schedule == "published" else "integer"
     whole = _network(form)
     finetune(whole, _float(), _patches(), settings, blocks=BLOCKS)
@@ -110,11 +112,30 @@ def test_an_interrupted_run_resumes_to_the_same_weights(settings: FinetuneSettin
     assert [file.name for file in tmp_path.iterdir()] == ["finetune.pt"]
 
 
+def test_a_state_of_the_time_before_the_common_loop_is_continued(tmp_path: Path) -> None:
+    whole = _network()
+    finetune(whole, _float(), _patches(), JOINT)
+
+    def die(step: int, scalars: dict[str, float]) -> None:
+        if step == 4:
+            raise MemoryError
+
+    file = tmp_path / "finetune.state"
+    with pytest.raises(MemoryError):
+        finetune(_network(), _float(), _patches(), JOINT, file, on_step=die)
+    state = torch.load(file, weights_only=True)
+    torch.save({key: state[key] for key in ("model", "optimizer", "step", "settings")}, file)
+    rest = _network()
+    assert len(finetune(rest, _float(), _patches(), JOINT, file).losses) == 5
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(rest.model.state_dict()[name], tensor), name
+
+
 def test_other_settings_do_not_continue_a_run(tmp_path: Path) -> None:
     file = tmp_path / "finetune.pt"
     finetune(_network(), _float(), _patches(), JOINT, file)
     with pytest.raises(UserError, match="other settings"):
-        finetune(_network(), _float(), _patches(), dataclasses.replace(JOINT, seed=1), file)
+        finetune(_network(), _float(), _patches(), JOINT.model_copy(update={"seed": 1}), file)
     file.write_text("a text")
     with pytest.raises(UserError, match="does not continue this run"):
         finetune(_network(), _float(), _patches(), JOINT, file)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
-from qsci_plugins.training.loop import LoopSettings, learning_rate_at, train
+from qsci_plugins.training.loop import learning_rate_at, train
+from qsci_plugins.training.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, cpu=True)
 
@@ -138,3 +139,49 @@ def test_normalisation_keeps_its_statistics_where_asked(pairs: PatchPairs, keep:
     settings = LoopSettings(steps=2, warmup=0, cpu=True, keep_statistics=keep)
     result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     assert (result.weights["0.running_mean"].abs().max() == 0) == keep
+
+
+def test_a_step_may_be_left_out_or_move_some_parameters_alone(pairs: PatchPairs) -> None:
+    network = _network()
+    start = {name: p.detach().clone() for name, p in network.named_parameters()}
+    seen: list[int] = []
+
+    def choose(step: int) -> bool:
+        network[2].requires_grad_(False)
+        return step in (1, 3)
+
+    settings = LoopSettings(steps=5, learning_rate=1e-2, warmup=0, ema=0.0, cpu=True)
+    result = train(
+        network,
+        _loss,
+        lambda s, r, w: pairs.draw(0, s, 4, r, w),
+        settings,
+        choose=choose,
+        on_step=lambda step, scalars: seen.append(step),
+    )
+    assert (result.steps, result.finished, seen) == (5, True, [2, 4])
+    for name, before in start.items():
+        assert torch.equal(result.weights[name], before) == name.startswith("2."), name
+
+
+def test_a_checkpoint_made_with_something_else_is_refused(pairs: PatchPairs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+
+    def run(seed: int) -> int:
+        draw = lambda s, r, w: pairs.draw(seed, s, 4, r, w)  # noqa: E731
+        return train(_network(), _loss, draw, SETTINGS, file, made_with={"seed": seed}).steps
+
+    assert run(3) == run(3) == 8
+    with pytest.raises(
+        UserError, match=r"checkpoint\.pt does not continue this run \(it was made with other settings\)"
+    ):
+        run(4)
+
+
+def test_without_an_average_none_is_kept(pairs: PatchPairs, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    settings = LoopSettings(steps=2, ema=0.0, cpu=True)
+    network = _network()
+    result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, file)
+    assert torch.load(file, weights_only=True)["average"] == {}
+    assert all(torch.equal(result.weights[name], tensor) for name, tensor in network.state_dict().items())

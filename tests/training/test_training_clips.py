@@ -18,10 +18,14 @@ from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.training.interruption import Interruption
 from qsci_plugins.training.recomputation import recompute_in_backward
-from qsci_plugins.training.snapshots import Phase, SnapshotTraining, train_on_snapshots
+from qsci_plugins.training.settings import TrainingPhase, VideoTraining
+from qsci_plugins.training.snapshots import train_on_snapshots
 
-PHASES = (Phase(8, 3, 1e-2, 1e-2), Phase(16, 4, 1e-3, 1e-4))
-SETTINGS = SnapshotTraining(PHASES, batch=2, warmup=2, ema=0.5, checkpoint_every=2, cpu=True)
+PHASES = [
+    TrainingPhase(crop=8, steps=3, rate=1e-2, final_rate=1e-2),
+    TrainingPhase(crop=16, steps=4, rate=1e-3, final_rate=1e-4),
+]
+SETTINGS = VideoTraining(phases=PHASES, batch=2, warmup=2, ema=0.5, checkpoint_every=2, cpu=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +57,15 @@ def test_every_phase_has_its_crop(clips: list[SnapshotClips]) -> None:
 @pytest.mark.parametrize("loss", ["mse", "rmse"])
 def test_training_lowers_the_loss(loss: str, clips: list[SnapshotClips]) -> None:
     errors: list[float] = []
-    settings = SnapshotTraining((Phase(8, 40, 2e-3, 2e-3),), 2, loss=loss, cpu=True)  # type: ignore[arg-type]
+    settings = VideoTraining(phases=[TrainingPhase(crop=8, steps=40, rate=2e-3)], batch=2, loss=loss, cpu=True)  # type: ignore[arg-type]
     train_on_snapshots(network(), clips, settings, on_step=lambda step, scalars: errors.append(scalars["rmse"]))
     assert median(errors[-9:]) < 0.7 * median(errors[:5])
 
 
 def test_the_roots_gradient_is_that_of_the_root(clips: list[SnapshotClips]) -> None:
-    settings = SnapshotTraining((Phase(8, 1, 1e-2, 1e-2),), 2, loss="rmse", clip=0.0, cpu=True)
+    settings = VideoTraining(
+        phases=[TrainingPhase(crop=8, steps=1, rate=1e-2)], batch=2, loss="rmse", clip=0.0, cpu=True
+    )
     trained, expected = network(), network()
     train_on_snapshots(trained, clips, settings)
     measurement, mask, total, frames = clips[0].draw(0, 0, 2)
