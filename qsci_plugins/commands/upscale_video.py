@@ -63,6 +63,17 @@ def upscale_video(
 
     Raises UserError for a clip that cannot be read, HDR, transparency, an output that exists (without `force`) and one that
     no video format has the suffix of.
+
+    With the run that the example of `run` makes:
+
+    >>> from fractions import Fraction
+    >>> import numpy as np
+    >>> import qsci_plugins
+    >>> from qsci_plugins.data.video.writing import VideoWriter
+    >>> with VideoWriter("clip.mp4", Fraction(10)) as clip:
+    ...     clip.write(np.zeros((32, 40, 3), np.uint8))
+    >>> qsci_plugins.upscale_video("runs/tiny", "clip.mp4", "big.mp4").name
+    'big.mp4'
     """
     progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
     if settings.preview is not None:
