@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.sweep import sweep
     from qsci_plugins.commands.train import train
     from qsci_plugins.commands.upscale import upscale
-    from qsci_plugins.commands.upscale_video import upscale_raw, upscale_video
+    from qsci_plugins.commands.upscale_raw import upscale_raw
+    from qsci_plugins.commands.upscale_video import upscale_video
     from qsci_plugins.openvino.reconstructor import Reconstructor
     from qsci_plugins.openvino.runtime import Upscaler
     from qsci_plugins.progress import Progress
@@ -95,7 +96,7 @@ _HOMES = {
     "sweep": "commands.sweep",
     "train": "commands.train",
     "upscale": "commands.upscale",
-    "upscale_raw": "commands.upscale_video",
+    "upscale_raw": "commands.upscale_raw",
     "upscale_video": "commands.upscale_video",
     "write_recipe": "recipes.reading",
 }

@@ -42,6 +42,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    _fill_closed_streams()
     switch_off_telemetry()  # a command writes nothing outside its output
     parser = _Parser(prog="qsci", description=_SUMMARY, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"qsci {__version__}")
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.print_help()
             return 0
         code: int = chosen.execute(chosen)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UserError as error:
         print(f"qsci: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -73,6 +75,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "qsci: error: there is not enough memory for this; use smaller images, patches or batches", file=sys.stderr
         )
         return USER_ERROR
+
+
+def _fill_closed_streams() -> None:
+    """Where a shell closed standard streams, the files that are opened next would get their numbers, and their output."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(descriptor)
 
 
 def _reason(error: OSError) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from qsci_plugins.progress import Advance, Progress
 
-__all__ = ["PlainProgress", "console_progress"]
+__all__ = ["PlainProgress", "console_progress", "report"]
 
 #: seconds between two plain lines of one stage
 _PAUSE = 10.0
@@ -65,10 +66,45 @@ class _Bars(Progress):
             self._bars.remove_task(task)
 
 
+def report(result: object) -> None:
+    """A command's result on standard output; on standard error where the former is closed, full or read by nobody.
+
+    File names come out as the bytes that the system knows them by, whatever the encoding.
+    """
+    stream = sys.stdout
+    try:
+        if stream is None:
+            raise OSError("standard output is closed")
+        try:
+            stream.write(f"{result}\n")
+        except UnicodeEncodeError:
+            stream.flush()
+            stream.buffer.write(_encoded(f"{result}\n", stream.encoding))
+        stream.flush()
+    except (OSError, ValueError):
+        if stream is not None:
+            with suppress(OSError, ValueError):  # what is still buffered would fail again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            sys.stdout = None  # type: ignore[assignment]
+        if sys.stderr is not None:
+            with suppress(OSError, ValueError):
+                print(result, file=sys.stderr, flush=True)
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(encoding, "backslashreplace")
+
+
 @contextmanager
 def console_progress(stream: TextIO | None = None) -> Iterator[Progress]:
     """Bars where `stream` (standard error) is a terminal and rich is installed, else plain lines."""
     stream = stream or sys.stderr
+    if stream is None:  # closed before Python began
+        yield Progress()
+        return
     bars = _make_bars() if stream is sys.stderr and stream.isatty() else None
     if bars is None:
         yield PlainProgress(stream)

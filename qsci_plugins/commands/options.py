@@ -20,6 +20,7 @@ __all__ = [
     "optional_path",
     "positive",
     "read_settings",
+    "seconds",
     "tile_size",
 ]
 
@@ -52,6 +53,13 @@ def frame_size(text: str) -> tuple[int, int]:
     if not found:
         raise argparse.ArgumentTypeError(f"should be WIDTHxHEIGHT, such as 640x360, not {text!r}")
     return int(found[1]), int(found[2])
+
+
+def seconds(text: str) -> float:
+    """The type of an argument in seconds, such as 2, 2s or 0.5s."""
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?s?", text) or not float(text.rstrip("s")):
+        raise argparse.ArgumentTypeError(f"should be seconds above 0, such as 2s, not {text!r}")
+    return float(text.rstrip("s"))
 
 
 def tile_size(text: str) -> tuple[int, int] | Literal["fit"] | None:

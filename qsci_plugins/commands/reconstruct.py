@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from qsci_plugins.commands.options import positive
+from qsci_plugins.commands.reconstruct_raw import PIXEL_FORMATS, reconstruct_raw
+from qsci_plugins.commands.reconstruct_settings import ReconstructSettings
+from qsci_plugins.commands.upscale_raw import standard_streams
 from qsci_plugins.data.frame_writers import FORMATS, frame_writer
-from qsci_plugins.data.snapshot_files import read_mask
 from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.metrics import VideoScore, score_video
-from qsci_plugins.pipeline.networks import MaskedNetwork, Runtime, open_network
+from qsci_plugins.pipeline.networks import MaskedNetwork
 from qsci_plugins.progress import Progress
 
-__all__ = ["Reconstruction", "add", "reconstruct"]
+__all__ = ["ReconstructSettings", "Reconstruction", "add", "reconstruct"]
 
 SCORES_FILE = "scores.json"
 
@@ -57,12 +59,28 @@ def add(commands: Any) -> None:
         nargs="*",
         default=[BUILTIN_SCENE],
         metavar="MEASUREMENT",
-        help=".mat files with measurements or frames, clips to measure first, folders of them (default: builtin, a scene)",
+        help=".mat, .npy, .npz, TIFF or PNG files with measurements, .mat or .npz files with frames, clips to measure"
+        " first, folders of them, or - for raw measurements (default: builtin, a scene)",
     )
     parser.add_argument(
-        "--mask", type=Path, metavar="FILE", help="a .mat file with the camera's `mask` (else the file's own)"
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="the camera's: .mat, .npz, .npy, TIFF, or a folder of images (else the file's own)",
     )
-    parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder for the frames")
+    parser.add_argument(
+        "--keys",
+        type=_keys,
+        metavar="meas=Y,mask=M",
+        help="other names of meas, mask and frames in .mat and .npz files",
+    )
+    parser.add_argument(
+        "--pixels",
+        choices=tuple(PIXEL_FORMATS),
+        default="gray",
+        help="of raw measurements, by ffmpeg's names (default: gray); frames come out as gray, or rgb24 in colour",
+    )
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder for the frames, or -")
     parser.add_argument("--format", choices=FORMATS, default="png", help="what to write for a scene (default: png)")
     parser.add_argument("--rate", type=float, default=10.0, metavar="FPS", help="of mp4 and gif (default: 10)")
     parser.add_argument(
@@ -80,7 +98,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--architecture", metavar="NAME", help="of a checkpoint whose tensors do not tell it")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--streams", type=positive, metavar="N", help="tiles at once (default: OpenVINO's choice)")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time")
+    parser.add_argument(
+        "--cache", dest="cache_dir", type=Path, metavar="DIR", help="keep compiled graphs here for the next time"
+    )
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.set_defaults(execute=_execute)
 
@@ -89,26 +109,17 @@ def reconstruct(
     model: str | Path,
     inputs: Sequence[str | Path] = (BUILTIN_SCENE,),
     output: str | Path = ".",
+    settings: ReconstructSettings | None = None,
     *,
-    mask: str | Path | np.ndarray | None = None,
-    format: str = "png",
-    rate: float = 10.0,
-    white: float | None = None,
-    runtime: Runtime = "auto",
-    architecture: str | None = None,
-    threads: int | None = None,
-    streams: int | None = None,
-    cache_dir: str | Path | None = None,
-    force: bool = False,
     progress: Progress | None = None,
+    **options: Any,
 ) -> list[Reconstruction]:
     """Reconstructs every measurement of every scene, one at a time, and scores those that have a ground truth.
 
-    `model` is a run's output, a model folder, a checkpoint or builtin:NAME; `inputs` are `data.snapshot_sources`; `mask` a
-    .mat file or (T,H,W) of 0..1. Into the folder `output` go, for a scene NAME, NAME/00001.png and on, or NAME.mp4, NAME.gif
-    or NAME.mat, and scores.json. `threads`, and for an exported network `streams` and `cache_dir`, are
-    `openvino.device_settings`'. Raises UserError for whatever does not fit together, and where files exist (without
-    `force`).
+    `model` is a run's output, a model folder, a checkpoint or builtin:NAME; `inputs` are `data.snapshot_sources`;
+    `options` are single `settings`. Into the folder `output` go, for a scene NAME, NAME/00001.png and on, or NAME.mp4,
+    NAME.gif or NAME.mat, and scores.json. Which full brightness was taken for measurements in a file is noted. Raises
+    UserError for whatever does not fit together, and where files exist (without `force`).
 
     One measurement of the built-in scene, by the small built-in network:
 
@@ -117,27 +128,23 @@ def reconstruct(
     >>> scene.psnr > 20
     True
     """
-    progress = progress or Progress()
-    if format not in FORMATS:
-        raise UserError(f"there is no format {format!r}; known: {', '.join(FORMATS)}")
-    if not 0.1 <= rate <= 1000:
-        raise UserError(f"--rate {rate:g}: give 0.1 to 1000 frames per second")
-    if white is not None and not white > 0:
-        raise UserError(
-            f"--white {white:g}: full brightness is above 0; leave it out to have it told from the measurement"
-        )
+    settings, progress = (settings or ReconstructSettings()).changed(options), progress or Progress()
     output = Path(output)
     paths = source_paths(inputs)
-    targets = _targets(paths, output, format, force)
-    network = open_network(model, runtime, architecture, threads, streams, cache_dir)
-    shared = read_mask(mask) if isinstance(mask, (str, Path)) else mask
+    targets = _targets(paths, output, settings.format, settings.force)
+    network = settings.network(model)
+    shared = settings.camera_mask(network.frames)
     done: list[Reconstruction] = []
     ready: tuple[np.ndarray, MaskedNetwork] | None = None
     for path, target in zip(paths, targets, strict=True):
-        source = open_source(path, shared, white=white, frames=network.frames, color=network.color)
+        source = open_source(
+            path, shared, white=settings.white, names=settings.keys, frames=network.frames, color=network.color
+        )
+        if source.white is not None:
+            progress.note(source.white.sentence(source.name))
         if ready is None or not np.array_equal(ready[0], source.mask):
             ready = (source.mask, network.behind(source.mask))
-        done.append(_reconstruct(source, ready[1], target, format, rate, progress))
+        done.append(_reconstruct(source, ready[1], target, settings.format, settings.rate, progress))
     if any(one.scores for one in done):
         _write_scores(output / SCORES_FILE, done)
     return done
@@ -212,25 +219,28 @@ def _lines(done: Sequence[Reconstruction]) -> Iterator[str]:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.commands.console import console_progress, report
 
+    options = {name: getattr(arguments, name) for name in ReconstructSettings.__dataclass_fields__}
+    settings = ReconstructSettings(**options)
+    inputs = arguments.inputs or [BUILTIN_SCENE]
     with console_progress() as progress:
-        done = reconstruct(
-            arguments.model,
-            arguments.inputs or [BUILTIN_SCENE],
-            arguments.output,
-            mask=arguments.mask,
-            format=arguments.format,
-            rate=arguments.rate,
-            white=arguments.white,
-            runtime=arguments.runtime,
-            architecture=arguments.architecture,
-            threads=arguments.threads,
-            streams=arguments.streams,
-            cache_dir=arguments.cache,
-            force=arguments.force,
-            progress=progress,
-        )
+        if "-" in (*inputs, str(arguments.output)):
+            if inputs != ["-"] or str(arguments.output) != "-":
+                raise UserError(
+                    "raw measurements go from - to -, and need --mask FILE: qsci reconstruct MODEL - -o - --mask mask.mat"
+                )
+            reconstruct_raw(arguments.model, *standard_streams(), arguments.pixels, settings, progress=progress)
+            return 0
+        done = reconstruct(arguments.model, inputs, arguments.output, settings, progress=progress)
     for line in _lines(done):
-        print(line)
+        report(line)
     return 0
+
+
+def _keys(text: str) -> dict[str, str]:
+    """The type of --keys: meas=Y,mask=M."""
+    pairs = [part.split("=", 1) for part in text.split(",")]
+    if any(len(pair) < 2 or not all(pair) for pair in pairs):
+        raise argparse.ArgumentTypeError(f"should be NAME=NAME,..., such as meas=Y,mask=M, not {text!r}")
+    return {pair[0].strip(): pair[1].strip() for pair in pairs}

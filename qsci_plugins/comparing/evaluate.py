@@ -7,6 +7,7 @@ from typing import Any
 
 from qsci_plugins.comparing.settings import EvaluateSettings
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.builtin import BUILTIN, find_model_folder
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.pipeline.measure import measure
 from qsci_plugins.pipeline.output import RECIPE_FILE
@@ -25,7 +26,8 @@ def evaluate_run(settings: EvaluateSettings, progress: Progress | None = None) -
     folder: builtin), and what `data` adds to them: the standard sets in it or, for video, its scenes.
     Raises UserError for a folder that is neither, and a set that is not there or does not suit the network.
     """
-    run, progress = settings.run, progress or Progress()
+    run = find_model_folder(settings.run) if str(settings.run).startswith(BUILTIN) else settings.run
+    progress = progress or Progress()
     if not run.is_dir():
         raise UserError(f"there is no run {run}; give the output folder of `qsci run`, or a model folder")
     if (run / RECIPE_FILE).is_file():

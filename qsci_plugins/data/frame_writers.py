@@ -95,7 +95,7 @@ class _Pictures(FrameWriter):
 class _Video(FrameWriter):
     def __init__(self, target: Path, rate: float) -> None:
         super().__init__(target)
-        from qsci_plugins.data.video import VideoWriter
+        from qsci_plugins.data.video.writing import VideoWriter
 
         self._writer = VideoWriter(target, Fraction(rate).limit_denominator(1000))
 

@@ -1,31 +1,31 @@
-"""Image files in and out: always 8-bit RGB inside, and one clear error for every file that cannot be used."""
+"""Image files in: RGB inside, what has to be put back beside it, and one clear error for what cannot be used."""
 
 from __future__ import annotations
 
-import io
-import os
-import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from qsci_plugins.data.folders import IMAGE_FORMATS, find_images, list_images
+from qsci_plugins.data.deep_images import has_deep_colours
+from qsci_plugins.data.folders import find_images, list_images
+from qsci_plugins.data.image_decoding import DAMAGE, decoded, opened, reason, upright, without_pillows_limit
+from qsci_plugins.data.image_metadata import NO_METADATA, Metadata, orientation, profile_space, read_metadata
+from qsci_plugins.data.image_writing import write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.files import replacing
 
 __all__ = [
     "MAX_PIXELS",
+    "Frames",
     "Photo",
     "find_images",
     "image_size",
     "list_images",
+    "open_frames",
     "read_image",
     "read_photo",
     "write_image",
@@ -34,44 +34,50 @@ __all__ = [
 #: the largest picture that is decoded unless the caller allows more: about 16,000 x 16,000
 MAX_PIXELS = 2**28
 
-# Named, so that a file cannot pick one of Pillow's decoders that start other programs or follow references.
-_READABLE = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
-_SAVE_OPTIONS = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"quality": 95},
-    "PNG": {"compress_level": 4},
-}
-#: what Pillow's decoders raise on damaged files, beside OSError
-_DAMAGE = (
-    EOFError,
-    IndexError,
-    KeyError,
-    OSError,
-    OverflowError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
-_STRIP_PIXELS = 2**22
-_ORIENTATION_TAG = 0x0112
-_pillow_limit = threading.RLock()
+_QUARTER_TURNS = (5, 6, 7, 8)
+
+#: bit 0 of a TIFF page's NewSubfileType: another page in fewer pixels
+_SUBFILE_TYPE, _REDUCED = 254, 1
 
 
 @dataclass(frozen=True)
 class Photo:
     """A picture as the networks see it, with what has to be put back when it is written.
 
-    `rgb` is uint8 (H,W,3); `alpha` uint8 (H,W), or None where the file has no transparency; `mode` is
-    Pillow's name of what the file holds ("L", "RGBA", "I;16", ...); `icc_profile` describes the colours of
-    `rgb`, None for sRGB.
+    `rgb` is uint8 (H,W,3), or uint16 where that was asked for; `alpha` (H,W) of the same type, or None where the file has
+    no transparency; `mode` is Pillow's name of what the file holds ("L", "RGBA", "I;16", ...); `metadata` describes `rgb`.
+    `duration` is how many milliseconds a frame of an animation stays.
     """
 
     rgb: np.ndarray
     alpha: np.ndarray | None = None
     mode: str = "RGB"
-    icc_profile: bytes | None = None
+    metadata: Metadata = NO_METADATA
+    duration: float = 0.0
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        """What describes the colours, None for sRGB."""
+        return self.metadata.icc_profile
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the file holds one grey channel, maybe with alpha."""
+        return self.mode in ("1", "L", "LA", "La", "I") or self.mode.startswith("I;16")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The pictures in one file.
+
+    `kind`: "one"; "animation", played `plays` times (0: for ever); "pages", each of its own size; "views" beside the
+    main picture, as phones store them. `photos` yields `count` of them, one at a time.
+    """
+
+    kind: Literal["one", "animation", "pages", "views"]
+    count: int
+    plays: int
+    photos: Iterator[Photo]
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -79,164 +85,110 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     return read_photo(path, max_pixels).rgb
 
 
-def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
+def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS, *, deep: bool = False) -> Photo:
     """Reads the first picture of a PNG, JPEG, BMP, WebP, TIFF, GIF or PPM file, upright.
 
-    Grey is replicated to three channels, palettes are resolved, 16 bits are scaled (not clipped) to 8, and
-    the EXIF orientation is applied.
+    Grey is replicated to three channels, palettes are resolved, inks go through the file's profile, 16 bits are scaled
+    (not clipped) to 8 unless `deep`, and the EXIF orientation is applied.
     Raises UserError for a file that is missing, empty, truncated, not an image or of a kind with no defined
     8-bit form (floating point, 32-bit integers), and, before anything is decoded, for one of more than
     `max_pixels` pixels.
     """
     path = Path(path)
-    with _opened(path) as image:
-        width, height = image.size
-        if width * height > max_pixels:
-            raise UserError(
-                f"{path} says that it is {width}x{height} pixels, more than the limit of {max_pixels:,}; "
-                "cut it into parts"
-            )
+    with opened(path) as image:
+        return _photo(path, image, 0, max_pixels, deep)
+
+
+@contextmanager
+def open_frames(path: str | Path, max_pixels: int = MAX_PIXELS, *, deep: bool = False) -> Iterator[Frames]:
+    """All pictures of a file, each read as `read_photo` does, with its errors."""
+    path = Path(path)
+    with opened(path) as image:
         try:
-            image.load()
-            mode, format_ = image.mode, image.format
-            rgb, alpha = _decoded(path, image, format_)
-        except MemoryError as error:
-            raise UserError(f"{path} ({width}x{height} pixels) does not fit into memory") from error
-        except _DAMAGE as error:
-            raise UserError(f"{path} is damaged or cut off, it cannot be decoded: {_reason(error)}") from error
-        orientation = _orientation(image)
-        profile = image.info.get("icc_profile") if mode in ("RGB", "RGBA", "P") else None
-    rgb = _upright(rgb, orientation)
-    return Photo(rgb, None if alpha is None else _upright(alpha, orientation), mode, profile or None)
+            with without_pillows_limit():
+                indices = _indices(image)
+        except DAMAGE as error:
+            raise UserError(f"{path} is damaged or cut off, its pictures cannot be counted: {reason(error)}") from error
+        kind: Literal["one", "animation", "pages", "views"] = "one"
+        if len(indices) > 1 or image.format == "GIF":
+            kind = "pages" if image.format == "TIFF" else "views" if image.format == "MPO" else "animation"
+        if kind == "views":
+            indices = indices[:1]
+        yield Frames(
+            kind,
+            getattr(image, "n_frames", 1) if kind == "views" else len(indices),
+            _plays(image),
+            (_photo(path, image, index, max_pixels, deep) for index in indices),
+        )
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(height, width) by the header alone, which an EXIF quarter turn may still swap."""
-    with _opened(Path(path)) as image:
+    with opened(Path(path)) as image:
         return image.height, image.width
 
 
-def write_image(
-    path: str | Path, rgb: np.ndarray, alpha: np.ndarray | None = None, icc_profile: bytes | None = None
-) -> None:
-    """Writes uint8 RGB (H,W,3) or grey (H,W), and uint8 (H,W) transparency where given, in the format of the suffix.
-
-    The file appears complete or not at all: it is written under a temporary name beside the target and
-    renamed.
-    Raises UserError for an unknown suffix, transparency in a format that has none, and whatever the disk
-    refuses.
-    """
-    path = Path(path)
-    format_ = IMAGE_FORMATS.get(path.suffix.lower())
-    if format_ is None:
-        raise UserError(f"cannot write {path}: no image format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
-    if rgb.dtype != np.uint8 or rgb.ndim not in (2, 3) or rgb.shape[2:] not in ((), (3,)):
-        raise ValueError(f"an image to write is uint8 (H,W,3) or (H,W), not {rgb.dtype} {rgb.shape}")
-    if alpha is not None and (alpha.dtype != np.uint8 or alpha.shape != rgb.shape[:2]):
-        raise ValueError(f"the alpha of a {rgb.shape[:2]} image is not {alpha.dtype} {alpha.shape}")
-    if alpha is not None and format_ in ("JPEG", "BMP"):
-        if alpha.min() < 255:
-            raise UserError(f"cannot write {path}: the image is partly transparent and {format_} is not; use .png")
-        alpha = None
-    image = Image.fromarray(np.ascontiguousarray(rgb))
-    if alpha is not None:
-        image.putalpha(Image.fromarray(np.ascontiguousarray(alpha)))
-    options: dict[str, object] = dict(_SAVE_OPTIONS.get(format_, {}))
-    if icc_profile is not None and format_ != "BMP":
-        options["icc_profile"] = icc_profile
-    try:
-        with replacing(path) as temporary, io.BufferedWriter(_WithoutDescriptor(temporary, "wb")) as file:
-            image.save(file, format_, **options)
-    except ValueError as error:
-        raise UserError(f"cannot write {path}: {_reason(error)}") from error
+def _indices(image: Image.Image) -> list[int]:
+    """The pictures that are no thumbnail of another, and no stand-in for readers that know no animations."""
+    count = getattr(image, "n_frames", 1)
+    if image.format == "PNG" and count > 1 and image.info.get("default_image"):
+        return list(range(1, count))
+    if image.format != "TIFF" or count == 1:
+        return list(range(count))
+    found = []
+    for index in range(count):
+        image.seek(index)
+        kind = getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)
+        if not int(kind) & _REDUCED:
+            found.append(index)
+    image.seek(0)
+    return found or [0]
 
 
-class _WithoutDescriptor(io.FileIO):
-    """Keeps Pillow's C encoders off the descriptor: they would report a full disk as "encoder error -2"."""
-
-    def fileno(self) -> int:
-        raise io.UnsupportedOperation("fileno")
-
-
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+def _plays(image: Image.Image) -> int:
+    """How often an animation is played; 0 for ever."""
+    loop = image.info.get("loop")
+    if image.format == "GIF":  # what is written there are the plays after the first
+        return 1 if loop is None else 0 if loop == 0 else int(loop) + 1
+    return 0 if loop is None else int(loop)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The file with its header read; whatever is wrong up to there is a UserError."""
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {_reason(error)}") from error
-    with file, _without_pillows_limit():
-        if not os.fstat(file.fileno()).st_size:
-            raise UserError(f"{path} is an empty file, not an image")
+def _photo(path: Path, image: Image.Image, index: int, max_pixels: int, deep: bool) -> Photo:
+    with without_pillows_limit():
         try:
-            image = Image.open(file, formats=_READABLE)
-        except Image.UnidentifiedImageError as error:
-            raise UserError(
-                f"{path} is not an image that can be read (PNG, JPEG, BMP, WebP, TIFF, GIF, PPM)"
-            ) from error
-        except _DAMAGE as error:
-            raise UserError(f"{path} is damaged, its header cannot be read: {_reason(error)}") from error
-        with image:
-            yield image
+            if index or image.tell():
+                image.seek(index)
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UserError(
+                    f"{path} says that it is {width}x{height} pixels, more than the limit of {max_pixels:,}; "
+                    "cut it into parts"
+                )
+            colours = deep and has_deep_colours(image)  # which loading forgets
+            before = orientation(image)
+            image.load()
+            mode = image.mode
+            rgb, alpha = decoded(path, image, index, colours or (deep and mode.startswith("I")))
+        except MemoryError as error:
+            raise UserError(f"{path} ({image.width}x{image.height} pixels) does not fit into memory") from error
+        except DAMAGE as error:
+            raise UserError(f"{path} is damaged or cut off, it cannot be decoded: {reason(error)}") from error
+        turn = orientation(image)
+        metadata = read_metadata(image, before in _QUARTER_TURNS or turn in _QUARTER_TURNS)
+        duration = image.info.get("duration", 0)
+    if metadata.icc_profile is not None and not _still_right(mode, profile_space(metadata.icc_profile)):
+        metadata = replace(metadata, icc_profile=None)
+    return Photo(
+        upright(rgb, turn),
+        None if alpha is None else upright(alpha, turn),
+        mode,
+        metadata,
+        float(duration) if isinstance(duration, int | float) else 0.0,
+    )
 
 
-@contextmanager
-def _without_pillows_limit() -> Iterator[None]:
-    """Pillow's own limit is a setting of the whole process, lower than ours, and warns on the way there."""
-    with _pillow_limit:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _decoded(path: Path, image: Image.Image, format_: str | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """RGB and alpha of a loaded image, converted strip by strip so that only one copy of it exists."""
-    # 16-bit grey is "I;16" or, by format and version of Pillow, "I" with the same 0..65535 in it
-    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and format_ in ("PNG", "PPM"))
-    if not sixteen and image.mode in ("I", "F"):
-        kind = "32-bit integers" if image.mode == "I" else "floating-point numbers"
-        raise UserError(f"{path} holds {kind}, whose range is not known; save it with 8 or 16 bits per channel")
-    transparent = not sixteen and image.has_transparency_data
-    width, height = image.size
-    rgb = np.empty((height, width, 3), np.uint8)
-    alpha = np.empty((height, width), np.uint8) if transparent else None
-    rows = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, rows):
-        strip = slice(top, min(top + rows, height))
-        part = image.crop((0, strip.start, width, strip.stop))
-        if sixteen:
-            # round(v * 255 / 65535) in integers
-            rgb[strip] = ((np.asarray(part).astype(np.uint32) + 128) // 257)[..., None]
-            continue
-        values = np.asarray(part.convert("RGBA" if transparent else "RGB"))
-        rgb[strip] = values[..., :3]
-        if alpha is not None:
-            alpha[strip] = values[..., 3]
-    return rgb, alpha
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1 (upright) where the metadata is missing or damaged, which costs no pixel."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except (*_DAMAGE, AttributeError):
-        return 1
-
-
-def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """(H,W,...) turned and mirrored as EXIF orientation 2..8 asks."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+def _still_right(mode: str, space: str | None) -> bool:
+    """Whether a profile of colours `space` describes the pixels of a file in `mode` as RGB or grey."""
+    if mode in ("CMYK", "LAB"):
+        return space == "RGB"  # what some programs leave in files of inks describes them after the plain conversion
+    return True

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from qsci_plugins.data.degradation import imresize
-from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS
+from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS, is_image
 from qsci_plugins.data.images import read_image
 from qsci_plugins.errors import UserError
 
@@ -33,10 +33,9 @@ def sequences(folder: Path) -> list[Path]:
         raise UserError(f"{folder} is not a folder; sequences are folders of frames and video files in a folder")
     found: set[Path] = set()
     for file in folder.rglob("*"):
-        suffix = file.suffix.lower()
-        if suffix in IMAGE_FORMATS:
+        if is_image(file):
             found.add(file.parent)
-        elif suffix in VIDEO_SUFFIXES:
+        elif file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith("."):
             found.add(file)
     if not found:
         raise UserError(
@@ -83,10 +82,10 @@ def frames_of(path: Path) -> Iterator[np.ndarray]:
     """The frames of a folder or video file, uint8 RGB (H,W,3), one at a time."""
     if path.is_dir():
         for file in sorted(path.iterdir()):
-            if file.suffix.lower() in IMAGE_FORMATS and not file.name.startswith("."):
+            if is_image(file):
                 yield read_image(file)
         return
-    from qsci_plugins.data.video import VideoReader
+    from qsci_plugins.data.video.reading import VideoReader
 
     reader = VideoReader(path)
     try:

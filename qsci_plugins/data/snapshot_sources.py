@@ -1,17 +1,19 @@
-"""Where measurements to reconstruct come from: .mat files, clips that are measured first, and the built-in scene."""
+"""Where measurements to reconstruct come from: files of them, clips that are measured first, and the built-in scene."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from qsci_plugins.data.folders import IMAGE_FORMATS
+from qsci_plugins.data.folders import is_image
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import VIDEO_SUFFIXES, frames_of, grey
+from qsci_plugins.data.snapshot_arrays import ARRAY_SUFFIXES
 from qsci_plugins.data.snapshot_files import read_snapshots
+from qsci_plugins.data.snapshot_white import White
 from qsci_plugins.data.snapshots import measure, random_mask
 from qsci_plugins.errors import UserError
 
@@ -37,10 +39,13 @@ class SnapshotSource:
     mask: np.ndarray
     count: int
     pairs: Callable[[], Iterator[tuple[np.ndarray, np.ndarray | None]]]
+    #: of measurements in a file: how their full brightness was found
+    white: White | None = None
 
 
 def source_paths(inputs: Sequence[str | Path]) -> list[Path]:
-    """The scenes among `inputs`: names as they are, of folders without frames the .mat files and videos, sorted.
+    """The scenes among `inputs`: names as they are, of folders without frames the .mat, .npy and .npz files and
+    videos, sorted.
 
     Raises UserError for a path that does not exist and a folder that holds nothing to reconstruct.
     """
@@ -49,11 +54,19 @@ def source_paths(inputs: Sequence[str | Path]) -> list[Path]:
         if str(path) == BUILTIN_SCENE and not path.exists():
             found[path] = None
         elif not path.exists():
-            raise UserError(f"{path} does not exist; give .mat files, clips, folders of them, or {BUILTIN_SCENE}")
+            raise UserError(
+                f"{path} does not exist; give .mat, .npy, .npz, TIFF or PNG files, clips, folders of them, or {BUILTIN_SCENE}"
+            )
         elif path.is_dir() and not _holds_frames(path):
-            files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in (".mat", *VIDEO_SUFFIXES)]
+            files = [
+                file
+                for file in sorted(path.iterdir())
+                if file.suffix.lower() in (*ARRAY_SUFFIXES, *VIDEO_SUFFIXES) and not file.name.startswith(".")
+            ]
             if not files:
-                raise UserError(f"{path} holds nothing to reconstruct: no .mat file, no clip and no frames")
+                raise UserError(
+                    f"{path} holds nothing to reconstruct: no .mat, .npy or .npz file, no clip and no frames"
+                )
             found.update(dict.fromkeys(files))
         else:
             found[path] = None
@@ -65,6 +78,7 @@ def open_source(
     mask: np.ndarray | None = None,
     *,
     white: float | None = None,
+    names: Mapping[str, str] | None = None,
     frames: int | None = None,
     color: bool = False,
     seed: int = 0,
@@ -72,20 +86,21 @@ def open_source(
     """One of `source_paths`. A clip is read T frames at a time, so that one of any length takes the same memory.
 
     Clips (grey, or with `color` through a Bayer filter) and the built-in scene are measured through `mask` or else through a
-    random one of `frames` frames (default 8) by `seed`. `mask` and `white` go to `read_snapshots` for a .mat file, which
-    brings its own mask otherwise. Raises UserError for what cannot be read, and where sizes do not fit.
+    random one of `frames` frames (default 8) by `seed`. `mask`, `white` and `names` go to `read_snapshots` for a file of
+    measurements, which brings its own mask otherwise. Raises UserError for what cannot be read, and where sizes do not fit.
     """
     if str(path) == BUILTIN_SCENE and not path.exists():
         return _builtin(mask, frames or _FRAMES, color, seed)
     if path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES:
         return _clip(path, mask, frames or _FRAMES, color, seed)
-    snapshots = read_snapshots(path, mask, white)
+    snapshots = read_snapshots(path, mask, white, names)
     truth = [None] * len(snapshots.measurements) if snapshots.frames is None else snapshots.frames
     return SnapshotSource(
         path.stem,
         snapshots.mask,
         len(snapshots.measurements),
         lambda: zip(snapshots.measurements, truth, strict=True),
+        snapshots.white_found,
     )
 
 
@@ -133,4 +148,4 @@ def _pair(frames: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _holds_frames(folder: Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_FORMATS for file in folder.iterdir())
+    return any(is_image(file) for file in folder.iterdir())

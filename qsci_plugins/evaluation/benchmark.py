@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from qsci_plugins.data.degradation import bicubic_down, modcrop
-from qsci_plugins.data.folders import IMAGE_FORMATS
+from qsci_plugins.data.folders import IMAGE_FORMATS, is_image
 from qsci_plugins.data.images import read_image
 from qsci_plugins.data.photos import builtin_photos
 from qsci_plugins.errors import UserError
@@ -122,7 +122,7 @@ def find_set(data: Path | None, name: str, scale: int) -> BenchmarkSet:
 
 def _images(folder: Path, scale: int) -> tuple[BenchmarkImage, ...]:
     high = folder / "HR" if (folder / "HR").is_dir() else folder
-    files = sorted(file for file in high.iterdir() if file.suffix.lower() in IMAGE_FORMATS)
+    files = sorted(file for file in high.iterdir() if is_image(file))
     if not files:
         raise UserError(
             f"no image in {high}; a set is a folder of {', '.join(IMAGE_FORMATS)} files, or has them in HR/"
@@ -130,7 +130,7 @@ def _images(folder: Path, scale: int) -> tuple[BenchmarkImage, ...]:
     low = folder / "LR_bicubic" / f"X{scale}"
     if not low.is_dir():
         return tuple(BenchmarkImage(file.stem, file) for file in files)
-    lows = {file.stem: file for file in low.iterdir() if file.suffix.lower() in IMAGE_FORMATS}
+    lows = {file.stem: file for file in low.iterdir() if is_image(file)}
     images = []
     for file in files:
         if (partner := lows.get(f"{file.stem}x{scale}")) is None:

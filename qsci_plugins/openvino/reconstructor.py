@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.compiling import compile_graph
 from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
-from qsci_plugins.openvino.manifest import load_manifest, read_stored
+from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision, allowed
+from qsci_plugins.openvino.requests import Requests
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis, video_period
 
 __all__ = ["Reconstructor"]
@@ -30,8 +30,9 @@ class Reconstructor:
     `mask` is (T,H,W) of 0..1, T the model's `frames`, H and W of any size. `threads`, `streams`, `precision` and
     `cache_dir` are those of `device_settings`. `overlap`: context around a tile in pixels, default the manifest's. A
     measurement of another size than the model's tile is cut into overlapping tiles that fade into each other, or
-    mirrored up to one tile; the tiles of a row run at once. Raises UserError for a folder that `load_manifest` refuses
-    or that holds another network, and for a mask of another number of frames.
+    mirrored up to one tile; the tiles of a row run at once. Several threads may use one at the same time: their
+    tiles share its requests, and each gets what it would get alone. Raises UserError for a folder that `load_manifest`
+    refuses or that holds another network, and for a mask of another number of frames.
 
     >>> import numpy as np
     >>> import qsci_plugins
@@ -85,7 +86,7 @@ class Reconstructor:
             self.manifest, device, threads=threads, streams=streams, precision=precision, cache_dir=cache_dir
         )
         weights = read_stored(folder, self.manifest.weights)
-        self._queues = {}
+        self._requests = {}
         for entry in {route.graph for route in self.manifest.routes}:
             graph = core.read_model(read_stored(folder, entry), weights)
             compiled = compile_graph(
@@ -96,7 +97,7 @@ class Reconstructor:
                 hint="LATENCY" if self.tiles == 1 else "THROUGHPUT",
                 settings=settings,
             )
-            self._queues[entry] = openvino.AsyncInferQueue(compiled)
+            self._requests[entry] = Requests(compiled)
 
     @property
     def tiles(self) -> int:
@@ -135,28 +136,28 @@ class Reconstructor:
 
     def _run(self, tiles: list[Floats], told: Callable[[int], None]) -> list[Floats]:
         """The reconstructions (H,W,T) or (H,W,3*T) of tiles (H,W,T+1) of mask and measurement, route by route."""
-        white, thresholds = self.manifest.value_range, self.manifest.thresholds
-        results: dict[int, Floats] = {}
-        lock = threading.Lock()
-
-        def keep(request: openvino.InferRequest, index: int) -> None:
-            output = request.get_output_tensor(0).data[0]
-            pixels = np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1) / np.float32(white)
-            with lock:
-                results[index] = np.ascontiguousarray(pixels)
-                told(len(results))
-
-        for queue in self._queues.values():
-            queue.set_callback(keep)
+        by_graph: dict[StoredFile, list[tuple[int, dict[str, Floats]]]] = {}
         for index, tile in enumerate(tiles):
-            mask = np.ascontiguousarray(tile[..., :-1].transpose(2, 0, 1))
-            measurement = np.ascontiguousarray(tile[..., -1] * np.float32(white))
-            factor = 0 if thresholds is None else route_factor(measurement_gradient(measurement, white), *thresholds)
-            known = {"measurement": measurement[None], "mask": mask[None], "mask_sum": mask_sum(mask)[None]}
-            self._queues[self.manifest.route(factor).graph].start_async(known, index)
-        for queue in self._queues.values():
-            queue.wait_all()
+            graph, inputs = self._inputs(tile)
+            by_graph.setdefault(graph, []).append((index, inputs))
+        results: dict[int, Floats] = {}
+        for graph, jobs in by_graph.items():
+            finished = self._requests[graph].run(inputs for _, inputs in jobs)
+            for (index, _), request in zip(jobs, finished, strict=True):
+                output = request.get_output_tensor(0).data[0]
+                pixels = np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1)
+                results[index] = np.ascontiguousarray(pixels / np.float32(self.manifest.value_range))
+                told(len(results))
         return [results[index] for index in range(len(tiles))]
+
+    def _inputs(self, tile: Floats) -> tuple[StoredFile, dict[str, Floats]]:
+        """The graph for a tile, and what it takes."""
+        white, thresholds = self.manifest.value_range, self.manifest.thresholds
+        mask = np.ascontiguousarray(tile[..., :-1].transpose(2, 0, 1))
+        measurement = np.ascontiguousarray(tile[..., -1] * np.float32(white))
+        factor = 0 if thresholds is None else route_factor(measurement_gradient(measurement, white), *thresholds)
+        inputs = {"measurement": measurement[None], "mask": mask[None], "mask_sum": mask_sum(mask)[None]}
+        return self.manifest.route(factor).graph, inputs
 
 
 def _size(shape: tuple[int, ...]) -> str:

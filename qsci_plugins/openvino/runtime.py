@@ -6,19 +6,17 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.compiling import compile_graph
 from qsci_plugins.openvino.device_settings import device_settings
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
-from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
+from qsci_plugins.openvino.graphs import Graphs
+from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.precisions import Precision, allowed
 from qsci_plugins.openvino.tiling import (
     DEFAULT_BLEND,
@@ -28,13 +26,13 @@ from qsci_plugins.openvino.tiling import (
     cut_tile,
     fit_tile,
     join,
-    most_pixels,
     plan_axis,
 )
 
 __all__ = ["Precision", "Tile", "TileRoute", "Upscaler"]
 
-Image = NDArray[np.uint8]
+#: uint8, or float32 of the same 0..255
+Image = NDArray[Any]
 Progress = Callable[[int, int], None]
 
 _Size = tuple[int, int]
@@ -59,15 +57,6 @@ class TileRoute:
     bits: float
 
 
-#: a graph, its tile's height and width, and whether several tiles run at once
-_Key = tuple[StoredFile, _Size, bool]
-
-
-class _Compiled(NamedTuple):
-    model: openvino.CompiledModel
-    queue: openvino.AsyncInferQueue
-
-
 class Upscaler:
     """A model folder, ready to run.
 
@@ -80,6 +69,8 @@ class Upscaler:
     compiles the graphs anew for images of another size. Routes, and bits chosen in the graph, follow each tile's own
     content: with another tile size they are others. Networks that cannot run at another size keep the one they were
     exported at.
+
+    Several threads may use one at the same time: their tiles share its requests, and each gets what it would get alone.
     Raises UserError for a folder that `load_manifest` refuses, a network for video and a tile that is too small.
 
     With the run that the example of `qsci_plugins.run` makes:
@@ -108,48 +99,48 @@ class Upscaler:
         self.scale = self.manifest.scale
         self.overlap = self.manifest.overlap if overlap is None else overlap
         self.tile: Tile = self.manifest.tile if tile is None else tile
-        #: the tiles of the last image, row by row
-        self.last_routes: list[TileRoute] = []
-        self._device = device
-        self._precision = allowed(precision, self.manifest.precision)
-        self._core = openvino.Core()
         self._config = device_settings(
             self.manifest, device, threads=threads, streams=streams, precision=precision, cache_dir=cache_dir
         )
-        self._weights = read_stored(folder, self.manifest.weights)
-        self._graphs = {entry: read_stored(folder, entry) for entry in {r.graph for r in self.manifest.routes}}
-        self._compiled: dict[_Key, _Compiled] = {}
-        self._runnable = {self.manifest.tile: True}
+        self._graphs = Graphs(folder, self.manifest, device, self._config, allowed(precision, self.manifest.precision))
+        self._last = threading.local()
         if not isinstance(self.tile, str):
             for size in self.tile:
                 check_tile(size, self.overlap)
 
-    def upscale(self, image: Image, progress: Progress | None = None) -> Image:
+    @property
+    def last_routes(self) -> list[TileRoute]:
+        """The tiles of the image that this thread enlarged last, row by row."""
+        routes: list[TileRoute] = getattr(self._last, "routes", [])
+        return routes
+
+    def upscale(self, image: Image, progress: Progress | None = None, *, as_float: bool = False) -> Image:
         """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is told about every tile.
 
-        Raises UserError for anything but 8-bit RGB of at least one pixel.
+        `as_float` gives the network's own values, float32 in 0..255, before they are rounded, computed in f32; the
+        image may then be float32 in 0..255 too. Raises UserError for anything but RGB of at least one pixel.
         """
         result: Image | None = None
         done = 0
-        for strip in self.strips(image, progress):
+        for strip in self.strips(image, progress, as_float=as_float):
             if result is None:
-                result = np.empty((image.shape[0] * self.scale, *strip.shape[1:]), np.uint8)
+                result = np.empty((image.shape[0] * self.scale, *strip.shape[1:]), strip.dtype)
             result[done : done + len(strip)] = strip
             done += len(strip)
             del strip  # not to be held beside the next row of tiles
         assert result is not None
         return result
 
-    def strips(self, image: Image, progress: Progress | None = None) -> Iterator[Image]:
+    def strips(self, image: Image, progress: Progress | None = None, *, as_float: bool = False) -> Iterator[Image]:
         """The rows of the upscaled image, top to bottom, in strips (rows,scale*W,3), as they are finished.
 
-        Memory beyond the image and the model is that of a few rows of tiles.
+        Memory beyond the image and the model is that of a few rows of tiles. Arguments as of `upscale`.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype not in _types(as_float):
             raise UserError(f"the runtime takes 8-bit RGB images (H,W,3), got {image.dtype} {image.shape}")
         rows, columns = self.plan(image.shape[0], image.shape[1])
-        self.last_routes = []
-        yield from join(self._rows(image, rows, columns, progress or _ignore), rows, self.scale, 0)
+        routes = self._last.routes = []
+        yield from join(self._rows(image, rows, columns, progress or _ignore, as_float, routes), rows, self.scale, 0)
 
     def plan(self, height: int, width: int) -> tuple[Axis, Axis]:
         """Where tiles lie in an image of this size, down and across."""
@@ -160,50 +151,62 @@ class Upscaler:
         )
         return rows, columns
 
-    def _rows(self, image: Image, rows: Axis, columns: Axis, progress: Progress) -> Iterator[Image]:
-        """Each row of tiles, joined along its columns."""
+    def _rows(
+        self, image: Image, rows: Axis, columns: Axis, progress: Progress, floats: bool, routes: list[TileRoute]
+    ) -> Iterator[Image]:
+        """Each row of tiles, joined along its columns; appends to `routes`."""
         total, size = len(rows.starts) * len(columns.starts), (rows.tile, columns.tile)
         # fitted tiles are large, and one of them fills the threads
         most = int(self._config.get("NUM_STREAMS", 1)) if self._is_fitted(size) else _WINDOW
         alone = total == 1 or (self._is_fitted(size) and "NUM_STREAMS" not in self._config)
         together = max(1, most // len(columns.starts))
+
+        def set_bits(index: int, bits: float) -> None:
+            routes[index] = replace(routes[index], bits=bits)
+
         for first in range(0, len(rows.starts), together):
-            window = [(y, x) for y in rows.starts[first : first + together] for x in columns.starts]
-            tiles = iter(self._run(image, window, size, not alone, total, progress))
+            window = [
+                self._measure(image, y, x, *size) for y in rows.starts[first : first + together] for x in columns.starts
+            ]
+
+            def on_tile(finished: int, index: int, bits: float | None, place: int = len(routes)) -> None:
+                if bits is not None:
+                    set_bits(place + index, bits)
+                progress(place + finished, total)
+
+            routes += window
+            tiles = iter(self._run(image, window, size, not alone, floats, on_tile))
             for _ in range(len(window) // len(columns.starts)):
                 row = itertools.islice(tiles, len(columns.starts))
                 yield np.concatenate(list(join(row, columns, self.scale, 1)), axis=1)
             del tiles, row
 
     def _run(
-        self, image: Image, places: list[_Size], size: _Size, many: bool, total: int, progress: Progress
+        self,
+        image: Image,
+        routes: list[TileRoute],
+        size: _Size,
+        many: bool,
+        floats: bool,
+        on_tile: Callable[[int, int, float | None], None],
     ) -> list[Image]:
-        """The upscaled tiles at `places`; those of one route run together, several at once where `many`."""
-        before = len(self.last_routes)
-        routes = [self._measure(image, y, x, *size) for y, x in places]
-        self.last_routes += routes
-        results: list[Image | None] = [None] * len(places)
-        lock = threading.Lock()
+        """The upscaled tiles of `routes`; those of one route run together, several at once where `many`.
+
+        `on_tile(finished, index, bits)` is told how many are finished, which one it was, and the bits if it chose them.
+        """
+        results: list[Image | None] = [None] * len(routes)
         finished = 0
-
-        def keep(request: openvino.InferRequest, index: int) -> None:
-            nonlocal finished
-            results[index] = request.get_output_tensor(0).data[0].copy()
-            if len(request.model_outputs) > 1:
-                # the graph chose its bits itself, and tells them
-                chosen = float(request.get_output_tensor(1).data[0])
-                self.last_routes[before + index] = replace(routes[index], bits=chosen)
-            with lock:
-                finished += 1
-                progress(before + finished, total)
-
         for factor in sorted({route.factor for route in routes}):
-            bucket = [index for index, route in enumerate(routes) if route.factor == factor]
-            queue = self._queue(factor, size, many)
-            queue.set_callback(keep)
-            for index in bucket:
-                queue.start_async({0: cut_tile(image, *places[index], *size)[None]}, index)
-            queue.wait_all()
+            places = [index for index, route in enumerate(routes) if route.factor == factor]
+            requests = self._graphs.requests(factor, size, many, floats, keep=many and not self._is_fitted(size))
+            tiles = (cut_tile(image, routes[index].y, routes[index].x, *size)[None] for index in places)
+            inputs = ({0: tile.astype(np.float32, copy=False) if floats else tile} for tile in tiles)
+            for index, request in zip(places, requests.run(inputs), strict=True):
+                results[index] = request.get_output_tensor(0).data[0].copy()
+                # a graph that chose its bits itself tells them
+                bits = float(request.get_output_tensor(1).data[0]) if len(request.model_outputs) > 1 else None
+                finished += 1
+                on_tile(finished, index, bits)
         return [result for result in results if result is not None]
 
     def _measure(self, image: Image, y: int, x: int, height: int, width: int) -> TileRoute:
@@ -211,36 +214,9 @@ class Upscaler:
         thresholds = self.manifest.thresholds
         gradient, factor = 0.0, 0
         if thresholds is not None:
-            gradient = tile_gradient(tile)
+            gradient = tile_gradient(tile if tile.dtype == np.uint8 else np.rint(tile).astype(np.uint8))
             factor = route_factor(gradient, *thresholds)
         return TileRoute(y, x, tile.shape[0], tile.shape[1], gradient, factor, self.manifest.route(factor).fab)
-
-    def _queue(self, factor: int, size: tuple[int, int], many: bool) -> openvino.AsyncInferQueue:
-        """The requests of a route's compiled graph; compiled when first asked for."""
-        entry = self.manifest.route(factor).graph
-        key = (entry, size, many)
-        # graphs of other sizes would pile up where every image has its own tile
-        self._compiled = {other: one for other, one in self._compiled.items() if other[1] in (size, self.manifest.tile)}
-        if not many or self._is_fitted(size):
-            # a large tile's memory is needed once, not by every route
-            for other, one in self._compiled.items():
-                if other != key:
-                    one.model.release_memory()
-        if key not in self._compiled:
-            model = self._model(entry, size)
-            settings = dict(self._config)
-            if not many:
-                settings.pop("NUM_STREAMS", None)  # a tile alone has all threads
-            compiled = compile_graph(
-                self._core,
-                model,
-                self._device,
-                precision=self._precision,
-                hint="THROUGHPUT" if many else "LATENCY",
-                settings=settings,
-            )
-            self._compiled[key] = _Compiled(compiled, openvino.AsyncInferQueue(compiled))
-        return self._compiled[key].queue
 
     def _tile_for(self, height: int, width: int) -> tuple[int, int]:
         """The tile size for an image: no larger than the image, so that its border is where the network expects it.
@@ -252,33 +228,18 @@ class Upscaler:
             tile = (height, width)
         elif self.tile == "fit":
             in_row = ROW_BYTES // (3 * self.scale**2)
-            tile = fit_tile(height, width, self.overlap, self._most_pixels, in_row) or fixed
+            tile = fit_tile(height, width, self.overlap, self._graphs.most_pixels, in_row) or fixed
         else:
             tile = self.tile
         wanted = (min(height, tile[0]), min(width, tile[1]))
-        return wanted if self._can_run(wanted) else fixed
+        return wanted if self._graphs.can_run(wanted) else fixed
 
     def _is_fitted(self, size: _Size) -> bool:
         return self.tile == "fit" and size != self.manifest.tile
 
-    @cached_property
-    def _most_pixels(self) -> int:
-        return most_pixels(self._model(self.manifest.route(0).graph, self.manifest.tile), self.manifest.tile)
 
-    def _can_run(self, size: tuple[int, int]) -> bool:
-        if size not in self._runnable:
-            try:
-                found = self._model(self.manifest.routes[0].graph, size).output(0).partial_shape
-                self._runnable[size] = found == openvino.PartialShape([1, *(self.scale * side for side in size), 3])
-            except RuntimeError:
-                self._runnable[size] = False
-        return self._runnable[size]
-
-    def _model(self, entry: StoredFile, size: tuple[int, int]) -> openvino.Model:
-        model = self._core.read_model(self._graphs[entry], self._weights)
-        if size != self.manifest.tile:
-            model.reshape([1, *size, 3])
-        return model
+def _types(as_float: bool) -> tuple[type, ...]:
+    return (np.uint8, np.float32) if as_float else (np.uint8,)
 
 
 def _ignore(done: int, total: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,23 @@ def test_colour_comes_as_three_videos(tmp_path: Path) -> None:
     np.testing.assert_allclose(measurement, (mask * bayer_mosaic(video)).sum(0), atol=1e-6)
     frames = Reconstructor(folder, mask).reconstruct(measurement)
     np.testing.assert_allclose(frames, whole(network, measurement, mask), atol=1e-5)
+
+
+def test_eight_threads_share_a_reconstructor(grey: Path) -> None:
+    measurement, mask = snapshot(100, 150)
+    reconstructor = Reconstructor(grey, mask, threads=1)
+    measurements = [measurement * np.float32(factor) for factor in (0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.5)]
+    expected = [reconstructor.reconstruct(each) for each in measurements]
+    together = threading.Barrier(8)
+
+    def reconstruct(number: int) -> None:
+        together.wait()
+        for turn in range(4):
+            chosen = (number + turn) % 8
+            np.testing.assert_array_equal(reconstructor.reconstruct(measurements[chosen]), expected[chosen])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(reconstruct, range(8)))
 
 
 def test_a_stream_is_reconstructed_one_by_one(grey: Path) -> None:
@@ -137,7 +156,7 @@ def test_streams_threads_and_a_cache_change_no_frame(grey: Path, tmp_path: Path,
     for _ in range(2):  # the second time from the cache
         reconstructor = Reconstructor(grey, mask, threads=2, streams=streams, cache_dir=tmp_path / "cache")
         np.testing.assert_allclose(reconstructor.reconstruct(measurement), expected, atol=1e-6)
-        assert {len(queue) for queue in reconstructor._queues.values()} == {streams}
+        assert {requests.count for requests in reconstructor._requests.values()} == {streams}
     assert list((tmp_path / "cache").glob("*.blob"))
 
 

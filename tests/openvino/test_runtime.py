@@ -70,7 +70,7 @@ def test_tiles_leave_no_seam(static: Path, size: tuple[int, int]) -> None:
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fitted tiles of 2,500 pixels at most."""
-    monkeypatch.setattr("qsci_plugins.openvino.runtime.most_pixels", lambda model, size: 2500)
+    monkeypatch.setattr("qsci_plugins.openvino.graphs.most_pixels", lambda model, size: 2500)
 
 
 @pytest.mark.parametrize("size", [(32, 40), (75, 90), (31, 200)])
@@ -117,16 +117,16 @@ def test_streams_reach_openvino_and_change_no_pixel(routed: Path, tile: Tile | N
         upscaler = Upscaler(routed, threads=2, tile=tile, streams=streams)
         assert np.array_equal(upscaler.upscale(image), expected)
         assert len(upscaler.last_routes) > 3
-        assert len(upscaler._compiled) > 1
-        for compiled in upscaler._compiled.values():
-            assert compiled.model.get_property("NUM_STREAMS") == streams == len(compiled.queue)
+        assert len(upscaler._graphs.compiled) > 1
+        for compiled in upscaler._graphs.compiled.values():
+            assert compiled.model.get_property("NUM_STREAMS") == streams == compiled.count
 
 
 @TWO_CORES
 def test_one_tile_alone_has_all_threads(routed: Path) -> None:
     upscaler = Upscaler(routed, threads=2, streams=2)
     upscaler.upscale(photo(*TILE))
-    (compiled,) = upscaler._compiled.values()
+    (compiled,) = upscaler._graphs.compiled.values()
     assert compiled.model.get_property("NUM_STREAMS") == 1
     assert compiled.model.get_property("INFERENCE_NUM_THREADS") == 2
 

@@ -17,7 +17,8 @@ from openvino_networks import ADABM_BODY, calibrated_edsr
 from qsci_plugins import Upscaler, UserError, upscale_raw, upscale_video
 from qsci_plugins.cli import main
 from qsci_plugins.data.images import write_image
-from qsci_plugins.data.video import VideoReader, VideoWriter
+from qsci_plugins.data.video.reading import VideoReader
+from qsci_plugins.data.video.writing import VideoWriter
 from qsci_plugins.openvino.export import export_upscaler
 
 
@@ -55,9 +56,9 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
     opened: list[Upscaler] = []
     strips = Upscaler.strips
 
-    def watched(self: Upscaler, *arguments: Any) -> Any:
+    def watched(self: Upscaler, *arguments: Any, **options: Any) -> Any:
         opened.append(self)
-        return strips(self, *arguments)
+        return strips(self, *arguments, **options)
 
     monkeypatch.setattr(Upscaler, "strips", watched)
     frame = frames(1)[0].repeat(3, 0).repeat(3, 1)
@@ -72,7 +73,7 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
         "raw": ["-", "-o", "-", "--size", "96x72"],
     }
     assert main(["upscale", str(model), *files[way], "--tile", "model", "--threads", "2", "--streams", "2"]) == 0
-    compiled = opened[0]._compiled.values()
+    compiled = opened[0]._graphs.compiled.values()
     assert {one.model.get_property("NUM_STREAMS") for one in compiled} == {2}
     assert {one.model.get_property("INFERENCE_NUM_THREADS") for one in compiled} == {2}
 
@@ -113,7 +114,7 @@ def test_mistakes(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.png"]
 
 
-@pytest.mark.parametrize("name", ["a.m4v", "a.MOV", "a.gif"])
+@pytest.mark.parametrize("name", ["a.m4v", "a.MOV", "a.ts", "a.m2ts", "a.wmv"])
 def test_what_is_a_video_elsewhere_is_one_here(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = tmp_path / name
     clip.touch()
