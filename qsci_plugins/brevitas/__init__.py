@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import qsci_plugins.brevitas.quiet  # noqa: F401 - ahead of everything that imports brevitas
+from importlib.util import find_spec
+
+import qsci_plugins.brevitas.quiet
 from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
 from qsci_plugins.brevitas.backend import apply, load, quantize, save
 from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
@@ -18,6 +20,10 @@ from qsci_plugins.brevitas.quantizers import (
     SchemeWeightQuant,
     layer_map,
 )
+
+if find_spec("onnx") is not None:
+    # Brevitas' own exporters know our proxies from here on
+    import qsci_plugins.brevitas.onnx  # noqa: F401
 
 __all__ = [
     "AdaBMAct",

@@ -108,7 +108,8 @@ def exported_graph(
     graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
     precision = precision or manifest.precision
     compiled = open_exported(folder, threads, precision)
-    files = [folder / entry.name for entry in manifest.files()]
+    # the constants once: further names of theirs take no room
+    files = [folder / entry.name for entry in (manifest.weights, *manifest.graphs())]
     return Contender(name, title, compiled, way, graph, weights, precision, files, seconds)
 
 

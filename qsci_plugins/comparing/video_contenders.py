@@ -26,9 +26,9 @@ from qsci_plugins.comparing.contenders import (
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.evaluation.baselines import Failed, PlainGraph, Sample, plain_graphs, tile_samples
 from qsci_plugins.openvino.convert import convert_like
-from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.folder import name_files, write_folder
 from qsci_plugins.openvino.ir import pack
-from qsci_plugins.openvino.manifest import Manifest, Route, load_manifest, stored
+from qsci_plugins.openvino.manifest import Manifest, Route, load_manifest
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.signature import VideoSignature
 from qsci_plugins.pipeline.video_forms import VideoForm, float_video_form, openvino_video_form
@@ -103,11 +103,16 @@ def _graph(network: Network, signature: VideoSignature) -> openvino.Model:
 def _write(graph: openvino.Model, folder: Path, like: Manifest) -> None:
     """A model folder with one graph that is not ours, so that the same runtime takes it."""
     graphs, constants = pack({"model": graph})
-    entry, weights = stored("model.xml", graphs["model"]), stored("weights.bin", constants)
+    entries, weights, files = name_files(graphs, constants)
     manifest = replace(
-        like, weights=weights, routes=(Route(0, entry, {}, 32.0),), thresholds=None, weight_bits={}, precision="auto"
+        like,
+        weights=weights,
+        routes=(Route(0, entries["model"], {}, 32.0),),
+        thresholds=None,
+        weight_bits={},
+        precision="auto",
     )
-    write_folder(folder, manifest, {entry.name: graphs["model"], weights.name: constants})
+    write_folder(folder, manifest, files)
 
 
 def _samples(prepared: VideoPrepared, tile: tuple[int, int]) -> list[Sample]:

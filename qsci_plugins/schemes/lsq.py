@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, distributed, nn
 
-from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, Quantizer, with_samples
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, with_samples
 from qsci_plugins.schemes.rounding import dequantize, quantize, round_ste
+from qsci_plugins.schemes.saturation import PairedWeight
 
 __all__ = ["LearnedStepActivation", "LearnedStepWeight", "processes", "scale_gradient"]
 
@@ -125,7 +126,7 @@ class LearnedStepActivation(ObservingQuantizer):
                 self.zero_point.fill_(zero_point.item())
 
 
-class LearnedStepWeight(Quantizer):
+class LearnedStepWeight(PairedWeight):
     """w ~ round(clamp(w / step, -2^(bits-1), 2^(bits-1) - 1)) * step, one learned step for each output channel.
 
     The gradient of the steps is scaled by 1 / sqrt(numel(w) * Qp). `start` takes a weight: steps of 2 mean|w| /
@@ -139,7 +140,7 @@ class LearnedStepWeight(Quantizer):
         self.bits = bits
         self.step = nn.Parameter(torch.ones(channels, *[1] * (dims - 1)))
 
-    def qparams(self, x: Tensor) -> QParams:
+    def full_range(self, x: Tensor) -> QParams:
         high = 2.0 ** (self.bits - 1) - 1
         step = scale_gradient(self.step.clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
         low, top, bits = (step.new_tensor(value) for value in (-high - 1, high, float(self.bits)))

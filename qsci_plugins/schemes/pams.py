@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, Quantizer, with_samples
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, with_samples
 from qsci_plugins.schemes.rounding import dequantize, quantize
+from qsci_plugins.schemes.saturation import PairedWeight
 
 __all__ = ["MaxWeight", "SymmetricActivation", "best_maximum", "symmetric_params"]
 
@@ -68,7 +69,7 @@ class SymmetricActivation(ObservingQuantizer):
                 self.alpha[index] = best_maximum(samples, maximum, bits, signed)
 
 
-class MaxWeight(Quantizer):
+class MaxWeight(PairedWeight):
     """CADyQ's weights: step = (max|w| + 1e-8) / (2^(bits-1) - 1), of the tensor or each output channel; not learned."""
 
     def __init__(self, bits: int = 8, *, per_channel: bool = False) -> None:
@@ -77,7 +78,7 @@ class MaxWeight(Quantizer):
         self.per_channel = per_channel
         self.calibrated.fill_(True)
 
-    def qparams(self, x: Tensor) -> QParams:
+    def full_range(self, x: Tensor) -> QParams:
         magnitudes = x.detach().abs()
         maximum = magnitudes.amax(tuple(range(1, x.dim())), keepdim=True) if self.per_channel else magnitudes.amax()
         bound = maximum.new_tensor(2.0 ** (self.bits - 1) - 1)

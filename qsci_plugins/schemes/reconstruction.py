@@ -54,11 +54,11 @@ def reconstruct_weights(
         p = weight.qparams(module.weight)  # type: ignore[arg-type]
         mean = columns.mean(0)
         centred = columns - mean
-        step, bound = p.scale.reshape(-1, 1).double(), float(p.high)
+        step, bound = (value.reshape(-1, 1).double() for value in (p.scale, p.high))
         if rounding:
             rounded = _round_columns(flat.double(), (centred.T @ centred).double(), step, bound, damping)
         else:
-            rounded = (flat.double() / step).round().clamp(-bound, bound) * step
+            rounded = (flat.double() / step).round().clamp(min=-bound, max=bound) * step
         rounded = rounded.to(flat.dtype)
         if bias and module.bias is not None:
             module.bias += ((flat - rounded) @ mean).reshape(module.bias.shape)  # type: ignore[operator]
@@ -120,7 +120,7 @@ def _columns(module: nn.Module, x: Tensor) -> Tensor | None:
     return moved[tuple(index)].reshape(count, -1)
 
 
-def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: float, damping: float) -> Tensor:
+def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor, damping: float) -> Tensor:
     """GPTQ: the columns with the most energy first, each one's rounding error compensated by the rest."""
     mean = hessian.diagonal().mean().clamp_min(1e-12)
     hessian = hessian + damping * mean * torch.eye(len(hessian), dtype=hessian.dtype)
@@ -131,7 +131,7 @@ def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: float, 
     rounded = torch.zeros_like(rest)
     for j in range(rest.shape[1]):
         column = rest[:, j : j + 1]
-        rounded[:, j : j + 1] = (column / step).round().clamp(-bound, bound) * step
+        rounded[:, j : j + 1] = (column / step).round().clamp(min=-bound, max=bound) * step
         error = (column - rounded[:, j : j + 1]) / upper[j, j]
         rest[:, j + 1 :] -= error * upper[j : j + 1, j + 1 :]
     return rounded[:, torch.argsort(order)]
