@@ -58,7 +58,8 @@ class LearnedStepActivation(ObservingQuantizer):
 
     def qparams(self, x: Tensor) -> QParams:
         low, high = self.limits()
-        step, zero_point = self.step.clamp_min(1e-8), round_ste(self.zero_point)
+        step = self.tracked("step") if self.integer else self.step
+        step, zero_point = step.clamp_min(1e-8), round_ste(self.zero_point)
         if torch.is_grad_enabled():
             factor = torch.rsqrt(x.numel() * processes() * high)
             step, zero_point = scale_gradient(step, factor), scale_gradient(zero_point, factor)
@@ -142,7 +143,7 @@ class LearnedStepWeight(PairedWeight):
 
     def full_range(self, x: Tensor) -> QParams:
         high = 2.0 ** (self.bits - 1) - 1
-        step = scale_gradient(self.step.clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
+        step = scale_gradient(self.tracked("step").clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
         low, top, bits = (step.new_tensor(value) for value in (-high - 1, high, float(self.bits)))
         return QParams(step, None, low, top, bits)
 

@@ -50,7 +50,8 @@ class SymmetricActivation(ObservingQuantizer):
         self.register_buffer("signed", torch.ones(()))
 
     def qparams(self, x: Tensor) -> QParams:
-        return symmetric_params(self.alpha, self.bits, self.signed)
+        alpha = self.tracked("alpha") if self.integer else self.alpha
+        return symmetric_params(alpha, self.bits, self.signed)
 
     def reduce(self, x: Tensor) -> Tensor:
         """[mean over samples of max|x|, max|x|, min x], and values of x in the integer form."""

@@ -86,4 +86,4 @@ class ChannelWeight(PairedWeight):
     def full_range(self, x: Tensor) -> QParams:
         bound = self.step.new_tensor(2.0 ** (self.bits - 1) - 1)
         bits = self.step.new_tensor(float(self.bits))
-        return QParams(self.step.abs().clamp_min(1e-12), None, -bound, bound, bits)
+        return QParams(self.tracked("step").abs().clamp_min(1e-12), None, -bound, bound, bits)
