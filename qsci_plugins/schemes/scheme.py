@@ -91,6 +91,8 @@ class Scheme(ABC):
 
     def __init__(self, config: SchemeConfig) -> None:
         self.config = config
+        #: called with what is under way, the steps done and their total; a backend may show it
+        self.on_progress: Callable[[str, int, int], None] = lambda title, done, total: None
 
     @abstractmethod
     def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
