@@ -8,9 +8,9 @@ import openvino
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.folder import name_files, write_folder
 from qsci_plugins.openvino.ir import pack
-from qsci_plugins.openvino.manifest import Manifest, Route, stored
+from qsci_plugins.openvino.manifest import Manifest, Route
 
 __all__ = ["RADIUS", "TILE", "Strided", "exported"]
 
@@ -49,20 +49,18 @@ def exported(folder: Path, networks: dict[int, nn.Module], frames: int, channels
             port.get_node().set_friendly_name(name)
         models[f"g{factor + 1}"] = model
     graphs, constants = pack(models)
-    entries = {name: stored(f"{'abc'[int(name[1])]}-0123456789ab.xml", graph) for name, graph in graphs.items()}
-    weights = stored("weights-0123456789ab.bin", constants)
+    entries, weights, files = name_files({"abc"[int(name[1])]: graph for name, graph in graphs.items()}, constants)
     manifest = Manifest(
         scale=1,
         tile=TILE,
         overlap=RADIUS,
         value_range=1.0,
         weights=weights,
-        routes=tuple(Route(factor, entries[f"g{factor + 1}"], {}, 32.0) for factor in networks),
+        routes=tuple(Route(factor, entries["abc"[factor + 1]], {}, 32.0) for factor in networks),
         thresholds=(10.0, 100.0) if len(networks) > 1 else None,
         task="sci",
         frames=frames,
         channels=channels,
     )
-    files = {entries[name].name: graph for name, graph in graphs.items()}
-    write_folder(folder, manifest, {**files, weights.name: constants})
+    write_folder(folder, manifest, files)
     return folder

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import qsci_plugins.brevitas.quiet  # noqa: F401 - ahead of everything that imports brevitas
+import qsci_plugins.brevitas.quiet
 from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
 from qsci_plugins.brevitas.backend import apply, load, quantize, save
 from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
@@ -20,6 +21,10 @@ from qsci_plugins.brevitas.quantizers import (
     SchemeWeightQuant,
     layer_map,
 )
+
+if find_spec("onnx") is not None:
+    # Brevitas' own exporters know our proxies from here on
+    import qsci_plugins.brevitas.onnx  # noqa: F401
 
 if TYPE_CHECKING:  # mypy compares the module with the protocol
     from qsci_plugins.brevitas import backend

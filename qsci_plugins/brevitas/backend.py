@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
+from qsci_plugins.schemes.norms import copy_folded
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
@@ -198,7 +198,7 @@ def _float_copy(model: nn.Module) -> nn.Module:
         raise UserError("this network is quantized already; start from the float network")
     if any(kind.startswith(("nncf.", "qsci_plugins.nncf.")) for kind in kinds):
         raise UserError("this network is quantized by NNCF; start from the float network")
-    return copy.deepcopy(model)
+    return copy_folded(model)
 
 
 def _described(quantizer: Quantizer | None) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import CHILD, LayerQuantizers, QuantizedNetwork, Scheme
+from qsci_plugins.schemes.scheme import CHILD, LayerQuantizers, QuantizedNetwork, Scheme, complete_observation
 
 __all__ = ["SchemeRecord", "attach_scheme", "network"]
 
@@ -64,7 +64,7 @@ class SchemeRecord(Keeping):
     def init_scale(self) -> None:
         self._observe_images(False)
         quantized = network(self._network[0])
-        quantized.scheme.after_observation(quantized.layers)
+        complete_observation(quantized)
 
     def _observe_images(self, observing: bool) -> None:
         if hasattr(self.images, "observing"):

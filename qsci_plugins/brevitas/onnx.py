@@ -95,9 +95,9 @@ def _integer_params(proxy: SchemeActProxy | SchemeWeightProxy) -> tuple[QParams,
         raise UserError("a real zero point (form: faithful) has no integers to export; quantize with form: integer")
     if isinstance(proxy, SchemeActProxy) and p.scale.numel() > 1:
         raise UserError("activation scales per channel (form: faithful) do not export; quantize with form: integer")
-    if p.low.numel() > 1 or p.high.numel() > 1:
+    if isinstance(proxy, SchemeActProxy) and (p.low.numel() > 1 or p.high.numel() > 1):
         raise UserError("levels that differ between channels do not export; quantize with form: integer")
-    return p, int(p.low.item()), int(p.high.item())
+    return p, int(p.low.min().item()), int(p.high.max().item())
 
 
 class _ImageGrid(nn.Module):
@@ -182,10 +182,16 @@ class QonnxHandler(ONNXBaseHandler):
         self.register_buffer("scale", p.scale if p.scale.numel() > 1 else p.scale.reshape(()))
         self.register_buffer("zero_point", torch.tensor(0.0 if self.signed else float(-low)))
         self.register_buffer("bit_width", p.bit_width.reshape(()))
+        # one bit-width serves all channels, also those whose weights have fewer levels
+        limits = (p.low * p.scale, p.high * p.scale) if p.high.numel() > 1 else (None, None)
+        for name, value in zip(("lowest", "highest"), limits, strict=True):
+            self.register_buffer(name, value)
 
     def symbolic_execution(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.image is not None:
             return (self.image(x),)
+        if self.lowest is not None:
+            x = torch.minimum(torch.maximum(x, self.lowest), self.highest)
         arguments = (x, self.scale, self.zero_point, self.bit_width, self.narrow, self.signed, "ROUND")
         return (self.export_op(BrevitasQuantOp, *arguments),)
 

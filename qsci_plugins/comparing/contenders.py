@@ -176,11 +176,10 @@ def _plain(task: Task, plain: PlainGraph, prepared: Prepared, folder: Path, thre
     graphs, own = plain_graphs_of(task), folder / plain.name
     graphs.write_plain(plain.graph, own, task.signature(prepared), prepared.overlap)
     form = graphs.plain_form(own, prepared, prepared.overlap, threads, plain.precision)
-    graph, weights = own / "model.xml", own / "weights.bin"
-    found = weights if weights.is_file() else None  # else model.bin, which OpenVINO finds itself
-    compiled = open_graph(graph, found, precision=plain.precision, threads=threads)
-    files = [graph, found or graph.with_suffix(".bin")]
-    return Contender(plain.name, plain.title, compiled, form, graph, found, plain.precision, files, plain.seconds)
+    graph = own / "model.xml"
+    compiled = open_graph(graph, precision=plain.precision, threads=threads)
+    files = [graph, graph.with_suffix(".bin")]
+    return Contender(plain.name, plain.title, compiled, form, graph, None, plain.precision, files, plain.seconds)
 
 
 def _of_folder(name: str, title: str, folder: Path, form: Any, threads: int, seconds: float | None) -> Contender:
@@ -188,7 +187,8 @@ def _of_folder(name: str, title: str, folder: Path, form: Any, threads: int, sec
     manifest = load_manifest(folder)
     graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
     compiled = open_graph(graph, weights, precision=manifest.precision, threads=threads)
-    files = [folder / entry.name for entry in manifest.files()]
+    # the constants once: further names of theirs take no room
+    files = [folder / entry.name for entry in (manifest.weights, *manifest.graphs())]
     return Contender(name, title, compiled, form, graph, weights, manifest.precision, files, seconds)
 
 

@@ -32,7 +32,7 @@ def make_default_int8(prepared: Prepared) -> openvino.Model:
 def write_plain(graph: openvino.Model, folder: Path, signature: Signature, overlap: int) -> None:
     """A model folder with one graph."""
     graphs, constants = pack({"model": graph})
-    entry, weights = stored("model.xml", graphs["model"]), stored("weights.bin", constants)
+    entry, weights = stored("model.xml", graphs["model"]), stored("model.bin", constants)
     manifest = Manifest(
         **signature.for_manifest(), overlap=overlap, weights=weights, routes=(Route(0, entry, {}, 32.0),)
     )

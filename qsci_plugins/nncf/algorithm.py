@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from nncf import Dataset
 from nncf.common.graph.graph import NNCFGraph
 from nncf.common.graph.transformations.commands import TargetType
+from nncf.common.logging.track_progress import track
 from nncf.common.tensor_statistics.collectors import TensorCollector
 from nncf.common.tensor_statistics.statistic_point import StatisticPoint, StatisticPointsContainer
 from nncf.common.utils.backend import BackendType
@@ -116,7 +117,11 @@ class SchemeQuantization(Algorithm):
         insert(run.plan, model)
         network = quantized_network(model.model, self.scheme)
         finish_observation(network)
-        self.scheme.complete(network, tuple(batches_of(collector)[0] for collector in run.first_inputs.values()))
+        before, self.scheme.on_progress = self.scheme.on_progress, _Bar()
+        try:
+            self.scheme.complete(network, tuple(batches_of(collector)[0] for collector in run.first_inputs.values()))
+        finally:
+            self.scheme.on_progress = before
         return model
 
 
@@ -178,6 +183,20 @@ class _Run:
     extremes: TensorCollector = field(default_factory=TensorCollector)
     collectors: list[tuple[nn.Module, TensorCollector]] = field(default_factory=list)
     first_inputs: dict[str, TensorCollector] = field(default_factory=dict)
+
+
+class _Bar:
+    """Shows a scheme's progress as NNCF shows its own."""
+
+    def __init__(self) -> None:
+        self._steps: Iterator[int] | None = None
+
+    def __call__(self, title: str, done: int, total: int) -> None:
+        if self._steps is None:
+            self._steps = iter(track(range(total), total=total, description=title))
+        next(self._steps, None)  # a step is over when the next one is asked for
+        if done == total:
+            self._steps = None
 
 
 def _extremes(image: Tensor) -> Tensor:

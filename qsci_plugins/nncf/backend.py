@@ -22,6 +22,7 @@ from qsci_plugins.nncf.algorithm import SchemeQuantization
 from qsci_plugins.nncf.network import network
 from qsci_plugins.nncf.plan import insert, make_plan
 from qsci_plugins.safe_load import load_without_code
+from qsci_plugins.schemes.norms import copy_folded
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
 
@@ -113,7 +114,7 @@ def _wrapped_copy(model: nn.Module) -> nn.Module:
         raise UserError("this network is quantized already; start from the float network")
     if any(type(module).__module__.startswith(("brevitas.", "qsci_plugins.brevitas.")) for module in model.modules()):
         raise UserError("this network is quantized by Brevitas; start from the float network")
-    return wrap_model(copy.deepcopy(model))
+    return wrap_model(copy_folded(model))
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from torch import nn
 
 from qsci_plugins.openvino.attention import Operand
 from qsci_plugins.openvino.convert import convert_like
-from qsci_plugins.openvino.folder import write_folder
+from qsci_plugins.openvino.exactness import is_exact_everywhere
+from qsci_plugins.openvino.folder import name_files, write_folder
 from qsci_plugins.openvino.grids import FACTORS
 from qsci_plugins.openvino.ir import pack
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import check_exportable, layer_bits, lower
-from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile, stored
+from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile
 from qsci_plugins.openvino.signature import ImageSignature, Signature, VideoSignature
 from qsci_plugins.openvino.tiling import check_tile
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -114,16 +115,16 @@ def export(
     models: dict[str, openvino.Model] = {}
     names: dict[int, str] = {}
     seen: dict[tuple[Any, ...], str] = {}
-    dynamic = False
+    dynamic, exact = False, True
     for factor in sorted(factors, key=abs):
         lowered = lower(stock, network, None if mode == "dynamic" else factor, report_bits=True)
         dynamic |= any(isinstance(module, DynamicLayer) for module in lowered.modules())
+        exact &= is_exact_everywhere(lowered)
         names[factor] = seen.setdefault(_constants(lowered), _ROUTE_NAMES[factor] if thresholds else "model")
         if names[factor] not in models:
             models[names[factor]] = signature.with_ports(convert_like(lowered, signature.examples()))
     graphs, constants = pack(models)
-    entries = {name: _named(name, "xml", graph) for name, graph in graphs.items()}
-    weights = _named("weights", "bin", constants)
+    entries, weights, files = name_files(graphs, constants)
     weight_bits = _weight_bits(network)
     few = signature.task == "sci" and min(weight_bits.values(), default=8.0) < _BITS_FOR_BF16
     manifest = Manifest(
@@ -134,10 +135,10 @@ def export(
         thresholds=thresholds,
         weight_bits=weight_bits,
         precision="f32" if few else "image_only" if dynamic else "auto",
+        exact_on="all" if exact else "vnni",
         about={"openvino": openvino.get_version(), "scheme": network.scheme.config.name, **(about or {})},
     )
-    files = {entries[name].name: graph for name, graph in graphs.items()}
-    write_folder(folder, manifest, {**files, weights.name: constants})
+    write_folder(folder, manifest, files)
     return manifest
 
 
@@ -150,11 +151,6 @@ def _constants(lowered: nn.Module) -> tuple[Any, ...]:
         for grid in (getattr(module, "grid", None), getattr(module, "output", None))
     ]
     return tuple(None if grid is None else (grid.step, grid.low, grid.high) for grid in grids)
-
-
-def _named(name: str, suffix: str, content: bytes) -> StoredFile:
-    digest = stored(name, content).sha256
-    return stored(f"{name}-{digest[:12]}.{suffix}", content)
 
 
 def _route(network: QuantizedNetwork, factor: int, graph: StoredFile, most: bool) -> Route:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -10,19 +11,39 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.manifest import MANIFEST, Manifest
+from qsci_plugins.openvino.manifest import MANIFEST, Manifest, StoredFile, stored
 
-__all__ = ["write_folder"]
+__all__ = ["name_files", "write_folder"]
 
 #: names carry their content's hash, so that old and new files never share one
 _OURS = re.compile(r"[a-z]+-[0-9a-f]{12}\.(xml|bin)")
+
+
+def name_files(
+    graphs: Mapping[str, bytes], constants: bytes
+) -> tuple[dict[str, StoredFile], StoredFile, dict[str, bytes]]:
+    """The entry of each graph, that of the constants, and everything to be written by file name.
+
+    Each graph's .xml has a .bin of its own name beside it, as OpenVINO and its tools expect; the bytes are one and the
+    same, and `write_folder` stores them once.
+    """
+    entries: dict[str, StoredFile] = {}
+    files: dict[str, bytes] = {}
+    for name, graph in graphs.items():
+        digest = hashlib.sha256(graph + constants).hexdigest()[:12]
+        entries[name] = stored(f"{name}-{digest}.xml", graph)
+        files[entries[name].name] = graph
+        files[f"{name}-{digest}.bin"] = constants
+    first = next(iter(entries.values()))
+    return entries, stored(first.weights_name, constants), files
 
 
 def write_folder(folder: Path | str, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Writes the manifest and the files it names. An older model in the folder is replaced.
 
     All is written into a folder beside the target first. A new target appears by one rename; in an old one the
-    manifest is replaced last, in one step, and until then it names the old files, which are removed afterwards.
+    manifest is replaced last, in one step, and until then it names the old files, which are removed afterwards. Files of
+    equal content are hard links to each other where the file system has them.
     Raises UserError for a folder that holds something else, and where writing fails (a full disk).
     """
     folder = Path(folder).absolute()
@@ -32,8 +53,11 @@ def write_folder(folder: Path | str, manifest: Manifest, files: Mapping[str, byt
     try:
         _remove_abandoned(folder)
         staged.mkdir(parents=True)
+        written: dict[bytes, Path] = {}
         for name, content in files.items():
-            (staged / name).write_bytes(content)
+            if content not in written or not _linked(written[content], staged / name):
+                (staged / name).write_bytes(content)
+                written[content] = staged / name
         (staged / MANIFEST).write_bytes(manifest.to_bytes())
         if not folder.exists():
             os.rename(staged, folder)
@@ -48,6 +72,15 @@ def write_folder(folder: Path | str, manifest: Manifest, files: Mapping[str, byt
         raise UserError(f"cannot write the model to {folder}: {error.strerror}") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _linked(file: Path, name: Path) -> bool:
+    """Whether a file could be given another name."""
+    try:
+        os.link(file, name)
+    except OSError:
+        return False
+    return True
 
 
 def _remove_abandoned(folder: Path) -> None:

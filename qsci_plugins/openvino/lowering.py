@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.attention import lower_attention
+from qsci_plugins.openvino.exactness import grid_reach, limit_pairs
 from qsci_plugins.openvino.grids import (
     FACTORS,
     Grid,
@@ -24,7 +25,9 @@ from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeigh
 from qsci_plugins.schemes.attention import attach_attention
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.norms import copy_folded
 from qsci_plugins.schemes.quantizer import Quantizer
+from qsci_plugins.schemes.saturation import highest_level
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
 __all__ = ["ContentNetwork", "check_exportable", "layer_bits", "lower"]
@@ -43,7 +46,7 @@ def lower(
     calibration, and for what cannot run in integers.
     """
     check_exportable(network)
-    lowered = copy.deepcopy(stock).cpu().eval().requires_grad_(False)
+    lowered = copy_folded(stock).cpu().eval().requires_grad_(False)
     _copy_trained(lowered, network)
     adaptive = False
     counted: list[nn.Module] = []
@@ -130,7 +133,10 @@ def _static(layer: nn.Module, quantizers: LayerQuantizers, factor: int, name: st
     grid = None
     if quantizers.activation is not None:
         grid = read_grid(quantizers.activation, layer_input(layer), factor, name, padded=pads_with_zeros(layer))
-    return StaticLayer(layer, _weight(layer, quantizers, name), layer.bias, grid, output)  # type: ignore[arg-type]
+    weight = _weight(layer, quantizers, name)
+    if grid is not None:
+        weight = limit_pairs(weight, grid_reach(grid))
+    return StaticLayer(layer, weight, layer.bias, grid, output)  # type: ignore[arg-type]
 
 
 def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str, output: Grid | None) -> nn.Module:
@@ -140,7 +146,8 @@ def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str, output: G
     else:
         unsigned = _unsigned_factors(quantizers.activation, layer, name)
     quantizer = copy.deepcopy(quantizers.activation).cpu()
-    weight = _weight(layer, quantizers, name)
+    reach = highest_level(quantizers.activation, layer_input(layer).to(layer.weight.device))  # type: ignore[arg-type]
+    weight = limit_pairs(_weight(layer, quantizers, name), reach)
     return DynamicLayer(layer, weight, layer.bias, quantizer, unsigned, output)  # type: ignore[arg-type]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ __all__ = [
 Task = Literal["sr", "sci"]
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
 _FORMAT = "qsci-openvino"
 _NO_SUM = "0" * 64
 
@@ -39,6 +39,11 @@ class StoredFile:
     name: str
     bytes: int
     sha256: str
+
+    @property
+    def weights_name(self) -> str:
+        """Of a graph: the name of the file where OpenVINO looks for its constants."""
+        return str(Path(self.name).with_suffix(".bin"))
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Manifest:
     overlap: int
     #: what the network inside takes for white
     value_range: float
+    #: the constants of every graph; each .xml has them in a .bin of its name (up to version 2: in this file alone)
     weights: StoredFile
     routes: tuple[Route, ...]
     #: mean gradients below the first and above the second take the routes -1 and 1; None with one route
@@ -83,6 +89,8 @@ class Manifest:
     #: of what does not run in integers: "f32" where bf16 costs quality, as beside very few levels; "image_only" where the
     #: graph chooses its bits: f32 in what they depend on
     precision: Literal["auto", "f32", "image_only"] = "auto"
+    #: the CPUs on which the integer layers give the same sums; "vnni": elsewhere pairs of products may saturate
+    exact_on: Literal["all", "vnni"] = "vnni"
 
     def route(self, factor: int) -> Route:
         """The route of a factor; the only one where there is one."""
@@ -90,7 +98,15 @@ class Manifest:
 
     def files(self) -> list[StoredFile]:
         """Every file beside the manifest, once."""
-        return list(dict.fromkeys([self.weights, *(route.graph for route in self.routes)]))
+        graphs = self.graphs()
+        copies = [replace(self.weights, name=graph.weights_name) for graph in graphs]
+        if self.weights not in copies:
+            copies = []  # written when graphs had the constants in one file of another name
+        return list(dict.fromkeys([self.weights, *copies, *graphs]))
+
+    def graphs(self) -> list[StoredFile]:
+        """The graphs of all routes, each once."""
+        return list(dict.fromkeys(route.graph for route in self.routes))
 
     def to_bytes(self) -> bytes:
         """The JSON text, with its own SHA-256 in it (taken with 64 zeros in that place)."""
@@ -166,6 +182,7 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         thresholds=None if thresholds is None else (float(thresholds[0]), float(thresholds[1])),
         weight_bits=dict(content["weight_bits"]),
         about=dict(content["about"]),
+        exact_on=_exact_on(content["exact_on"]) if version > 2 else "vnni",
         **(_of_version_2(content) if version > 1 else {}),
     )
 
@@ -185,6 +202,12 @@ def _of_version_2(content: dict[str, Any]) -> dict[str, Any]:
         "channels": int(content["channels"]),
         "precision": content["precision"],
     }
+
+
+def _exact_on(cpus: str) -> Literal["all", "vnni"]:
+    if cpus not in ("all", "vnni"):
+        raise ValueError(f"the CPUs {cpus!r}")
+    return "all" if cpus == "all" else "vnni"
 
 
 def _file(entry: dict[str, Any]) -> StoredFile:

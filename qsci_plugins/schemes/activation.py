@@ -48,7 +48,10 @@ class RangeActivation(ObservingQuantizer):
 
     def qparams(self, x: Tensor) -> QParams:
         bits = self.bit_width()
-        return self._qparams(x, bits, self.lower, self.upper)
+        if not self.integer:
+            return self._qparams(x, bits, self.lower, self.upper)
+        size = self.upper - self.lower
+        return self._qparams(x, bits, self.tracked("lower", size), self.tracked("upper", size))
 
     def _qparams(self, x: Tensor, bits: Tensor, lower: Tensor, upper: Tensor) -> QParams:
         bits = per_sample(bits, x)

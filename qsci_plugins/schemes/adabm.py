@@ -148,6 +148,7 @@ class AdaBM(Scheme):
                 lambda: network.model(*more),
                 rounding=config.reconstruct_weights,
                 bias=config.bias_correction,
+                on_layer=lambda done, total: self.on_progress("Weight rounding", done, total),
             )
 
 

@@ -62,8 +62,9 @@ class BitSelector(SymmetricActivation):
         content = current_content()
         if content is None:
             raise UserError(
-                "CADyQ's bit selector found no image statistics: pass the network's input through the scheme's"
-                " input_module first, or run the network that the backend's apply() returned"
+                "CADyQ's bit selector found no image statistics, which are measured on the network's input: complete"
+                " a Brevitas model of CADyQAct layers by qsci_plugins.brevitas.attach_scheme(model, scheme), or run the"
+                " network that a backend's quantize() or apply() returned"
             )
         gradients = content.gradient_xy
         samples = gradients.shape[0]

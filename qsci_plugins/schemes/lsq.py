@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, Quantizer, with_samples
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, with_samples
 from qsci_plugins.schemes.rounding import round_ste
+from qsci_plugins.schemes.saturation import PairedWeight
 from qsci_plugins.schemes.weight import row_steps
 
 __all__ = ["LearnedStepActivation", "LearnedStepWeight", "processes", "scale_gradient"]
@@ -59,7 +60,8 @@ class LearnedStepActivation(ObservingQuantizer):
 
     def qparams(self, x: Tensor) -> QParams:
         low, high = self.limits()
-        step, zero_point = self.step.clamp_min(1e-8), round_ste(self.zero_point)
+        step = self.tracked("step") if self.integer else self.step
+        step, zero_point = step.clamp_min(1e-8), round_ste(self.zero_point)
         if torch.is_grad_enabled():
             factor = torch.rsqrt(x.numel() * processes() * high)
             step, zero_point = scale_gradient(step, factor), scale_gradient(zero_point, factor)
@@ -129,7 +131,7 @@ class LearnedStepActivation(ObservingQuantizer):
         self.zero_point.fill_(zero_point.item())
 
 
-class LearnedStepWeight(Quantizer):
+class LearnedStepWeight(PairedWeight):
     """w ~ round(clamp(w / step, -2^(bits-1), 2^(bits-1) - 1)) * step, one learned step for each output channel.
 
     The gradient of the steps is scaled by 1 / sqrt(numel(w) * Qp). `start` takes a weight: steps of 2 mean|w| /
@@ -143,9 +145,9 @@ class LearnedStepWeight(Quantizer):
         self.bits = bits
         self.step = nn.Parameter(torch.ones(channels, *[1] * (dims - 1)))
 
-    def qparams(self, x: Tensor) -> QParams:
+    def full_range(self, x: Tensor) -> QParams:
         high = 2.0 ** (self.bits - 1) - 1
-        step = scale_gradient(self.step.clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
+        step = scale_gradient(self.tracked("step").clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
         low, top, bits = (step.new_tensor(value) for value in (-high - 1, high, float(self.bits)))
         return QParams(step, None, low, top, bits)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, Quantizer, with_samples
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, with_samples
+from qsci_plugins.schemes.saturation import PairedWeight
 
 __all__ = ["MaxWeight", "SymmetricActivation", "symmetric_params"]
 
@@ -37,7 +38,8 @@ class SymmetricActivation(ObservingQuantizer):
         self.register_buffer("signed", torch.ones(()))
 
     def qparams(self, x: Tensor) -> QParams:
-        return symmetric_params(self.alpha, self.bits, self.signed)
+        alpha = self.tracked("alpha") if self.integer else self.alpha
+        return symmetric_params(alpha, self.bits, self.signed)
 
     def reduce(self, x: Tensor) -> Tensor:
         """[mean over samples of max|x|, max|x|, min x], and values of x in the integer form."""
@@ -58,7 +60,7 @@ class SymmetricActivation(ObservingQuantizer):
                 self.alpha[index] = alphas[int(best)]
 
 
-class MaxWeight(Quantizer):
+class MaxWeight(PairedWeight):
     """CADyQ's weights: step = (max|w| + 1e-8) / (2^(bits-1) - 1), of the tensor or each output channel; not learned."""
 
     def __init__(self, bits: int = 8, *, per_channel: bool = False) -> None:
@@ -67,7 +69,7 @@ class MaxWeight(Quantizer):
         self.per_channel = per_channel
         self.calibrated.fill_(True)
 
-    def qparams(self, x: Tensor) -> QParams:
+    def full_range(self, x: Tensor) -> QParams:
         magnitudes = x.detach().abs()
         maximum = magnitudes.amax(tuple(range(1, x.dim())), keepdim=True) if self.per_channel else magnitudes.amax()
         bound = maximum.new_tensor(2.0 ** (self.bits - 1) - 1)

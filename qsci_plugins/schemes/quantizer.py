@@ -7,8 +7,9 @@ from enum import Enum
 from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from qsci_plugins.schemes.bounded import BoundedMoves
 from qsci_plugins.schemes.ledger import current_ledger
 from qsci_plugins.schemes.rounding import fake_quantize, quantize
 
@@ -39,7 +40,7 @@ class Mode(Enum):
     ON = "on"
 
 
-class Quantizer(nn.Module, ABC):
+class Quantizer(BoundedMoves, ABC):
     """Fake-quantizes a tensor whose first axis is the sample (activations) or the output channel (weights).
 
     Its mode starts as ON; `calibrated` (a buffer, so that it is saved) tells whether its parameters were ever set.

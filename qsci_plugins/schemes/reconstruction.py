@@ -17,6 +17,9 @@ __all__ = ["reconstruct_weights"]
 #: places of the output that the normal equations of a layer are summed over
 _PLACES = 20_000
 
+#: columns of a weight between two updates of all that follow
+_BLOCK = 128
+
 
 class _Captured(Exception):  # noqa: N818 (it ends a forward early and is no error)
     pass
@@ -31,6 +34,7 @@ def reconstruct_weights(
     rounding: bool = True,
     bias: bool = True,
     damping: float = 0.01,
+    on_layer: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[str]:
     """Replaces weight and bias of each quantized layer, in order, by ones on the integer grid with less output error.
 
@@ -39,10 +43,12 @@ def reconstruct_weights(
     arXiv 2210.17323, with H = X^T X around the mean of X); without `rounding` each goes to its nearest level. With `bias`
     the bias takes up what is left of the mean output.
     Layers with grouped channels or an unusual padding, and those whose weights are not `ChannelWeight`, keep their rounding.
+    `on_layer(done, total)` is called before each layer and behind the last.
     Returns the names of the layers that changed.
     """
     changed = []
-    for name, quantizers in layers.items():
+    for done, (name, quantizers) in enumerate(layers.items()):
+        on_layer(done, len(layers))
         module = model.get_submodule(name)
         weight = quantizers.weight
         if not isinstance(weight, ChannelWeight) or not _supported(module):
@@ -54,17 +60,18 @@ def reconstruct_weights(
         p = weight.qparams(module.weight)  # type: ignore[arg-type]
         mean = columns.mean(0)
         centred = columns - mean
-        step, bound = p.scale.reshape(-1, 1).double(), float(p.high)
+        step, bound = (value.reshape(-1, 1).double() for value in (p.scale, p.high))
         if rounding:
             rounded = _round_columns(flat.double(), (centred.T @ centred).double(), step, bound, damping)
         else:
-            rounded = (flat.double() / step).round().clamp(-bound, bound) * step
+            rounded = (flat.double() / step).round().clamp(min=-bound, max=bound) * step
         rounded = rounded.to(flat.dtype)
         if bias and module.bias is not None:
             module.bias += ((flat - rounded) @ mean).reshape(module.bias.shape)  # type: ignore[operator]
         if rounding:
             module.weight.copy_(rounded.reshape(module.weight.shape))  # type: ignore[operator, union-attr]
         changed.append(name)
+    on_layer(len(layers), len(layers))
     return changed
 
 
@@ -120,18 +127,30 @@ def _columns(module: nn.Module, x: Tensor) -> Tensor | None:
     return moved[tuple(index)].reshape(count, -1)
 
 
-def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: float, damping: float) -> Tensor:
-    """GPTQ: the columns with the most energy first, each one's rounding error compensated by the rest."""
+def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor, damping: float) -> Tensor:
+    """GPTQ: the columns with the most energy first, each one's rounding error compensated by the rest.
+
+    Columns after a block feel its errors at once, in one matrix product, which gives the same levels in a tenth of the
+    time.
+    """
     mean = hessian.diagonal().mean().clamp_min(1e-12)
-    hessian = hessian + damping * mean * torch.eye(len(hessian), dtype=hessian.dtype)
     order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order]))
-    upper = torch.linalg.cholesky(inverse, upper=True)
+    hessian = hessian[order][:, order]
+    hessian.diagonal().add_(damping * mean)
+    # the upper factor R with H = R R^T, from the reversed matrix's lower one: R^-1 is the upper factor of H^-1
+    reverse = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
+    upper = torch.linalg.solve_triangular(reverse, torch.eye(len(reverse), dtype=reverse.dtype), upper=True)
     rest = weight[:, order].clone()
     rounded = torch.zeros_like(rest)
-    for j in range(rest.shape[1]):
-        column = rest[:, j : j + 1]
-        rounded[:, j : j + 1] = (column / step).round().clamp(-bound, bound) * step
-        error = (column - rounded[:, j : j + 1]) / upper[j, j]
-        rest[:, j + 1 :] -= error * upper[j : j + 1, j + 1 :]
+    for first in range(0, rest.shape[1], _BLOCK):
+        last = min(first + _BLOCK, rest.shape[1])
+        block, factor = rest[:, first:last], upper[first:last, first:last]
+        errors = torch.zeros_like(block)
+        for j in range(last - first):
+            column = block[:, j : j + 1]
+            nearest = (column / step).round().clamp(min=-bound, max=bound) * step
+            rounded[:, first + j : first + j + 1] = nearest
+            errors[:, j : j + 1] = (column - nearest) / factor[j, j]
+            block[:, j + 1 :] -= errors[:, j : j + 1] * factor[j : j + 1, j + 1 :]
+        rest[:, last:] -= errors @ upper[first:last, last:]
     return rounded[:, torch.argsort(order)]

@@ -17,6 +17,7 @@ from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
+from qsci_plugins.schemes.saturation import limit_weights
 
 __all__ = [
     "LayerQuantizers",
@@ -27,6 +28,7 @@ __all__ = [
     "attach_block",
     "calibrate",
     "check_batches",
+    "complete_observation",
     "finish_observation",
     "inputs_of",
     "refine_pass",
@@ -104,6 +106,8 @@ class Scheme(ABC):
 
     def __init__(self, config: SchemeConfig) -> None:
         self.config = config
+        #: called with what is under way, the steps done and their total; a backend may show it
+        self.on_progress: Callable[[str, int, int], None] = lambda title, done, total: None
 
     @property
     def base_bits(self) -> float:
@@ -217,7 +221,14 @@ def finish_observation(network: QuantizedNetwork) -> None:
     """Initialises every quantizer from what it observed, then lets the scheme look at all of them."""
     for quantizer in network.quantizers():
         quantizer.initialise()
+    complete_observation(network)
+
+
+def complete_observation(network: QuantizedNetwork) -> None:
+    """What needs all quantizers initialised: the scheme's own part, and weights that are exact on every CPU."""
     network.scheme.after_observation(network.layers)
+    if getattr(network.scheme.config, "form", "integer") == "integer":
+        limit_weights(network.layers, network.model)
 
 
 def inputs_of(batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:

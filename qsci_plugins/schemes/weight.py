@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.saturation import PairedWeight
 
 __all__ = ["ChannelWeight", "TensorWeight", "row_steps"]
 
@@ -56,7 +57,7 @@ class TensorWeight(Quantizer):
         return self._params(self.upper)
 
 
-class ChannelWeight(Quantizer):
+class ChannelWeight(PairedWeight):
     """Integer weights -n..n with n = 2^(bits-1) - 1 and one learned step per output channel (axis 0), or one for all.
 
     The steps start at the least squared error of every channel (candidates max|w|/n * (1 - k/100), k = 0..79).
@@ -78,7 +79,7 @@ class ChannelWeight(Quantizer):
     def from_settings(cls, bits: int, shape: tuple[int, ...]) -> ChannelWeight:
         return cls(torch.zeros(shape), bits)
 
-    def qparams(self, x: Tensor) -> QParams:
+    def full_range(self, x: Tensor) -> QParams:
         bound = self.step.new_tensor(2.0 ** (self.bits - 1) - 1)
         bits = self.step.new_tensor(float(self.bits))
-        return QParams(self.step.abs().clamp_min(1e-12), None, -bound, bound, bits)
+        return QParams(self.tracked("step").abs().clamp_min(1e-12), None, -bound, bound, bits)

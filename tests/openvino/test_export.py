@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import numpy as np
 import openvino
 import pytest
 import torch
@@ -35,13 +37,39 @@ def test_three_routes_share_one_file_of_weights(tmp_path: Path) -> None:
     assert manifest.weight_bits["body.0.body.0"] == 4
     assert manifest.weight_bits["tail.1"] == 8
     assert manifest.about["set"] == "none"
-    assert len(manifest.files()) == 4
+    assert len(manifest.files()) == 6
+    bins = [(tmp_path / "m" / route.graph.name).with_suffix(".bin") for route in manifest.routes]
+    assert len({file.stat().st_ino for file in bins}) == 1
     assert {file.name for file in (tmp_path / "m").iterdir()} == {
         "manifest.json",
         *(file.name for file in manifest.files()),
     }
     weights = sum(layer.weight.numel() for layer in stock.modules() if isinstance(layer, torch.nn.Conv2d))
     assert weights < manifest.weights.bytes < 1.2 * weights + 2000
+
+
+def test_openvino_alone_opens_every_graph_of_a_folder(tmp_path: Path) -> None:
+    stock, network = calibrated_edsr({"layer_mapping": False}, blocks=1)
+    export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    graphs = sorted((tmp_path / "m").glob("*.xml"))
+    assert len(graphs) == 3
+    image = np.random.default_rng(0).integers(0, 256, (1, *TILE, 3), dtype=np.uint8)
+    for graph in graphs:
+        core = openvino.Core()
+        result = core.compile_model(core.read_model(graph), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(image)[0]
+        factor = {"minus": -1, "zero": 0, "plus": 1}[graph.name.partition("-")[0]]
+        assert np.array_equal(result, open_graph(graph_of(tmp_path / "m", factor))(image)[0])
+
+
+def test_where_links_fail_the_constants_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*names: object) -> None:
+        raise OSError("no hard links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    stock, network = calibrated_edsr({"layer_mapping": False}, blocks=1)
+    export_upscaler(network, stock, tmp_path / "m", tile=TILE, scale=2, overlap=2)
+    for graph in (tmp_path / "m").glob("*.xml"):
+        assert openvino.Core().read_model(graph).output(0).shape == [1, 2 * TILE[0], 2 * TILE[1], 3]
 
 
 def test_every_quantized_layer_of_every_route_runs_in_8_bits(tmp_path: Path) -> None:

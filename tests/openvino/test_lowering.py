@@ -18,6 +18,7 @@ from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.schemes.content import image_gradient
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.saturation import limit_weights
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
 from qsci_plugins.schemes.weight import ChannelWeight
 
@@ -49,6 +50,7 @@ def one_layer(layer: nn.Module, activation: Quantizer | None, bits: int = 8) -> 
     wrapped = network.model[0]
     wrapped.activation, wrapped.weighting = activation, weight
     network.model._forward_pre_hooks.clear()
+    limit_weights(network.layers, network.model)
     return stock, network
 
 

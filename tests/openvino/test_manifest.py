@@ -54,13 +54,14 @@ def test_a_reconstructor_says_its_frames(folder: Path) -> None:
 
 def test_folders_of_the_first_version_are_still_read(folder: Path) -> None:
     content = json.loads((folder / MANIFEST).read_bytes())
-    for name in ("task", "frames", "channels", "precision"):
+    for name in ("task", "frames", "channels", "precision", "exact_on"):
         del content[name]
     content["version"] = 1
     content["sha256"] = "0" * 64
     text = json.dumps(content).encode()
     (folder / MANIFEST).write_bytes(text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode(), 1))
     assert load_manifest(folder).task == "sr"
+    assert load_manifest(folder).exact_on == "vnni"  # nobody had looked
 
 
 def test_every_flipped_byte_of_the_manifest_is_noticed(folder: Path) -> None:

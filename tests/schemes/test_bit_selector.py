@@ -158,7 +158,7 @@ def test_the_widest_candidate_is_chosen_at_first() -> None:
 
 
 def test_no_network_input_measured() -> None:
-    with pytest.raises(UserError, match="input_module"):
+    with pytest.raises(UserError, match="attach_scheme"):
         BitSelector(3)(torch.randn(1, 3, 4, 4))
 
 

@@ -1,0 +1,55 @@
+"""Weights are rounded column by column, in blocks that change nothing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qsci_plugins.schemes.reconstruction import _round_columns, reconstruct_weights
+from qsci_plugins.schemes.scheme import LayerQuantizers
+from qsci_plugins.schemes.weight import ChannelWeight
+
+
+def one_by_one(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor, damping: float) -> Tensor:
+    """GPTQ as the paper writes it down."""
+    mean = hessian.diagonal().mean().clamp_min(1e-12)
+    hessian = hessian + damping * mean * torch.eye(len(hessian), dtype=hessian.dtype)
+    order = torch.argsort(hessian.diagonal(), descending=True, stable=True)
+    upper = torch.linalg.cholesky(torch.linalg.inv(hessian[order][:, order]), upper=True)
+    rest = weight[:, order].clone()
+    rounded = torch.zeros_like(rest)
+    for j in range(rest.shape[1]):
+        column = rest[:, j : j + 1]
+        rounded[:, j : j + 1] = (column / step).round().clamp(min=-bound, max=bound) * step
+        error = (column - rounded[:, j : j + 1]) / upper[j, j]
+        rest[:, j + 1 :] -= error * upper[j : j + 1, j + 1 :]
+    return rounded[:, torch.argsort(order)]
+
+
+@pytest.mark.parametrize(("inputs", "places"), [(100, 500), (128, 500), (300, 500), (300, 32)])
+def test_blocks_round_as_single_columns_do(inputs: int, places: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(places, inputs, generator=generator) @ torch.randn(inputs, inputs, generator=generator)
+    hessian, weight = (x.T @ x).double(), torch.randn(16, inputs, generator=generator).double()
+    step, bound = weight.abs().amax(1, keepdim=True) / 7, torch.full((16, 1), 7.0).double()
+    assert torch.equal(
+        _round_columns(weight, hessian, step, bound, 0.01), one_by_one(weight, hessian, step, bound, 0.01)
+    )
+
+
+def test_a_wide_layer_takes_seconds_and_says_so() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2048, 256))
+    told: list[tuple[int, int]] = []
+    started = time.process_time()
+    reconstruct_weights(
+        model,
+        {"0": LayerQuantizers(None, ChannelWeight(model[0].weight, 4))},
+        lambda: model(torch.randn(64, 2048)),
+        on_layer=lambda done, total: told.append((done, total)),
+    )
+    assert time.process_time() - started < 10
+    assert told == [(0, 1), (1, 1)]
