@@ -31,6 +31,16 @@ def upscale_raw(
     `options` are single `settings`.
 
     Raises UserError where the input ends inside a frame, and where the reader of the output has gone.
+
+    With the run that the example of `run` makes:
+
+    >>> import io
+    >>> import qsci_plugins
+    >>> source, target = io.BytesIO(bytes(2 * 32 * 40 * 3)), io.BytesIO()
+    >>> qsci_plugins.upscale_raw("runs/tiny", source, target, (40, 32))
+    2
+    >>> len(target.getvalue()) == 2 * 64 * 80 * 3
+    True
     """
     from qsci_plugins.data.video.raw import raw_frames
 

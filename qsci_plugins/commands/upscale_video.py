@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VideoPreview", "preview_video", "upscale_video"]
 
-#: frames in the network at once: decoding and coding the others goes on meanwhile
-_FRAMES_AT_ONCE = 1
+#: frames in the network at once, whose tiles share its requests; others are decoded and coded meanwhile
+_FRAMES_AT_ONCE = 2
 
 #: bytes of the clip that tell it from another of the same size and time
 _SAMPLE_BYTES = 1 << 20
@@ -63,6 +63,17 @@ def upscale_video(
 
     Raises UserError for a clip that cannot be read, HDR, transparency, an output that exists (without `force`) and one that
     no video format has the suffix of.
+
+    With the run that the example of `run` makes:
+
+    >>> from fractions import Fraction
+    >>> import numpy as np
+    >>> import qsci_plugins
+    >>> from qsci_plugins.data.video.writing import VideoWriter
+    >>> with VideoWriter("clip.mp4", Fraction(10)) as clip:
+    ...     clip.write(np.zeros((32, 40, 3), np.uint8))
+    >>> qsci_plugins.upscale_video("runs/tiny", "clip.mp4", "big.mp4").name
+    'big.mp4'
     """
     progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
     if settings.preview is not None:
@@ -156,8 +167,8 @@ def _prepare(
     model_folder(Path(model))
     reader = VideoReader(clip)
     try:
-        check_keepable(reader)
         upscaler = settings.upscaler(model)
+        check_keepable(reader, upscaler.scale)
         for change in changes(reader, upscaler.scale):
             progress.note(f"{output}: {change}")
         return reader, upscaler, encoding_of(reader, upscaler.scale)

@@ -25,7 +25,7 @@ __all__ = [
     "Sample",
     "TiledGraph",
     "attempt",
-    "default_int8",
+    "default_int8_graph",
     "float_graph",
     "inference",
     "plain_graphs",
@@ -57,23 +57,23 @@ def plain_graphs(convert: Callable[[], openvino.Model], samples: Sequence[Sample
 
     `convert` makes the graph of the float network. What fails on it says why instead.
     """
-    ways: list[tuple[str, str, Precision]] = [("fp32", "OpenVINO fp32", "f32")]
+    kinds: list[tuple[str, str, Precision]] = [("fp32", "OpenVINO fp32", "f32")]
     if has_bf16():
-        ways.append(("bf16", "OpenVINO bf16", "bf16"))
+        kinds.append(("bf16", "OpenVINO bf16", "bf16"))
     default = ("nncf_int8", "NNCF default INT8")
     start = time.perf_counter()
     graph = attempt("", "", convert)
     converted = time.perf_counter()
     if isinstance(graph, Failed):
-        return [Failed(name, title, graph.reason) for name, title in (*(way[:2] for way in ways), default)]
-    plain = [PlainGraph(name, title, graph, precision, converted - start) for name, title, precision in ways]
-    quantized = attempt(*default, lambda: default_int8(graph, samples))
+        return [Failed(name, title, graph.reason) for name, title in (*(kind[:2] for kind in kinds), default)]
+    plain = [PlainGraph(name, title, graph, precision, converted - start) for name, title, precision in kinds]
+    quantized = attempt(*default, lambda: default_int8_graph(graph, samples))
     if isinstance(quantized, Failed):
         return [*plain, quantized]
     return [*plain, PlainGraph(*default, quantized, "f32", time.perf_counter() - start)]
 
 
-def default_int8(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:
+def default_int8_graph(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:
     """`nncf.quantize` without any setting on an OpenVINO model, which stays as it is; see `tile_samples`.
 
     On the OpenVINO side, because there NNCF needs no C++ compiler.
@@ -90,7 +90,7 @@ def tile_samples(inputs: Iterable[Tensor], tile: tuple[int, int]) -> list[np.nda
     Those of another size than the tile's are mirrored up to it, which changes nothing about the speed and little about
     the ranges.
     """
-    return [_grown(one.numpy(), *tile)[None] for one in inputs]
+    return [_grown(tensor.numpy(), *tile)[None] for tensor in inputs]
 
 
 def inference(compiled: openvino.CompiledModel) -> Callable[[np.ndarray], np.ndarray]:
@@ -145,21 +145,21 @@ def _grown(patch: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(grown[..., :height, :width])
 
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 _LONGEST = 300
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A row by its name and title that could not be made, and the reason in one line."""
+    """A row by its name and title that could not be opened, and the reason in one line."""
 
     name: str
     title: str
     reason: str
 
 
-def attempt(name: str, title: str, make: Callable[[], Made]) -> Made | Failed:
+def attempt(name: str, title: str, make: Callable[[], Result]) -> Result | Failed:
     """What `make` makes, or why it does not; for what others wrote, of which nobody knows what it may raise."""
     try:
         return make()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, evaluate_image
-from qsci_plugins.evaluation.bit_meter import BitMeter, Form
+from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -27,14 +27,14 @@ def pieces_of(images: BenchmarkSet) -> PieceSet:
     return PieceSet(images.name, [ImagePiece(image, images) for image in images.images])
 
 
-def score_image(form: Form, piece: ImagePiece) -> PieceResult:
-    """PSNR and SSIM of the luma; see `evaluation.benchmark.evaluate`."""
+def score_image(form: ImageForm, piece: ImagePiece) -> PieceResult:
+    """PSNR and SSIM of the luma; see `evaluation.benchmark.evaluate_upscaler`."""
     result = evaluate_image(form.upscale, piece.image, piece.images, form.extras)
     extras = {key: value for key, value in result.extras.items() if key != "fab"}
     return PieceResult(result.name, result.psnr_y, result.ssim, result.extras.get("fab"), extras)
 
 
-def openvino_form(folder: Path, threads: int | None = None) -> Form:
+def openvino_form(folder: Path, threads: int | None = None) -> ImageForm:
     """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area.
 
     A tile's is that of its route, or what a graph that chooses its bits itself (`dynamic`, CADyQ's) says.
@@ -46,7 +46,7 @@ def openvino_form(folder: Path, threads: int | None = None) -> Form:
         bits = [tile.bits for tile in upscaler.last_routes]
         return {"fab": sum(area * width for area, width in zip(areas, bits, strict=True)) / sum(areas)}
 
-    return Form(upscaler.upscale, fab)
+    return ImageForm(upscaler.upscale, fab)
 
 
 def image_meter(loaded: Loaded, quantized: QuantizedNetwork) -> BitMeter:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qsci_plugins.data.folders import find_images
-from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
@@ -32,12 +32,15 @@ from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, FloatRecipe, Recipe
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.training.settings import CADyQTraining, FineTuning, Folder
+from qsci_plugins.training.settings import Folder, LabelledTraining, Training
 
-__all__ = ["STANDARD_SETS", "find_sets", "load", "prepare", "prepare_training", "resolve"]
+if TYPE_CHECKING:
+    from qsci_plugins.data.patches import PatchPairs
+
+__all__ = ["STANDARD_SETS", "find_sets", "load_networks", "prepare", "prepare_training", "resolve"]
 
 
-def load(recipe: Recipe | FloatRecipe) -> Loaded:
+def load_networks(recipe: Recipe | FloatRecipe) -> Loaded:
     """The network of a recipe; UserError for one that reconstructs video."""
     network = load_recipe_network(recipe.model, recipe.seed)
     if network.task != "sr":
@@ -56,15 +59,15 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
     Raises UserError for whatever does not fit: weights, layers that `place` names, folders, sets, sizes.
     """
     with progress.stage("preparing", 1) as advance:
-        network = load(recipe).network
+        network = load_networks(recipe).network
         scheme = make_scheme(recipe.scheme)
         placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
         place(network.module, placement)
-        if isinstance(recipe.train, CADyQTraining):
-            if scheme.config.name != "cadyq":
+        if isinstance(recipe.train, LabelledTraining):
+            if recipe.train.trains not in (None, scheme.config.name):
                 raise UserError(
-                    f"train.schedule: cadyq trains CADyQ's bit selectors; the scheme {scheme.config.name!r} has none;"
-                    " take schedule joint or published"
+                    f"train.schedule: {recipe.train.schedule} trains {recipe.train.trained_parts}; the scheme"
+                    f" {scheme.config.name!r} has none; take schedule joint or published"
                 )
             check_crop("train.patch", recipe.train.patch, network)
         if recipe.train is not None:
@@ -82,7 +85,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
         advance(1)
     examples = None
-    if isinstance(recipe.train, CADyQTraining):
+    if isinstance(recipe.train, LabelledTraining):
         examples = _pairs(recipe.train.data, "train.data", network.scale, recipe.train.patch, progress)
     return Prepared(
         recipe,
@@ -99,7 +102,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
 
 def prepare_training(recipe: FloatRecipe, data: Path | None, progress: Progress) -> Trainable:
     """Loads the network and the photos, and finds the sets. Raises UserError for whatever does not fit."""
-    network = load(recipe).network
+    network = load_networks(recipe).network
     check_crop("train.patch", recipe.train.patch, network)
     check_batch(recipe.train.batch)
     sets = [pieces_of(images) for images in find_sets(recipe.evaluate, data, network.scale)]
@@ -120,8 +123,8 @@ def resolve(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def _resolved_training(train: FineTuning | CADyQTraining | None) -> FineTuning | CADyQTraining | None:
-    if not isinstance(train, CADyQTraining):
+def _resolved_training(train: Training | None) -> Training | None:
+    if not isinstance(train, LabelledTraining):
         return train
     data = [
         folder.model_copy(update={"path": absolute(folder.path, f"train.data.{index}.path")})
@@ -132,6 +135,8 @@ def _resolved_training(train: FineTuning | CADyQTraining | None) -> FineTuning |
 
 def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress: Progress) -> PatchPairs:
     """Training patches of the folders' photos; `key` is where the folders stand in the recipe."""
+    from qsci_plugins.data.patches import PatchPairs
+
     found = []
     for index, folder in enumerate(folders):
         path = expand(folder.path, f"{key}.{index}.path")
@@ -149,7 +154,7 @@ def _patches(calibrate: Calibration, scale: int) -> Tensor:
     if calibrate.images == [BUILTIN_PHOTOS]:
         photos = [photo for _, photo in builtin_photos("calibration")]
     else:
-        folders = [expand(one, "calibrate.images") for one in calibrate.images]
+        folders = [expand(path, "calibrate.images") for path in calibrate.images]
         try:
             photos = [file for folder in folders for file in find_images(folder)]
         except UserError as error:

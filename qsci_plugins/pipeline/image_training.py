@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.training.loop import TrainResult
-from qsci_plugins.training.loop import train as train_network
+from qsci_plugins.training.loop import TrainResult, train_network
 from qsci_plugins.training.settings import CADyQTraining
 
-__all__ = ["train", "train_float"]
+if TYPE_CHECKING:
+    from qsci_plugins.data.patches import PatchPairs
+
+__all__ = ["train_float", "train_quantized"]
 
 
-def train(prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress) -> None:
+def train_quantized(
+    prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
+) -> None:
     """Fine-tunes, or trains CADyQ's selectors, in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
     if isinstance(prepared.recipe.train, CADyQTraining):
         with journal.timed("training"):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.evaluation.bit_meter import BitMeter, Form, PatchBits
+from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm, PatchBits
 from qsci_plugins.evaluation.correlation import pearson, spearman
 from qsci_plugins.schemes.content import image_gradient
 from qsci_plugins.schemes.ledger import record_bits
@@ -51,9 +51,9 @@ class PatchMeter(BitMeter):
         self._last: list[PatchBits] = []
         self._of_the_set: list[PatchBits] = []
 
-    def form(self) -> Form:
+    def form(self) -> ImageForm:
         """This network as one row of the table, with the correlation of gradient and bits over a set's patches."""
-        return Form(self.upscale, lambda: {"fab": self._fabs[-1]}, self._summary, lambda: self._last)
+        return ImageForm(self.upscale, lambda: {"fab": self._fabs[-1]}, self._summary, lambda: self._last)
 
     @torch.no_grad()
     def upscale(self, low: np.ndarray) -> np.ndarray:

@@ -20,10 +20,12 @@ from qsci_plugins.training.parameters import relative_groups
 from qsci_plugins.training.recomputation import recompute_in_backward
 from qsci_plugins.training.snapshots import train_on_snapshots
 
-__all__ = ["train", "train_float"]
+__all__ = ["train_float", "train_quantized"]
 
 
-def train(prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress) -> None:
+def train_quantized(
+    prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
+) -> None:
     """Trains the quantized network in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
     recipe = prepared.recipe
     widen_shortcuts(quantized, 1 / recipe.shortcut_start)

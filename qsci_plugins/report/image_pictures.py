@@ -83,7 +83,7 @@ def _patch_bits(result: RunResult, benchmark: BenchmarkSet, image: BenchmarkImag
         bottom, right = min((patch.top + patch.height) * scale, shown.shape[0]), (patch.left + patch.width) * scale
         tiles.append(TileBits(top, left, bottom - top, min(right, shown.shape[1]) - left, patch.fab))
     # the same colours in every picture
-    possible = getattr(result.quantized.scheme.config, "candidates", ())
+    possible = result.quantized.scheme.possible_bits
     return bit_map(shown, tiles, f"Mean bits of {len(tiles)} patches:", possible)
 
 

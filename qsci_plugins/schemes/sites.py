@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from qsci_plugins.schemes.attention import is_product
 
-__all__ = ["AttentionSite", "NetworkSites", "ResidualBlock", "find_sites"]
+__all__ = ["AttentionSite", "BlockSite", "NetworkSites", "find_sites"]
 
 _ADDITIONS = frozenset({torch.add, Tensor.add, Tensor.add_, Tensor.__add__, Tensor.__iadd__, Tensor.__radd__})
 _SCALINGS = {
@@ -25,7 +25,7 @@ _SOFTMAXES = frozenset({F.softmax, torch.softmax, Tensor.softmax})
 
 
 @dataclass(frozen=True)
-class ResidualBlock:
+class BlockSite:
     """A module that adds a branch to its own input.
 
     `readers` are the layers that take that input itself; `branch` is the layer whose output (but for a factor) is
@@ -58,7 +58,7 @@ class AttentionSite:
 class NetworkSites:
     """All residual blocks and attentions of a network, by module name, in the order of their first run."""
 
-    blocks: dict[str, ResidualBlock] = field(default_factory=dict)
+    blocks: dict[str, BlockSite] = field(default_factory=dict)
     attentions: dict[str, AttentionSite] = field(default_factory=dict)
 
 
@@ -161,7 +161,7 @@ class _Tracer(TorchFunctionMode):
         for skip, branch in (args, args[::-1]):
             if skip is frame.input:
                 origin = self.origin.get(id(branch))
-                self.sites.blocks[frame.name] = ResidualBlock(frame.name, tuple(dict.fromkeys(frame.readers)), origin)
+                self.sites.blocks[frame.name] = BlockSite(frame.name, tuple(dict.fromkeys(frame.readers)), origin)
                 return
 
     def _attention(self, name: str, query: Tensor, key: Tensor, **settings: Any) -> None:

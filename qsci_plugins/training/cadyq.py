@@ -18,7 +18,7 @@ from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
-from qsci_plugins.training.loop import TrainResult, train, uses_bf16
+from qsci_plugins.training.loop import TrainResult, train_network, uses_bf16
 from qsci_plugins.training.selectors import set_widest, spread_selectors
 from qsci_plugins.training.settings import CADyQTraining, LoopSettings
 
@@ -115,7 +115,7 @@ def _phase(
 
     set_widest(network.model, warming)
     try:
-        result = train(
+        result = train_network(
             student,
             lambda model, batch: _loss(model, batch, settings, warming),
             draw,

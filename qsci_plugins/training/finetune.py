@@ -16,7 +16,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.training.loop import train, uses_bf16
+from qsci_plugins.training.loop import train_network, uses_bf16
 from qsci_plugins.training.parameters import Role, parameter_groups
 from qsci_plugins.training.settings import FineTuning, LoopSettings
 from qsci_plugins.training.teacher import BlockOutputs, Teacher
@@ -101,7 +101,7 @@ def finetune(
     for parameter in before:
         parameter.requires_grad_(id(parameter) in trained)
     try:
-        result = train(
+        result = train_network(
             network.model,
             loss,
             draw,

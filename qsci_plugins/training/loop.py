@@ -21,7 +21,7 @@ from qsci_plugins.safe_load import first_line, load_without_code
 from qsci_plugins.training.interruption import Interruption
 from qsci_plugins.training.settings import LoopSettings
 
-__all__ = ["TrainResult", "learning_rate_at", "train", "uses_bf16"]
+__all__ = ["TrainResult", "learning_rate_at", "train_network", "uses_bf16"]
 
 #: draws the part of a step's global batch that belongs to (step, rank, world)
 Draw = Callable[[int, int, int], Any]
@@ -50,7 +50,7 @@ def learning_rate_at(settings: LoopSettings, step: int) -> float:
     return settings.learning_rate * (settings.final_fraction + (1 - settings.final_fraction) * cosine)
 
 
-def train(
+def train_network(
     model: nn.Module,
     loss: Loss,
     draw: Draw,

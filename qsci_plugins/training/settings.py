@@ -6,7 +6,7 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
@@ -16,6 +16,7 @@ __all__ = [
     "FineTuning",
     "FloatTraining",
     "Folder",
+    "LabelledTraining",
     "LoopSettings",
     "Section",
     "Training",
@@ -50,7 +51,7 @@ class Watched(Section):
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """How long and how fast `training.loop.train` trains.
+    """How long and how fast `training.loop.train_network` trains.
 
     `learning_rate` rises linearly over `warmup` steps and then follows half a cosine to `final_fraction` of itself, or
     halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
@@ -101,7 +102,20 @@ class FineTuning(Watched):
     seed: int = Field(default=0, ge=0)
 
 
-class CADyQTraining(Watched):
+class LabelledTraining(Watched):
+    """What every training on labels has: photos, patches of which are reduced to low resolution."""
+
+    #: the scheme that it trains, and what of it
+    trains: ClassVar[str | None] = None
+    trained_parts: ClassVar[str] = ""
+
+    #: high-resolution training images
+    data: list[Folder] = Field(min_length=1)
+    #: side of the low-resolution patches, in pixels
+    patch: int = Field(default=48, ge=8, le=2048)
+
+
+class CADyQTraining(LabelledTraining):
     """CADyQ's training on labels, its defaults as published.
 
     Loss = label_weight |SR - HR| + output_weight |SR - teacher| + w_bit sum_layers(bits / expected bits)
@@ -115,16 +129,15 @@ class CADyQTraining(Watched):
     "spread" lets all candidates be chosen equally often at first, the wider ones by the more sensitive patches.
     """
 
+    trains: ClassVar[str | None] = "cadyq"
+    trained_parts: ClassVar[str] = "CADyQ's bit selectors"
+
     schedule: Literal["cadyq"]
-    #: high-resolution training images
-    data: list[Folder] = Field(min_length=1)
     #: 300 epochs of 1000 steps
     steps: int = Field(default=300_000, ge=1)
     #: steps before, with 8 bits everywhere, for teacher and student alike
     warm_up: int = Field(default=30_000, ge=0)
     batch: int = Field(default=16, ge=1, le=1024)
-    #: side of the low-resolution patches, in pixels
-    patch: int = Field(default=48, ge=8, le=2048)
     learning_rate: float = Field(default=1e-4, ge=0)
     range_rate: float = Field(default=1e-2, ge=0)
     selector_rate: float = Field(default=1e-4, ge=0)

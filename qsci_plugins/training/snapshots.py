@@ -15,7 +15,7 @@ from torch import distributed as dist
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.schemes.lsq import processes
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
-from qsci_plugins.training.loop import TrainResult, train
+from qsci_plugins.training.loop import TrainResult, train_network
 from qsci_plugins.training.settings import LoopSettings, VideoTraining
 
 __all__ = ["train_on_snapshots"]
@@ -37,7 +37,7 @@ def train_on_snapshots(
     `loss` "rmse" is the root of "mse", as in the published code. Which clips a step draws follows from `seed`; `quantized`
     says that the network has quantizers, whose outputs are then not kept for the backward pass.
     Scalars of a step: loss, rate and psnr (dB of this step's clips, not clamped). `parameters` are optimizer groups whose
-    `lr` multiplies the rate. See `training.loop.train` for processes, interruptions and errors.
+    `lr` multiplies the rate. See `training.loop.train_network` for processes, interruptions and errors.
     """
     volumes = settings.channels_last and all(p.dim() != 4 for p in model.parameters())
     if volumes:
@@ -67,7 +67,7 @@ def train_on_snapshots(
         cpu=settings.cpu,
     )
     try:
-        return train(
+        return train_network(
             model,
             loss,
             draw,

@@ -114,7 +114,7 @@ def test_mistakes(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.png"]
 
 
-@pytest.mark.parametrize("name", ["a.m4v", "a.MOV", "a.gif"])
+@pytest.mark.parametrize("name", ["a.m4v", "a.MOV", "a.ts", "a.m2ts", "a.wmv"])
 def test_what_is_a_video_elsewhere_is_one_here(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = tmp_path / name
     clip.touch()

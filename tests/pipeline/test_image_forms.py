@@ -12,8 +12,10 @@ from torch import nn
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
-from qsci_plugins.evaluation.bit_meter import measure
 from qsci_plugins.nncf.backend import quantize
+from qsci_plugins.pipeline.image_forms import pieces_of
+from qsci_plugins.pipeline.image_task import ImageTask
+from qsci_plugins.pipeline.measure import measure
 from qsci_plugins.pipeline.patchwise import PatchMeter, patch_starts
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.bit_selector import BitSelector
@@ -93,12 +95,12 @@ def test_every_patch_is_what_the_network_makes_of_it_alone(network: Network, qua
 
 
 def test_the_table_says_whether_bits_follow_the_gradient(network: Network, quantized: QuantizedNetwork) -> None:
-    images = BenchmarkSet("halves", 2, (BenchmarkImage("a", IMAGE.repeat(2, 0).repeat(2, 1)),))
+    images = pieces_of(BenchmarkSet("halves", 2, (BenchmarkImage("a", IMAGE.repeat(2, 0).repeat(2, 1)),)))
     meter = PatchMeter(quantized, network, 16, 16, 4)
-    row = measure({"torch": meter.form()}, [images, images], Progress())["halves"]["torch"]
+    row = measure(ImageTask(), {"torch": meter.form()}, [images, images], Progress())["halves"]["torch"]
     assert row["patches"]["count"] == 3 * 4
     assert row["patches"]["gradient_and_fab"]["spearman"] > 0.8
     assert row["patches"]["gradient_and_fab"]["pearson"] > 0.5
     assert 4 < row["fab"] < 8
-    assert row["fab"] == pytest.approx(row["images"]["a"]["fab"])
+    assert row["fab"] == pytest.approx(row["pieces"]["a"]["fab"])
     assert set(meter.bits()) == {"body.0.body.0", "body.0.body.2"}

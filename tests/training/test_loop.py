@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
-from qsci_plugins.training.loop import learning_rate_at, train
+from qsci_plugins.training.loop import learning_rate_at, train_network
 from qsci_plugins.training.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, cpu=True)
@@ -36,7 +36,7 @@ def pairs() -> PatchPairs:
 def test_training_lowers_the_loss(pairs: PatchPairs) -> None:
     losses: list[float] = []
     settings = LoopSettings(steps=60, learning_rate=1e-2, warmup=5, cpu=True)
-    train(_network(), _loss, lambda s, r, w: pairs.draw(0, 0, 4, r, w), settings, on_step=_keep(losses))
+    train_network(_network(), _loss, lambda s, r, w: pairs.draw(0, 0, 4, r, w), settings, on_step=_keep(losses))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
@@ -44,17 +44,17 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(pairs: PatchPair
     def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
         return pairs.draw(3, step, 4, rank, world)
 
-    whole = train(_network(), _loss, draw, SETTINGS).weights
+    whole = train_network(_network(), _loss, draw, SETTINGS).weights
     file = tmp_path / "checkpoint.pt"
 
     def interrupt(step: int, scalars: dict[str, float]) -> None:
         if step == 5:
             raise KeyboardInterrupt
 
-    first = train(_network(), _loss, draw, SETTINGS, file, on_step=interrupt)
+    first = train_network(_network(), _loss, draw, SETTINGS, file, on_step=interrupt)
     assert (first.steps, first.finished) == (5, False)
     # the process that goes on starts from other random weights
-    rest = train(_network(seed=9), _loss, draw, SETTINGS, file)
+    rest = train_network(_network(seed=9), _loss, draw, SETTINGS, file)
     assert (rest.steps, rest.finished) == (8, True)
     for name, tensor in whole.items():
         assert torch.equal(rest.weights[name], tensor), name
@@ -70,17 +70,17 @@ def test_a_hard_kill_goes_back_to_the_last_checkpoint(pairs: PatchPairs, tmp_pat
 
     file = tmp_path / "checkpoint.pt"
     with pytest.raises(MemoryError):
-        train(_network(), _loss, draw, SETTINGS, file, on_step=die)
+        train_network(_network(), _loss, draw, SETTINGS, file, on_step=die)
     assert torch.load(file, weights_only=True)["step"] == 3
-    resumed = train(_network(seed=9), _loss, draw, SETTINGS, file).weights
-    whole = train(_network(), _loss, draw, SETTINGS).weights
+    resumed = train_network(_network(seed=9), _loss, draw, SETTINGS, file).weights
+    whole = train_network(_network(), _loss, draw, SETTINGS).weights
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 def test_a_network_trained_in_bf16_computes_in_float_afterwards(pairs: PatchPairs) -> None:
     settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", cpu=True)
     network, other = _network(), _network(1)
-    result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
+    result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     for one in (network, other):
         one.load_state_dict(result.weights)
     x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
@@ -89,19 +89,19 @@ def test_a_network_trained_in_bf16_computes_in_float_afterwards(pairs: PatchPair
 
 def test_another_networks_checkpoint_is_refused(pairs: PatchPairs, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
-    train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+    train_network(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
     other = nn.Conv2d(3, 3, 1)
     with pytest.raises(UserError, match=r"checkpoint\.pt does not continue this run"):
-        train(other, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+        train_network(other, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
     for content in (file.read_bytes()[:100], b"a text", pickle.dumps(Path("code"))):
         file.write_bytes(content)
         with pytest.raises(UserError, match="does not continue"):
-            train(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
+            train_network(_network(), _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), SETTINGS, file)
 
 
 def test_a_loss_that_is_not_finite_is_an_error(pairs: PatchPairs) -> None:
     with pytest.raises(UserError, match=r"at step 0; lower train\.learning_rate"):
-        train(
+        train_network(
             _network(),
             lambda model, batch: (model(batch[0]).mean() * float("nan"), {}),
             lambda s, r, w: pairs.draw(0, s, 4, r, w),
@@ -137,7 +137,7 @@ def test_a_rate_that_halves() -> None:
 def test_normalisation_keeps_its_statistics_where_asked(pairs: PatchPairs, keep: bool) -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), _network())
     settings = LoopSettings(steps=2, warmup=0, cpu=True, keep_statistics=keep)
-    result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
+    result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     assert (result.weights["0.running_mean"].abs().max() == 0) == keep
 
 
@@ -151,7 +151,7 @@ def test_a_step_may_be_left_out_or_move_some_parameters_alone(pairs: PatchPairs)
         return step in (1, 3)
 
     settings = LoopSettings(steps=5, learning_rate=1e-2, warmup=0, ema=0.0, cpu=True)
-    result = train(
+    result = train_network(
         network,
         _loss,
         lambda s, r, w: pairs.draw(0, s, 4, r, w),
@@ -169,7 +169,7 @@ def test_a_checkpoint_made_with_something_else_is_refused(pairs: PatchPairs, tmp
 
     def run(seed: int) -> int:
         draw = lambda s, r, w: pairs.draw(seed, s, 4, r, w)  # noqa: E731
-        return train(_network(), _loss, draw, SETTINGS, file, made_with={"seed": seed}).steps
+        return train_network(_network(), _loss, draw, SETTINGS, file, made_with={"seed": seed}).steps
 
     assert run(3) == run(3) == 8
     with pytest.raises(
@@ -182,6 +182,6 @@ def test_without_an_average_none_is_kept(pairs: PatchPairs, tmp_path: Path) -> N
     file = tmp_path / "checkpoint.pt"
     settings = LoopSettings(steps=2, ema=0.0, cpu=True)
     network = _network()
-    result = train(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, file)
+    result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, file)
     assert torch.load(file, weights_only=True)["average"] == {}
     assert all(torch.equal(result.weights[name], tensor) for name, tensor in network.state_dict().items())

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsci_plugins.data.video.color import ColorTags, FromRGB
+from qsci_plugins.data.video.opening import reason
+from qsci_plugins.errors import UserError
 
 __all__ = ["CODEC", "EncodedFrame", "Encoder", "Encoding"]
 
@@ -57,7 +59,10 @@ class Encoding:
 
 
 class Encoder:
-    """Codes frames by themselves, without a container; what it writes begins with a key frame."""
+    """Codes frames by themselves, without a container; what it writes begins with a key frame.
+
+    Raises UserError for frames that cannot be coded.
+    """
 
     def __init__(self, encoding: Encoding) -> None:
         self._encoding = encoding
@@ -65,7 +70,11 @@ class Encoder:
         self._context: Any = av.CodecContext.create(CODEC, "w")
         encoding.apply(self._context)
         self._context.flags |= _GLOBAL_HEADER
-        self._context.open()
+        try:
+            self._context.open()
+        except (av.error.FFmpegError, ValueError) as error:
+            size = f"{encoding.width}x{encoding.height}"
+            raise UserError(f"frames of {size} pixels cannot be coded as H.264: {reason(error)}") from error
 
     @property
     def header(self) -> bytes:

@@ -50,7 +50,8 @@ def join(
     fails.
     """
     format_ = check_writable(output)
-    temporary = output.with_name(f"{work.path.name}.{os.getpid()}")
+    # what a killed process leaves goes with the folder
+    temporary = work.path / f"joined{output.suffix}"
     try:
         with closing(open_clip(source)) as clip:
             # sound may begin before 0, where its decoder warms up: no reason to move the film
@@ -142,10 +143,11 @@ def _times(work: WorkFolder) -> _Times:
     end = max(work.end or 0, int(times[-1]) + 1)
     if not delay:
         return _Times(times, end, 0, 0)
-    # the last frame in coding order takes what is left, at least a tick, and is not shown beyond the end
-    left = end - int(times[len(times) - 1 - delay])
-    lead = int(times[delay] - times[0])
-    return _Times(times, end, delay, min(max(lead, delay, last - end + left), left - 1))
+    # the last frame in coding order takes what is left of the time, and is not shown beyond the end
+    before_last = int(times[len(times) - 1 - delay])
+    least = max(delay, last - before_last)
+    most = least if last == times[-1] else end - before_last - 1
+    return _Times(times, end, delay, min(max(int(times[delay] - times[0]), least), most))
 
 
 def _time(packet: Any) -> Fraction:

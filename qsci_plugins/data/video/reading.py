@@ -28,8 +28,14 @@ __all__ = ["DamagedClipError", "TimedFrame", "VideoReader"]
 _FREE_CLOCKS = ("mpegts", "mpeg")
 _LATE = 1
 
+#: containers that tell no times of display
+_WITHOUT_TIMES = ("avi",)
+
 #: containers that tell a track's length exactly, and with it how long the last frame stands
 _EXACT_LENGTHS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+
+#: pixels of a frame: a file of some bytes may ask for gigabytes
+_MOST_PIXELS = 1 << 26
 
 #: rates above are no rates, but the clock that the container counts in
 _HIGHEST_RATE = 240
@@ -55,7 +61,8 @@ class VideoReader:
     first one, and once all were read, `end` the tick at which the last one ends. `size` is the width and height of upright
     frames. `is_interlaced` becomes true where fields were merged.
 
-    Raises UserError for a file that holds no video, and at the frame where a damaged one breaks off.
+    Raises UserError for a file that holds no video or frames of more than 2^26 pixels, and at the frame where a damaged one
+    breaks off.
     """
 
     def __init__(self, file: str | Path) -> None:
@@ -125,6 +132,9 @@ class VideoReader:
         films = [stream for stream in streams if not stream.disposition & av.stream.Disposition.attached_pic]
         if not films:
             raise UserError(f"{self.file} holds no video")
+        width, height = films[0].codec_context.width, films[0].codec_context.height
+        if width * height > _MOST_PIXELS:
+            raise UserError(f"{self.file} has {width}x{height} pixels, more than the {_MOST_PIXELS} that are read")
         return films[0]
 
     def _decoded(self) -> Iterator[tuple[Any, int]]:
@@ -132,6 +142,7 @@ class VideoReader:
         step = round(1 / self.rate / self.time_base)
         clock = SteadyClock(step, round(1 / self.time_base))
         shift = round(self.origin / self.time_base)
+        counts_frames, delay = self.container.format.name in _WITHOUT_TIMES, None
         try:
             for packet in self.container.demux(self.stream):
                 try:
@@ -144,6 +155,9 @@ class VideoReader:
                     self._count += 1
                     self.is_interlaced |= frame.interlaced_frame
                     stamp = frame.pts if frame.pts is not None else frame.dts
+                    if counts_frames:  # its frames have places alone; the decoder knows their order
+                        delay = delay if delay is not None or frame.dts is None else frame.dts - (stamp or 0)
+                        stamp = None if frame.dts is None else frame.dts - (delay or 0)
                     yield frame, clock(None if stamp is None else stamp - shift)
         except (av.error.FFmpegError, OSError, ValueError) as error:
             if self._count:

@@ -14,9 +14,21 @@ from qsci_plugins.errors import UserError
 __all__ = ["changes", "check_keepable"]
 
 
-def check_keepable(reader: VideoReader) -> None:
-    """Raises UserError for HDR, transparency and colour that no known matrix codes."""
+#: pixels across and down that H.264 is coded at, and in all: the encoder holds some twenty frames
+_LONGEST, _SHORTEST = 16384, 2
+_MOST_PIXELS = 1 << 26
+
+
+def check_keepable(reader: VideoReader, scale: int = 1) -> None:
+    """Raises UserError for HDR, transparency, colour that no known matrix codes, and sizes that H.264 does not take when
+    they are `scale` times as large."""
     color = reader.color
+    width, height = (scale * side for side in reader.size)
+    if min(width, height) < _SHORTEST or max(width, height) > _LONGEST or width * height > _MOST_PIXELS:
+        raise UserError(
+            f"{reader.file} would become {width}x{height} pixels; H.264 is written with sides of {_SHORTEST} to {_LONGEST},"
+            f" and {_MOST_PIXELS} pixels in all"
+        )
     if color.is_wide:
         raise UserError(
             f"{reader.file} is HDR or bt2020 (primaries {color.primaries}, transfer {color.transfer}, matrix {color.matrix}),"

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import numpy as np
 
 from qsci_plugins.data.video.encoding import EncodedFrame
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import locked, write_bytes, write_text
 
 __all__ = ["Segment", "WorkFolder", "segment_frames"]
 
@@ -42,21 +43,29 @@ class WorkFolder:
     """The hidden folder beside `output` that holds the segments finished so far: about as many bytes as the output.
 
     `origin` is what they were made from and how. Segments of another origin are removed, and so are those after one that
-    does not read. Raises UserError where the disk refuses.
+    does not read. A context manager, and one process's at a time. Raises UserError where another one has it, and where the
+    disk refuses.
     """
 
     def __init__(self, output: Path, origin: Mapping[str, Any]) -> None:
         self.path = work_path(output)
-        description = json.dumps(dict(origin), sort_keys=True)
+        self._held = ExitStack()
         try:
-            if self._text("origin.json") != description:
-                self.remove()
-                self.path.mkdir()
-                self._write_text("origin.json", description)
+            self.path.mkdir(exist_ok=True)
+            self._held.enter_context(
+                locked(self.path, f"another process is writing {output}; wait, or name another output")
+            )
+            self._begin(json.dumps(dict(origin), sort_keys=True))
         except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
+            raise UserError(f"cannot write {output}: {error.strerror or error}") from error
         #: the frames in each finished segment
         self.counts = list(self._count())
+
+    def _begin(self, description: str) -> None:
+        if self._text("origin.json") != description:
+            for file in self.path.iterdir():
+                file.unlink()
+            self._write_text("origin.json", description)
 
     @property
     def frames(self) -> int:
@@ -80,7 +89,7 @@ class WorkFolder:
         }
         content = io.BytesIO()
         np.savez(content, **arrays)
-        self._write(self._file(len(self.counts)), content.getbuffer())
+        write_bytes(self._file(len(self.counts)), content.getvalue())
         self.counts.append(len(segment.frames))
 
     def finish(self, end: int) -> None:
@@ -113,6 +122,7 @@ class WorkFolder:
         """Leaves what is finished for the next run; a folder in which nothing is goes."""
         if not self.counts:
             self.remove()
+        self._held.close()
 
     def remove(self) -> None:
         """Removes the folder and all in it."""
@@ -147,15 +157,7 @@ class WorkFolder:
             return None
 
     def _write_text(self, name: str, text: str) -> None:
-        self._write(self.path / name, text.encode())
-
-    def _write(self, file: Path, content: bytes | memoryview) -> None:
-        temporary = file.with_name(f"{file.name}.{os.getpid()}")
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, file)
-        except OSError as error:
-            raise UserError(f"cannot write {file}: {error.strerror or error}") from error
+        write_text(self.path / name, text)
 
 
 def work_path(output: Path) -> Path:

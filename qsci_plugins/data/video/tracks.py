@@ -112,11 +112,11 @@ class Tracks:
         if len(written.chapters()) < len(self.source.chapters()):
             notes.append("left out, the output cannot hold: chapters")
         for index, track in self._tracks.items():
-            language = self.source.streams[index].metadata.get("language", "und")
-            if language != "und" and written.streams[track.target.index].metadata.get("language", "und") == "und":
-                notes.append(
-                    f"left out, the output cannot hold the language of {_description(self.source.streams[index])}"
-                )
+            stream, place = self.source.streams[index], track.target.index
+            if place >= len(written.streams):
+                notes.append(f"{_description(stream)} is damaged, and was left out")
+            elif _language(stream) != "und" and _language(written.streams[place]) == "und":
+                notes.append(f"left out, the output cannot hold the language of {_description(stream)}")
         return notes
 
     def _add(self, stream: Any) -> bool | None:
@@ -182,9 +182,14 @@ def _takes(format_: str, stream: Any) -> bool:
     return True
 
 
+def _language(stream: Any) -> str:
+    language: str = stream.metadata.get("language", "und")
+    return language
+
+
 def _description(stream: Any) -> str:
     codec = stream.codec_context.name if stream.codec_context is not None else ""
-    language = stream.metadata.get("language", "und")
+    language = _language(stream)
     kind = "a picture" if stream.disposition & av.stream.Disposition.attached_pic else f"a {stream.type} track"
     if stream.type in ("audio", "attachment"):
         kind = kind.replace("a ", "an ", 1)
@@ -194,7 +199,7 @@ def _description(stream: Any) -> str:
 
 def _is_chapters(stream: Any) -> bool:
     """Whether a track holds the names of chapters, which are read as such."""
-    return bool(stream.type == "data" and stream.discard == av.stream.Discard.all)
+    return bool(stream.type == "data" and stream.name == "bin_data" and stream.container.chapters())
 
 
 def _is_technical(key: str) -> bool:

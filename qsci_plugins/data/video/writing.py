@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from qsci_plugins.data.video.encoding import CODEC, Encoding
 from qsci_plugins.data.video.joining import check_writable
 from qsci_plugins.data.video.opening import reason, url
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import replacing
 
 __all__ = ["VideoWriter"]
 
@@ -34,11 +34,12 @@ class VideoWriter:
         format_ = check_writable(self.file)
         self._rate = Fraction(rate)
         self._quality = quality
-        self._temporary = self.file.with_name(f".{self.file.stem}.{os.getpid()}{self.file.suffix}")
+        self._replacing = ExitStack()
         self._stream: Any = None
         self._count = 0
         try:
-            self._container = av.open(url(self._temporary), "w", format=format_)
+            temporary = self._replacing.enter_context(replacing(self.file, self.file.suffix))
+            self._container = av.open(url(temporary), "w", format=format_)
         except (av.error.FFmpegError, OSError) as error:
             raise UserError(f"cannot write {self.file}: {reason(error)}") from error
 
@@ -64,15 +65,15 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        failure: Exception | None = None
         try:
             if kind is None and self._stream is not None:
                 self._container.mux(self._stream.encode())
             self._container.close()
-            if kind is None:
-                os.replace(self._temporary, self.file)
-        except (av.error.FFmpegError, OSError) as failure:
-            if kind is None:
-                raise UserError(f"cannot write {self.file}: {reason(failure)}") from failure
-        finally:
-            with suppress(OSError):
-                self._temporary.unlink()
+        except (av.error.FFmpegError, OSError) as found:
+            failure = found
+        if kind is not None or failure is None:
+            self._replacing.__exit__(kind, error, trace)
+            return
+        self._replacing.__exit__(type(failure), failure, failure.__traceback__)
+        raise UserError(f"cannot write {self.file}: {reason(failure)}") from failure
