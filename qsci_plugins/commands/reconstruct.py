@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from qsci_plugins.data.frame_writers import FORMATS, frame_writer
 from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.metrics import VideoScore, score_video
-from qsci_plugins.pipeline.networks import MaskedNetwork
 from qsci_plugins.progress import Progress
+
+if TYPE_CHECKING:
+    from qsci_plugins.pipeline.networks import MaskedNetwork
 
 __all__ = ["ReconstructSettings", "Reconstruction", "add", "reconstruct"]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from qsci_plugins.data.frame_writers import FORMATS
 from qsci_plugins.data.snapshot_files import KEYS, read_mask
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.networks import Runtime, VideoNetwork, open_network
+
+if TYPE_CHECKING:
+    from qsci_plugins.pipeline.networks import Runtime, VideoNetwork
 
 __all__ = ["ReconstructSettings"]
 
@@ -61,6 +63,8 @@ class ReconstructSettings:
 
     def network(self, model: str | Path) -> VideoNetwork:
         """The network that `model` holds. Raises UserError where there is none."""
+        from qsci_plugins.pipeline.networks import open_network
+
         return open_network(model, self.runtime, self.architecture, self.threads, self.streams, self.cache_dir)
 
     def camera_mask(self, frames: int | None) -> np.ndarray | None:

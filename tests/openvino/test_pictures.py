@@ -171,7 +171,7 @@ def test_metadata_stay_and_the_orientation_is_applied(
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
     elif source == "tif":
-        options["tiffinfo"] = {700: xmp}
+        options["exif"][700] = xmp
     else:
         options["xmp"] = xmp
     image.save(tmp_path / f"a.{source}", **options)
