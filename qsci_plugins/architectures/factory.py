@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from qsci_plugins.architectures.checkpoint import read_checkpoint
-from qsci_plugins.architectures.loading import load_tensors
 from qsci_plugins.architectures.network import Network, repeated_blocks
+from qsci_plugins.architectures.stock import load_tensors
 from qsci_plugins.errors import UserError
 
 __all__ = ["PYTHON", "load_factory"]

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from qsci_plugins.architectures.checkpoint import read_checkpoint
 from qsci_plugins.architectures.factory import PYTHON, load_factory
-from qsci_plugins.architectures.loading import build, check_settings, from_tensors, nearest, tensor_differences
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCIStock
 from qsci_plugins.architectures.sci.stformer import STFormerStock
@@ -19,7 +18,15 @@ from qsci_plugins.architectures.sr.edsr import EDSRStock
 from qsci_plugins.architectures.sr.idn import IDNStock
 from qsci_plugins.architectures.sr.rdn import RDNStock
 from qsci_plugins.architectures.sr.srresnet import SRResNetStock
-from qsci_plugins.architectures.stock import StateDict, Stock
+from qsci_plugins.architectures.stock import (
+    StateDict,
+    Stock,
+    build,
+    check_settings,
+    from_tensors,
+    nearest,
+    tensor_differences,
+)
 from qsci_plugins.errors import UserError
 
 __all__ = ["STOCK", "architecture_names", "load_network", "recognise"]

@@ -15,9 +15,8 @@ from spandrel import (
 )
 from torch import Tensor, nn
 
-from qsci_plugins.architectures.loading import from_tensors
 from qsci_plugins.architectures.network import Network, repeated_blocks
-from qsci_plugins.architectures.stock import StateDict, Stock
+from qsci_plugins.architectures.stock import StateDict, Stock, from_tensors
 from qsci_plugins.errors import UserError
 
 __all__ = ["StockArchitecture", "foreign_names", "load_foreign", "recognise_foreign", "register"]

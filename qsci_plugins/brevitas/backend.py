@@ -24,7 +24,7 @@ from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.norms import copy_folded
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Quantizer
-from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
 from qsci_plugins.schemes.scheme import (
     LayerQuantizers,
     Plan,
@@ -34,7 +34,6 @@ from qsci_plugins.schemes.scheme import (
     check_batches,
     inputs_of,
 )
-from qsci_plugins.schemes.serialization import describe, rebuild
 
 __all__ = ["apply", "load", "quantize", "save"]
 

@@ -22,7 +22,7 @@ from qsci_plugins.brevitas.onnx_graph import define_quant, separate_biases
 from qsci_plugins.brevitas.tensor_quant import SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
-from qsci_plugins.schemes.image_grid import ImageGridActivation
+from qsci_plugins.schemes.activation import ImageGridActivation
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 

@@ -67,7 +67,7 @@ def run(
     if isinstance(read, (FloatRecipe, FloatVideoRecipe)):
         raise UserError(f"{name} trains a float network; run it with `qsci train`")
     from qsci_plugins.pipeline.run import run_recipe
-    from qsci_plugins.report.write import write_report
+    from qsci_plugins.report.summary import write_report
 
     return run_recipe(read, output, data=data, force=force, progress=progress, report=write_report)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from qsci_plugins.schemes.attention import AttentionQuantizers, attend
-from qsci_plugins.schemes.serialization import describe, rebuild
+from qsci_plugins.schemes.registry import describe, rebuild
 
 __all__ = ["FusedAttentionHook", "OperandHook", "note_operand", "operand_names", "take_operands"]
 

@@ -11,7 +11,7 @@ from torch._C import DisableTorchFunction
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from qsci_plugins.schemes.content import set_content
-from qsci_plugins.schemes.serialization import describe, rebuild
+from qsci_plugins.schemes.registry import describe, rebuild
 
 __all__ = ["InputHook", "QuantizerHook", "SharedQuantizerHook"]
 

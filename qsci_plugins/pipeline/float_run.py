@@ -8,9 +8,8 @@ import torch
 from safetensors.torch import save
 
 from qsci_plugins.files import write_bytes
-from qsci_plugins.pipeline.journal import Journal
 from qsci_plugins.pipeline.measure import measure
-from qsci_plugins.pipeline.metrics import training_metrics, write_metrics
+from qsci_plugins.pipeline.metrics import Journal, training_metrics, write_metrics
 from qsci_plugins.pipeline.output import WEIGHTS_FILE, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.task import task_of
 from qsci_plugins.progress import Progress

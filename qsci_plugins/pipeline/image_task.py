@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm
     from qsci_plugins.openvino.signature import ImageSignature
     from qsci_plugins.pipeline.image_forms import ImagePiece
-    from qsci_plugins.pipeline.journal import Journal
+    from qsci_plugins.pipeline.metrics import Journal
     from qsci_plugins.recipes.schema import Benchmark, FloatRecipe, Recipe
     from qsci_plugins.training.loop import TrainResult
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
+from qsci_plugins.pipeline.metrics import Journal, seen, stopped, watched
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsci_plugins.pipeline.journal import Journal
 from qsci_plugins.pipeline.measure import measure
-from qsci_plugins.pipeline.metrics import quantization_metrics, write_metrics
+from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
 from qsci_plugins.progress import Progress, quiet
@@ -142,7 +141,7 @@ def _measured(
     forms = task.forms(prepared, meter, model)
     latency = None
     if model is not None and timed:
-        from qsci_plugins.pipeline.latency import measure_latency
+        from qsci_plugins.pipeline.measure import measure_latency
 
         latency = measure_latency(task, prepared, model, progress)
     sets = measure(task, forms, prepared.sets, progress)

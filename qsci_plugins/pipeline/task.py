@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # a float training needs none of these
     from qsci_plugins.evaluation.baselines import Sample
     from qsci_plugins.evaluation.bit_meter import BitMeter
     from qsci_plugins.openvino.signature import Signature
-    from qsci_plugins.pipeline.journal import Journal
+    from qsci_plugins.pipeline.metrics import Journal
     from qsci_plugins.recipes.reading import AnyRecipe
     from qsci_plugins.training.loop import TrainResult
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from qsci_plugins.evaluation.baselines import Sample
     from qsci_plugins.evaluation.bit_meter import BitMeter
     from qsci_plugins.openvino.signature import VideoSignature
-    from qsci_plugins.pipeline.journal import Journal
+    from qsci_plugins.pipeline.metrics import Journal
     from qsci_plugins.pipeline.video_forms import Scene, VideoForm
     from qsci_plugins.recipes.schema import FloatVideoRecipe, VideoRecipe, VideoSet
     from qsci_plugins.training.loop import TrainResult

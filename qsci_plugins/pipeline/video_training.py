@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.data.clips import SnapshotClips
-from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
+from qsci_plugins.pipeline.metrics import Journal, seen, stopped, watched
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from qsci_plugins.report.table import table
+from qsci_plugins.report.quality import table
 
 __all__ = ["FORMATS", "benchmark_text"]
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from qsci_plugins.report.table import table
-
-__all__ = ["FORMS", "patch_table", "quality_section", "quality_table"]
+__all__ = ["FORMS", "patch_table", "quality_section", "quality_table", "table"]
 
 #: the forms of a network in the order in which tables show them
 FORMS = {"float": "float", "torch": "quantized, torch", "openvino": "quantized, OpenVINO"}
@@ -89,3 +87,19 @@ def patch_table(sets: Mapping[str, Any]) -> str:
 
 def _signed(decibels: float) -> str:
     return f"{round(decibels, 2) + 0.0:.2f}"  # no minus in front of a zero
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose columns line up in plain text too; all but the first are right-aligned."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(header))]
+    rule = [f"{'-' * (width - 1)}{'-' if column == 0 else ':'}" for column, width in enumerate(widths)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = (
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join([line(cells[0]), line(rule), *(line(row) for row in cells[1:])])

@@ -1,21 +1,16 @@
-"""summary.md: the numbers of metrics.json for people."""
+"""What a finished run shows: summary.md and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from qsci_plugins.report.quality import quality_section
-from qsci_plugins.report.table import table
+from qsci_plugins.files import write_text
+from qsci_plugins.pipeline.run import RunResult
+from qsci_plugins.report.quality import quality_section, table
 
-__all__ = [
-    "bench_quality",
-    "bench_table",
-    "cost_table",
-    "latency_table",
-    "summary",
-    "tiled_table",
-]
+__all__ = ["bench_quality", "bench_table", "cost_table", "latency_table", "summary", "tiled_table", "write_report"]
 
 
 def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
@@ -188,3 +183,19 @@ def tiled_table(bench: Mapping[str, Any]) -> str:
         lines.append([row["title"], tiles, f"{row['computed']:.3f}", *milliseconds, f"{row['ratio']:.3f}", peak])
     header = ["form", "tiles", "pixels", "median ms", "fastest fifth", "slowest", "of one piece", "peak MiB"]
     return f"{title}\n\n{table(header, lines)}"
+
+
+def write_report(result: RunResult, folder: Path) -> None:
+    """Adds summary.md and pictures of the first set to a run's folder.
+
+    Of images before_after_*.png and bits_*.png, of video reconstruction_*.png.
+    """
+    if result.task.name == "sr":
+        from qsci_plugins.report.image_pictures import draw_images
+
+        names = draw_images(result, folder)
+    else:
+        from qsci_plugins.report.video_pictures import draw_scenes
+
+        names = draw_scenes(result, folder)
+    write_text(folder / "summary.md", summary(result.metrics, names))

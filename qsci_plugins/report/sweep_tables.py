@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from qsci_plugins.data.images import write_image
 from qsci_plugins.files import write_text
 from qsci_plugins.report.figures import comparison
+from qsci_plugins.report.quality import table
 from qsci_plugins.report.scatter import Point, scatter
-from qsci_plugins.report.table import table
 
 __all__ = ["sweep_csv", "sweep_picture", "sweep_table", "write_sweep"]
 

@@ -9,9 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.activation import RangeActivation
+from qsci_plugins.schemes.activation import ImageGridActivation, RangeActivation
 from qsci_plugins.schemes.bit_width import BitWidth, ImageToBit, MappedBitWidth, StaticBitWidth
-from qsci_plugins.schemes.image_grid import ImageGridActivation
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.reconstruction import reconstruct_weights

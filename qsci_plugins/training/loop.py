@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import torch
@@ -18,10 +21,9 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import first_line, load_without_code
-from qsci_plugins.training.interruption import Interruption
 from qsci_plugins.training.settings import LoopSettings
 
-__all__ = ["TrainResult", "learning_rate_at", "train_network", "uses_bf16"]
+__all__ = ["Interruption", "TrainResult", "learning_rate_at", "train_network", "uses_bf16"]
 
 #: draws the part of a step's global batch that belongs to (step, rank, world)
 Draw = Callable[[int, int, int], Any]
@@ -234,3 +236,32 @@ def _cpu_flags() -> str:
         return Path("/proc/cpuinfo").read_text()
     except OSError:
         return ""
+
+
+class Interruption:
+    """Inside the block `requested` tells whether SIGINT or SIGTERM came; a second one ends the process at once,
+    without another save.
+
+    Outside the main thread, where Python lets nobody take signals, it is never requested.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise SystemExit(128 + number)
+        self.requested = True

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from qsci_plugins.report.quality import quality_table
+from qsci_plugins.report.quality import quality_table, table
 from qsci_plugins.report.summary import bench_table, latency_table, summary
-from qsci_plugins.report.table import table
 
 QUALITY = {
     "Set5": {

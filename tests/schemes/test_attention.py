@@ -15,9 +15,8 @@ from qsci_plugins.schemes.attention import AttentionQuantizers, ShiftedQuantizer
 from qsci_plugins.schemes.lsq import LearnedStepActivation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Mode
-from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.schemes.serialization import describe, rebuild
 
 
 class Wrapped(nn.Module):

@@ -17,7 +17,7 @@ from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import Content, set_content
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
-from qsci_plugins.schemes.serialization import describe, rebuild
+from qsci_plugins.schemes.registry import describe, rebuild
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from qsci_plugins.schemes.image_grid import ImageGridActivation
+from qsci_plugins.schemes.activation import ImageGridActivation
 from qsci_plugins.schemes.quantizer import Mode
 
 

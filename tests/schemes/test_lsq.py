@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from qsci_plugins.schemes.lsq import LearnedStepActivation, LearnedStepWeight
 from qsci_plugins.schemes.quantizer import Mode
-from qsci_plugins.schemes.serialization import describe, rebuild
+from qsci_plugins.schemes.registry import describe, rebuild
 
 
 @pytest.mark.parametrize("file", golden_files("qsci_act_*"))

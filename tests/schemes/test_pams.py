@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from plain import relative_error
 
 from qsci_plugins.schemes.pams import MaxWeight, SymmetricActivation
-from qsci_plugins.schemes.serialization import describe, rebuild
+from qsci_plugins.schemes.registry import describe, rebuild
 
 
 @pytest.mark.parametrize("file", golden_files("cadyq_pams_*"))

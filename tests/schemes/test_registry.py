@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.activation import ImageGridActivation
+from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,12 @@ def test_a_wrong_value_is_named(settings: dict[str, Any], said: str) -> None:
 )
 def test_lists_and_whole_numbers_are_as_yaml_writes_them(settings: dict[str, Any], key: str, value: object) -> None:
     assert getattr(make_scheme(settings).config, key) == value
+
+
+def test_a_class_that_moved_is_found_by_the_path_that_old_files_hold() -> None:
+    quantizer = ImageGridActivation(3, clipping=0.25)
+    described = describe(quantizer)
+    old = {**described, "class": "qsci_plugins.schemes.image_grid:ImageGridActivation"}
+    rebuilt = rebuild(old)
+    assert type(rebuilt) is ImageGridActivation
+    assert describe(rebuilt) == described

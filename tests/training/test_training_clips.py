@@ -16,7 +16,7 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
-from qsci_plugins.training.interruption import Interruption
+from qsci_plugins.training.loop import Interruption
 from qsci_plugins.training.recomputation import recompute_in_backward
 from qsci_plugins.training.settings import TrainingPhase, VideoTraining
 from qsci_plugins.training.snapshots import train_on_snapshots
