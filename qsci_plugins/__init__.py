@@ -1,8 +1,9 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
 Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
-`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `shipped_recipes` and `read_recipe` (which validates). Importing the package is
-light; each name brings in what it needs when it is first used.
+`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `shipped_recipes` and `read_recipe` (which validates). `quantize`,
+`export`, `save` and `load` are for networks in a program of one's own. Importing the package is light; each name brings in
+what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
+    from qsci_plugins.api import export, load, quantize, save
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.architectures.registry import load_network
     from qsci_plugins.commands.bench import bench, bench_tiled
@@ -54,13 +56,17 @@ __all__ = [
     "benchmark",
     "cost",
     "evaluate",
+    "export",
     "find_recipe",
+    "load",
     "load_network",
     "make_recipe",
     "make_scheme",
+    "quantize",
     "read_recipe",
     "reconstruct",
     "run",
+    "save",
     "shipped_recipes",
     "sweep",
     "train",
@@ -85,13 +91,17 @@ _HOMES = {
     "benchmark": "commands.benchmark",
     "cost": "commands.cost",
     "evaluate": "commands.evaluate",
+    "export": "api",
     "find_recipe": "recipes.library",
+    "load": "api",
     "load_network": "architectures.registry",
     "make_recipe": "recipes.reading",
     "make_scheme": "schemes.registry",
+    "quantize": "api",
     "read_recipe": "recipes.reading",
     "reconstruct": "commands.reconstruct",
     "run": "commands.run",
+    "save": "api",
     "shipped_recipes": "recipes.library",
     "sweep": "commands.sweep",
     "train": "commands.train",

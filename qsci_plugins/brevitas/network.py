@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from brevitas.nn.quant_layer import QuantWeightBiasInputOutputLayer
 from torch import Tensor, nn
 
@@ -22,6 +25,9 @@ __all__ = ["SchemeRecord", "attach_scheme", "network"]
 
 #: the name under which a network holds its record
 _CHILD = "qsci_scheme"
+
+#: what stands behind a quantized layer
+_PLAIN: tuple[type[Any], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class SchemeRecord(Keeping):
@@ -125,7 +131,48 @@ def network(model: nn.Module, scheme: Scheme | None = None) -> QuantizedNetwork:
         record.value_range,
         blocks=blocks,
         attentions=attentions,
+        float_form=lambda: float_form(model),
+        foreign=tuple(_foreign(model)),
     )
+
+
+@torch.no_grad()
+def float_form(model: nn.Module) -> nn.Module:
+    """A copy of a quantized network with plain torch layers in it, and the weights that it has now."""
+    copied = copy.deepcopy(model)
+    copied._modules.pop(_CHILD, None)
+    for _, layer in _layers(copied):
+        kind = next(kind for kind in _PLAIN if isinstance(layer, kind))
+        settings = {key: getattr(layer, key) for key in kind.__constants__ if hasattr(layer, key)}
+        accepted = inspect.signature(kind.__init__).parameters
+        arguments = {key: value for key, value in settings.items() if key in accepted}
+        plain = kind(**arguments, bias=layer.bias is not None)
+        plain.weight.copy_(layer.weight)
+        if layer.bias is not None:
+            plain.bias.copy_(layer.bias)
+        plain.train(layer.training)
+        for parent in list(copied.modules()):
+            for key, child in list(parent._modules.items()):
+                if child is layer:
+                    setattr(parent, key, plain)
+    for module in copied.modules():
+        for child in (CHILD, attention.CHILD):
+            module._modules.pop(child, None)
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key, hook in list(hooks.items()):
+                if getattr(hook, "__module__", "").startswith("qsci_plugins."):
+                    del hooks[key]
+    return copied
+
+
+def _foreign(model: nn.Module) -> list[str]:
+    """Layers with quantizers of Brevitas' own."""
+    ours = {name for name, _ in _layers(model)}
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, QuantWeightBiasInputOutputLayer) and name not in ours:
+            found.append(name)
+    return found
 
 
 def _measure(model: nn.Module, args: tuple[Any, ...]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, cast
 
 import torch
-from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped
+from nncf.torch.function_hook.wrapper import ATR_HOOK_STORAGE, get_hook_storage, is_wrapped
+from nncf.torch.quantization.layers import BaseQuantizer
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
@@ -60,7 +62,22 @@ def network(model: nn.Module, scheme: Scheme | None = None) -> QuantizedNetwork:
             for name, hook in sorted(blocks.items(), key=lambda entry: entry[1].details["order"])
         },
         attentions=attentions,
+        float_form=lambda: float_form(model),
+        foreign=tuple(name for name, hook in storage.named_hooks() if isinstance(hook, BaseQuantizer)),
     )
+
+
+def float_form(model: nn.Module) -> nn.Module:
+    """A copy of a wrapped network as it was before NNCF wrapped it, with the weights that it has now."""
+    copied = copy.deepcopy(model)
+    if is_wrapped(copied):
+        original = copied.forward.orig_forward
+        del copied._modules[ATR_HOOK_STORAGE]
+        for name in ("forward", "_replicate_for_data_parallel"):
+            copied.__dict__.pop(name, None)
+        if getattr(original, "__func__", original) is not type(copied).forward:
+            copied.forward = original  # the network had a forward of its own
+    return copied
 
 
 @torch.no_grad()

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from nncf import IgnoredScope
 from nncf.common.graph.graph import NNCFGraph, NNCFNode
 from nncf.common.graph.transformations.commands import TargetType
+from nncf.scopes import get_ignored_node_names_from_ignored_scope
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import build_nncf_graph
 from nncf.torch.graph.operator_metatypes import QUANTIZE_NODE_TYPES
 from nncf.torch.graph.transformations.commands import PTTargetPoint
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.norms import copy_folded
 from qsci_plugins.schemes.placement import Placement, place
 
-__all__ = ["LayerPoints", "all_but", "input_point", "layer_points"]
+__all__ = ["LayerPoints", "all_but", "ignored_layers", "input_point", "layer_points"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,24 @@ def all_but(model: nn.Module, example: Tensor, targets: Sequence[str]) -> Ignore
     structure = ("nncf_model_input", "nncf_model_output", "nncf_model_const")
     names = [node.node_name for node in graph.get_all_nodes() if node.node_type not in structure]
     return IgnoredScope(names=[name for name in names if name not in kept])
+
+
+def ignored_layers(model: nn.Module, example: tuple[Tensor, ...], scope: IgnoredScope) -> tuple[str, ...]:
+    """The layers, by module name, whose operations an `ignored_scope` takes out.
+
+    `example` are inputs that the float network accepts. NNCF raises for a name or pattern that matches no operation.
+    """
+    copied = copy_folded(model).eval()
+    graph = build_nncf_graph(copied, example)
+    ignored = get_ignored_node_names_from_ignored_scope(scope, graph, strict=scope.validate)
+    constants = {node.node_name: node for node in graph.get_nodes_by_types(["nncf_model_const"])}
+    first_names = {id(parameter): name for name, parameter in copied.named_parameters()}
+    layers = []
+    for name in place(copied, Placement()):
+        constant = constants.get(first_names.get(id(copied.get_submodule(name).weight), ""))
+        if constant is not None and any(e.to_node.node_name in ignored for e in graph.get_output_edges(constant)):
+            layers.append(name)
+    return tuple(layers)
 
 
 def _points(graph: NNCFGraph, name: str, module: nn.Module, constant: NNCFNode) -> LayerPoints:

@@ -42,7 +42,7 @@ _ROUTE_NAMES = {-1: "minus", 0: "zero", 1: "plus"}
 
 def export_upscaler(
     network: QuantizedNetwork,
-    stock: nn.Module,
+    stock: nn.Module | None,
     folder: Path | str,
     *,
     tile: tuple[int, int],
@@ -58,7 +58,8 @@ def export_upscaler(
     average image; bits that depend on a layer's input (CADyQ's) are chosen inside, and the manifest states the layer's
     widest candidate, an upper bound. "dynamic" writes one that chooses AdaBM's bits inside too.
 
-    `stock` is the float network that was quantized, (N,3,H,W) in 0..`network.value_range` to scale times the size;
+    `stock` is the float network that was quantized (None: it is taken out of it),
+    (N,3,H,W) in 0..`network.value_range` to scale times the size;
     `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16). Raises
     UserError before calibration, for a tile that is too small, for what cannot run in integers, and where the folder
     cannot be written.
@@ -69,7 +70,7 @@ def export_upscaler(
 
 def export_reconstructor(
     network: QuantizedNetwork,
-    stock: nn.Module,
+    stock: nn.Module | None,
     folder: Path | str,
     *,
     tile: tuple[int, int],
@@ -97,7 +98,7 @@ _BITS_FOR_BF16 = 4
 
 def export(
     network: QuantizedNetwork,
-    stock: nn.Module,
+    stock: nn.Module | None,
     folder: Path | str,
     signature: Signature,
     *,

@@ -32,9 +32,12 @@ from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
 __all__ = ["ContentNetwork", "check_exportable", "layer_bits", "lower"]
 
+#: of classes that backends leave in a network; NNCF wraps the very network that it is given
+_HOSTS = ("nncf.", "brevitas.", "qsci_plugins.nncf.", "qsci_plugins.brevitas.")
+
 
 def lower(
-    stock: nn.Module, network: QuantizedNetwork, image_factor: int | None = 0, *, report_bits: bool = False
+    stock: nn.Module | None, network: QuantizedNetwork, image_factor: int | None = 0, *, report_bits: bool = False
 ) -> nn.Module:
     """A copy of the float network `stock` with the quantized network's tensors and its layers in integers.
 
@@ -42,11 +45,12 @@ def lower(
     bits do not depend on the image). With None the bits are chosen inside the network, for every sample of a batch;
     so are, with any factor, those that depend on a layer's input itself (CADyQ's).
     With `report_bits` such a network also returns the feature average bit-width that it chose for every sample, (N,).
+    `stock` None, or one that a backend has put quantizers into, stands for the network's own float form.
     Maps what `stock` maps, and agrees with the quantized network up to rounding flips. Raises UserError before
     calibration, and for what cannot run in integers.
     """
     check_exportable(network)
-    lowered = copy_folded(stock).cpu().eval().requires_grad_(False)
+    lowered = _float_copy(stock, network).cpu().eval().requires_grad_(False)
     _copy_trained(lowered, network)
     adaptive = False
     counted: list[nn.Module] = []
@@ -79,6 +83,11 @@ def check_exportable(network: QuantizedNetwork) -> None:
         raise UserError(f"{missing[0]} is not calibrated; calibrate the network before exporting it")
     if isinstance(network.input_module, InputModule) and not network.input_module.is_calibrated():
         raise UserError("the image thresholds are not calibrated; calibrate the network before exporting it")
+    if network.foreign:
+        raise UserError(
+            f"{', '.join(network.foreign)}: quantized by another algorithm than ours, whose quantizers the export would"
+            " drop; give these layers to the scheme as well (eight_bit=[...]), or leave them in float"
+        )
     for name in network.blocks:
         raise UserError(
             f"{name}: the quantized input of a residual block cannot be exported; set scheme.quantize_skip: false"
@@ -109,6 +118,14 @@ def layer_bits(network: QuantizedNetwork, factor: int) -> dict[str, float]:
             else:
                 bits[name] = read_qparams(quantizers.activation, x, factor).bit_width.float().mean().item()
     return bits
+
+
+def _float_copy(stock: nn.Module | None, network: QuantizedNetwork) -> nn.Module:
+    if stock is not None and not any(type(m).__module__.startswith(_HOSTS) for m in stock.modules()):
+        return copy_folded(stock)
+    if network.float_form is None:
+        raise UserError("the stock network is quantized itself; give the float network that it was made from")
+    return network.float_form()
 
 
 def _input_dependent(quantizers: LayerQuantizers) -> bool:

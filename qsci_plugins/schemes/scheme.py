@@ -70,6 +70,10 @@ class QuantizedNetwork:
     value_range: float = 255.0
     blocks: dict[str, Quantizer] = field(default_factory=dict)
     attentions: dict[str, AttentionQuantizers] = field(default_factory=dict)
+    #: makes the stock network once more, with this one's weights and no quantizer; None where its backend cannot
+    float_form: Callable[[], nn.Module] | None = None
+    #: what another algorithm of the host quantized in it, by the host's names
+    foreign: tuple[str, ...] = ()
 
     def counted(self) -> list[Quantizer]:
         """The activation quantizers that FAB averages over."""
