@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import environment  # noqa: F401  of tests/; what it sets must come first
 import pytest
 
 from qsci_plugins.cli import main

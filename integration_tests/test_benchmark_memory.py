@@ -23,7 +23,7 @@ from qsci_plugins import benchmark
 run, data, output = sys.argv[1:]
 rows = benchmark([run], output, data=data, sets=["Photos"], jobs=1)["rows"]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-print(json.dumps({"peak": peak, "images": {row["form"]: len(row["sets"]["Photos"]["images"]) for row in rows}}))
+print(json.dumps({"peak": peak, "images": {row["form"]: len(row["sets"]["Photos"]["pieces"]) for row in rows}}))
 """
 
 

@@ -37,6 +37,6 @@ def test_a_folder_of_hr_images_gives_what_the_edsr_layout_gives(
     rows = json.loads((tmp_path / "out/benchmark.json").read_text())["rows"]
     for row in rows:
         assert row["sets"]["Set5"] == row["sets"]["only_hr"]
-    plain, quantized = (row["sets"]["Set5"]["psnr_y"] for row in rows)
+    plain, quantized = (row["sets"]["Set5"]["psnr"] for row in rows)
     assert plain == pytest.approx(37.80, abs=0.006)
     assert quantized == pytest.approx(plain, abs=0.2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qsci_plugins.comparing.cost import measure_cost
+from qsci_plugins.comparing.settings import CostSettings
 from qsci_plugins.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("scheme", "backend"), [("adabm", "nncf"), ("cadyq", "brevitas")])
 def test_every_number_is_there(scheme: str, backend: str) -> None:
-    cost = measure_cost([scheme], [backend], pairs=2, threads=1, blocks=2, width=8)
+    cost = measure_cost(CostSettings(schemes=[scheme], backends=[backend], pairs=2, threads=1, blocks=2, width=8))
     (row,) = cost["rows"]
     assert (row["scheme"], row["backend"]) == (scheme, backend)
     for part in ("training", "evaluation", "fine_tuning"):
@@ -26,4 +27,4 @@ def test_every_number_is_there(scheme: str, backend: str) -> None:
 
 def test_an_unknown_scheme_is_refused_before_any_work() -> None:
     with pytest.raises(UserError, match="no scheme is called 'adabn'"):
-        measure_cost(["adabm", "adabn"], ["nncf"])
+        measure_cost(CostSettings(schemes=["adabm", "adabn"], backends=["nncf"]))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qsci_plugins.architectures.sr.edsr import EDSR
-from qsci_plugins.evaluation import evaluate, find_set
+from qsci_plugins.evaluation import evaluate_upscaler, find_set
 
 _DATA = Path(os.environ.get("QSCI_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -27,5 +27,5 @@ def test_edsr_of_eight_blocks_has_its_known_psnr(name: str, expected: float) -> 
         output = model(torch.from_numpy(low).permute(2, 0, 1)[None].float())[0]
         return output.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
-    result = evaluate(upscale, find_set(_DATA, name, 2))
+    result = evaluate_upscaler(upscale, find_set(_DATA, name, 2))
     assert result.psnr_y == pytest.approx(expected, abs=0.005)

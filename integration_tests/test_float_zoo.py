@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from qsci_plugins.architectures.registry import load_network
-from qsci_plugins.evaluation import evaluate, find_set
+from qsci_plugins.evaluation import evaluate_upscaler, find_set
 
 _DATA = Path(os.environ.get("QSCI_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -39,4 +39,4 @@ def test_a_real_checkpoint_has_its_known_psnr(
         return output.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
     for name, expected in (("Set5", set5), ("Set14", set14)):
-        assert evaluate(upscale, find_set(_DATA, name, scale)).psnr_y == pytest.approx(expected, abs=0.006)
+        assert evaluate_upscaler(upscale, find_set(_DATA, name, scale)).psnr_y == pytest.approx(expected, abs=0.006)

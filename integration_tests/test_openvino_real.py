@@ -18,8 +18,8 @@ from golden import data_folder
 
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.data.images import read_image
-from qsci_plugins.evaluation.benchmark import evaluate, find_set
-from qsci_plugins.evaluation.latency import measure, open_graph
+from qsci_plugins.evaluation.benchmark import evaluate_upscaler, find_set
+from qsci_plugins.evaluation.latency import open_graph, time_in_turns
 from qsci_plugins.nncf import backend
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_upscaler
@@ -77,7 +77,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def psnr(upscale: Callable[[np.ndarray], np.ndarray]) -> float:
-    return evaluate(upscale, find_set(data_folder(), "Set5", 2)).psnr_y
+    return evaluate_upscaler(upscale, find_set(data_folder(), "Set5", 2)).psnr_y
 
 
 def test_psnr_on_set5_is_that_of_torch(exported: Exported) -> None:
@@ -105,7 +105,7 @@ def test_a_tile_takes_a_third_of_the_float_network(exported: Exported) -> None:
     models = {"fp32": open_graph(exported.float_file, threads=2), "f32": exported.compiled()}
     if has_bf16():
         models["bf16"] = exported.compiled(precision="bf16")
-    told = measure(models, TILE, repeats=10)
+    told = time_in_turns(models, TILE, repeats=10)
     assert told["f32"].fast_ms <= 0.36 * told["fp32"].fast_ms
     tile = np.random.default_rng(0).integers(0, 256, (*TILE, 3), dtype=np.uint8)
     times = []

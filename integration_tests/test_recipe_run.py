@@ -127,7 +127,7 @@ def test_a_bench_goes_on_where_nncf_and_onnxruntime_do_not_take_the_network(
     assert failed == dict.fromkeys(("nncf_int8", "onnxruntime"), "RuntimeError: no such operation")
     for name in ("fp32", "static_int8", "torch", "ours", "routed"):
         assert rows[name]["median_ms"] > 0
-        assert rows[name]["psnr_y"]["builtin"] > 0
+        assert rows[name]["psnr"]["builtin"] > 0
 
 
 def test_an_output_that_exists_is_replaced_only_with_force(recipe: Path, tmp_path: Path) -> None:

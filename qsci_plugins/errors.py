@@ -9,4 +9,11 @@ class UserError(Exception):
     """A mistake in a file, key or value that the user gave.
 
     The message names what is wrong, why, and the way out. The command line prints it and exits with 2.
+
+    >>> import qsci_plugins
+    >>> try:
+    ...     qsci_plugins.make_scheme({"name": "adabn"})
+    ... except qsci_plugins.UserError as error:
+    ...     print(error)
+    scheme.name: no scheme is called 'adabn'; did you mean 'adabm'?
     """

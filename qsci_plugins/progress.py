@@ -15,7 +15,17 @@ Advance = Callable[..., None]
 
 
 class Progress:
-    """Says nothing. Subclasses show notes, and stages that advance to a known total."""
+    """Says nothing. Subclasses show notes, and stages that advance to a known total.
+
+    >>> from qsci_plugins import Progress
+    >>> class Lines(Progress):
+    ...     def note(self, text: str) -> None:
+    ...         print(text)
+    >>> Lines().note("skipped notes.txt: not an image")
+    skipped notes.txt: not an image
+    >>> with Progress().stage("calibration", 2) as advance:
+    ...     advance(1)
+    """
 
     def note(self, text: str) -> None:
         """One line that the user should see."""

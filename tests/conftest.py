@@ -1,8 +1,5 @@
-"""What every test needs before NNCF is imported."""
+"""The environment of every test, before torch, OpenVINO and NNCF are imported."""
 
 from __future__ import annotations
 
-import os
-
-# NNCF compiles its CPU extension at first use, which takes minutes on a busy machine; it gives up after 60 seconds
-os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "900")
+import environment  # noqa: F401  what it sets must come first

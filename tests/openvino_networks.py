@@ -68,8 +68,18 @@ def plain_apply(
         setattr(model.get_submodule(parent), leaf, PlainQuantized(model.get_submodule(name), layers[name]))
     input_module = scheme.input_module(value_range)
     if input_module is not None:
-        model.register_forward_pre_hook(lambda _, arguments: (input_module(arguments[0]),))
+        model.register_forward_pre_hook(_Before(input_module))
     return QuantizedNetwork(model.eval(), "plain", scheme, layers, input_module, value_range)
+
+
+class _Before:
+    """A hook that a copy of the network copies too, other than a function."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def __call__(self, _: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (self.module(arguments[0]),)
 
 
 def smooth_images(count: int, size: int, seed: int = 0, grid: bool = True) -> Tensor:
@@ -96,17 +106,23 @@ def small_edsr(scale: int = 2, blocks: int = 2, width: int = 8, **settings: Any)
 def calibrated_edsr(
     settings: dict[str, Any] | None = None, placement: Placement = ADABM_BODY, **edsr: Any
 ) -> tuple[EDSR, QuantizedNetwork]:
-    """A small EDSR and its calibrated quantized network."""
-    stock = small_edsr(**edsr)
-    network = plain_apply(stock, {"name": "adabm", **(settings or {})}, placement, stock.value_range)
-    batch = smooth_images(6, 24) * (stock.value_range / 255)
-    calibrate(network, [batch[:3], batch[3:]])
-    if network.input_module is not None:
-        with torch.no_grad():
-            network.input_module.lower.fill_(20.0)
-            network.input_module.upper.fill_(60.0)
+    """A small EDSR and its calibrated quantized network, free to be changed: calibrated once, then copied."""
+    key = repr((settings, placement, sorted(edsr.items())))
+    if key not in _CALIBRATED:
+        stock = small_edsr(**edsr)
+        network = plain_apply(stock, {"name": "adabm", **(settings or {})}, placement, stock.value_range)
+        batch = smooth_images(6, 24) * (stock.value_range / 255)
+        calibrate(network, [batch[:3], batch[3:]])
+        if network.input_module is not None:
+            with torch.no_grad():
+                network.input_module.lower.fill_(20.0)
+                network.input_module.upper.fill_(60.0)
+        _CALIBRATED[key] = stock, network
     set_content(None)
-    return stock, network
+    return copy.deepcopy(_CALIBRATED[key])
+
+
+_CALIBRATED: dict[str, tuple[EDSR, QuantizedNetwork]] = {}
 
 
 def force_factor(network: QuantizedNetwork, factor: int) -> None:

@@ -20,6 +20,11 @@ class Network:
     `module` maps RGB (N,3,H,W) in 0..`value_range` to (N,3,scale*H,scale*W) in the same range (task "sr"),
     or measurement (N,H,W), mask (N,T,H,W) and mask_sum (N,H,W) to video in 0..1 (task "sci"). Neither
     clamps its output.
+
+    >>> import qsci_plugins
+    >>> network = qsci_plugins.load_network("edsr", None, 2, blocks=2, width=8)
+    >>> network.architecture, network.scale, network.value_range, network.blocks
+    ('edsr', 2, 255.0, ['body.0', 'body.1'])
     """
 
     module: nn.Module

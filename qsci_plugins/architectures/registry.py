@@ -72,6 +72,12 @@ def load_network(
     then they are random by `seed`. `settings` are hyper-parameters; those that the tensors determine need not be
     given, and must agree with the tensors if they are.
     Raises UserError for what the user can put right: unknown names, weights of another network, a wrong scale.
+
+    >>> import torch
+    >>> import qsci_plugins
+    >>> network = qsci_plugins.load_network("edsr", None, 2, blocks=2, width=8)
+    >>> tuple(network.module(torch.zeros(1, 3, 8, 10)).shape)
+    (1, 3, 16, 20)
     """
     if architecture is not None and architecture.startswith(PYTHON):
         return load_factory(architecture, weights, scale, seed, settings)

@@ -1,4 +1,4 @@
-"""The schemes in Brevitas: quantizers, layers, a layer map, and one door that quantizes, saves and loads networks."""
+"""The schemes in Brevitas: quantizers, layers, a layer map, and the backend that quantizes, saves and loads networks."""
 
 from __future__ import annotations
 

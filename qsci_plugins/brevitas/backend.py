@@ -1,4 +1,4 @@
-"""The door to Brevitas: put a scheme into a stock network, calibrate it, save it, load it."""
+"""Brevitas as a backend: puts a scheme into a stock network, calibrates it, saves it, loads it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import frame_size, positive
+from qsci_plugins.commands.options import add_options, frame_size, option, optional_path, positive, read_settings
+from qsci_plugins.comparing.settings import BenchSettings
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,28 +21,22 @@ __all__ = ["add", "bench", "bench_tiled"]
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("bench", help="latency and PSNR of exported models beside plain OpenVINO and NNCF")
-    parser.add_argument(
-        "models", type=Path, nargs="+", metavar="MODEL", help="outputs of `qsci run`, or the model folders in them"
+    add_options(
+        parser,
+        BenchSettings,
+        models=option(
+            type=Path, nargs="+", metavar="MODEL", help="outputs of `qsci run`, or the model folders in them"
+        ),
+        repeats=option("--repeats", type=positive, metavar="N", help="runs of each form (default: 20)"),
+        tiled=option(
+            "--tiled",
+            type=frame_size,
+            metavar="WxH",
+            help="time an image of this size in tiles and in one piece instead",
+        ),
     )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="folder with benchmark sets (Set5, ...) in EDSR's layout; for video, with .mat files or clips",
-    )
-    parser.add_argument(
-        "--sets",
-        nargs="+",
-        metavar="SET",
-        help="builtin, names in --data, or folders of HR images (default: the standard ones in --data, else builtin)",
-    )
-    parser.add_argument("--repeats", type=positive, default=20, metavar="N", help="runs of each form (default: 20)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
-    parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="draw milliseconds against PSNR (.png)")
-    parser.add_argument(
-        "--tiled", type=frame_size, metavar="WxH", help="time an image of this size in tiles and in one piece instead"
-    )
+    parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
     parser.set_defaults(execute=_execute)
 
 
@@ -54,57 +49,79 @@ def bench(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """One table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`."""
-    from qsci_plugins.comparing.bench import bench_model
+    """A table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`.
 
-    return [bench_model(model, data, sets, repeats=repeats, threads=threads, progress=progress) for model in models]
+    With the run that the example of `run` makes; each row is a form of the network:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> [table] = qsci_plugins.bench(["runs/tiny"], sets=["./photos"], repeats=1, threads=1)
+    >>> len(table["rows"]) > 3
+    True
+    """
+    settings = BenchSettings(
+        models=[Path(model) for model in models], data=optional_path(data), sets=sets, repeats=repeats, threads=threads
+    )
+    return _bench(settings, progress)
 
 
 def bench_tiled(
     models: Sequence[str | Path], size: tuple[int, int], *, repeats: int = 20, threads: int | None = None
 ) -> list[dict[str, Any]]:
-    """What tiles cost on an image of `size` (width, height), per model. See `comparing.tiled`."""
+    """What tiles cost on an image of `size` (width, height), per model. See `comparing.tiled`.
+
+    With the run that the example of `run` makes:
+
+    >>> import qsci_plugins
+    >>> [table] = qsci_plugins.bench_tiled(["runs/tiny"], (80, 64), repeats=1, threads=1)
+    >>> table["size"], len(table["rows"]) > 1
+    ([64, 80], True)
+    """
+    return _bench_tiled(BenchSettings(models=[Path(model) for model in models], repeats=repeats, threads=threads), size)
+
+
+def _bench(settings: BenchSettings, progress: Progress | None) -> list[dict[str, Any]]:
+    from qsci_plugins.comparing.bench import bench_model
+
+    return [bench_model(model, settings, progress) for model in settings.models]
+
+
+def _bench_tiled(settings: BenchSettings, size: tuple[int, int]) -> list[dict[str, Any]]:
     from qsci_plugins.commands.upscale import model_folder
     from qsci_plugins.comparing.tiled import tiled_latency
     from qsci_plugins.evaluation.latency import usable_threads
 
-    threads = threads or usable_threads()
+    threads, repeats = settings.threads or usable_threads(), settings.repeats
     tables = []
-    for model in models:
-        rows = tiled_latency(model_folder(Path(model)), size[::-1], repeats=repeats, threads=threads)
-        size_of = [size[1], size[0]]
-        tables.append({"model": str(model), "size": size_of, "threads": threads, "repeats": repeats, "rows": rows})
+    for model in settings.models:
+        rows = tiled_latency(model_folder(model), size[::-1], repeats=repeats, threads=threads)
+        height_width = [size[1], size[0]]
+        tables.append({"model": str(model), "size": height_width, "threads": threads, "repeats": repeats, "rows": rows})
     return tables
 
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
     from qsci_plugins.report.scatter import bench_picture
-    from qsci_plugins.report.summary import bench_table
+    from qsci_plugins.report.summary import bench_table, tiled_table
 
-    if arguments.picture is not None and arguments.picture.suffix.lower() != ".png":
-        raise UserError(f"--picture {arguments.picture}: pictures are written as .png")
-    if arguments.tiled:
-        if arguments.data or arguments.sets or arguments.picture:
+    settings, picture = read_settings(BenchSettings, arguments), arguments.picture
+    if picture is not None and picture.suffix.lower() != ".png":
+        raise UserError(f"--picture {picture}: pictures are written as .png")
+    if settings.tiled:
+        if settings.data or settings.sets or picture:
             raise UserError("--tiled measures time alone; leave out --data, --sets and --picture")
-        from qsci_plugins.report.summary import tiled_table
-
-        tables = bench_tiled(arguments.models, arguments.tiled, repeats=arguments.repeats, threads=arguments.threads)
-        _print(arguments.format, tables, tiled_table)
+        _print(arguments.format, _bench_tiled(settings, settings.tiled), tiled_table)
         return 0
     with console_progress() as progress:
-        tables = bench(
-            arguments.models,
-            data=arguments.data,
-            sets=arguments.sets,
-            repeats=arguments.repeats,
-            threads=arguments.threads,
-            progress=progress,
-        )
-    if arguments.picture is not None:
+        tables = _bench(settings, progress)
+    if picture is not None:
         from qsci_plugins.data.images import write_image
 
-        write_image(arguments.picture, bench_picture(tables))
+        write_image(picture, bench_picture(tables))
     _print(arguments.format, tables, bench_table)
     return 0
 

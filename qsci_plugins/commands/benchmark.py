@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import add_data, add_overrides, positive
+from qsci_plugins.commands.options import add_options, option, optional_path, read_settings
+from qsci_plugins.comparing.settings import BenchmarkSettings
 
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
 
-__all__ = ["add", "add_measuring", "benchmark"]
+__all__ = ["add", "benchmark"]
 
 
 def add(commands: Any) -> None:
@@ -20,34 +21,25 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "benchmark", help="float, quantized torch and OpenVINO of several recipes side by side (goes on after Ctrl-C)"
     )
-    parser.add_argument(
-        "targets", nargs="+", metavar="RECIPE", help="recipe files, names of shipped ones, or outputs of `qsci run`"
+    add_options(
+        parser,
+        BenchmarkSettings,
+        targets=option(
+            nargs="+", metavar="RECIPE", help="recipe files, names of shipped ones, or outputs of `qsci run`"
+        ),
+        output=option(
+            "--output",
+            "-o",
+            type=Path,
+            metavar="DIR",
+            help="folder for runs and results, where an interrupted benchmark goes on (default: benchmark)",
+        ),
+        baseline=option("--baseline", action="store_true", help="measure NNCF's default INT8 of every network as well"),
     )
-    parser.add_argument(
-        "--output", "-o", type=Path, default=Path("benchmark"), metavar="DIR",
-        help="folder for runs and results, where an interrupted benchmark goes on (default: benchmark)",
-    )  # fmt: skip
-    add_overrides(parser)
-    add_measuring(parser)
-    parser.add_argument("--baseline", action="store_true", help="measure NNCF's default INT8 of every network as well")
     parser.add_argument(
         "--format", choices=("md", "csv", "json", "latex"), default="md", help="what to print (default: md)"
     )
     parser.set_defaults(execute=_execute)
-
-
-def add_measuring(parser: argparse.ArgumentParser) -> None:
-    """--data, --sets and --jobs."""
-    add_data(parser)
-    parser.add_argument(
-        "--sets",
-        nargs="+",
-        metavar="SET",
-        help="builtin, names in --data, or folders of HR images (default: the standard ones in --data, else builtin)",
-    )
-    parser.add_argument(
-        "--jobs", "-j", type=positive, metavar="N", help="processes that measure (default: one per core)"
-    )
 
 
 def benchmark(
@@ -61,35 +53,41 @@ def benchmark(
     jobs: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """PSNR-Y, SSIM, FAB and operations of every form of every target. See `comparing.benchmark.run_benchmark`."""
+    """PSNR (of images on Y), SSIM, FAB and operations of every form of every target, for images and video.
+
+    See `comparing.benchmark.measure_subjects`.
+
+    With the run that the example of `run` makes:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> result = qsci_plugins.benchmark(["runs/tiny"], "table", sets=["./photos"], jobs=1)
+    >>> Path("table").is_dir()
+    True
+    """
     from qsci_plugins.comparing.benchmark import run_benchmark
 
-    return run_benchmark(
-        targets,
-        output,
-        data=data,
+    settings = BenchmarkSettings(
+        targets=targets,
+        output=Path(output),
+        data=optional_path(data),
         sets=sets,
         overrides=overrides,
         baseline=baseline,
         jobs=jobs,
-        progress=progress,
     )
+    return run_benchmark(settings, progress)
 
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.comparing.benchmark import run_benchmark
     from qsci_plugins.report.benchmark_tables import benchmark_text
 
     with console_progress() as progress:
-        result = benchmark(
-            arguments.targets,
-            arguments.output,
-            data=arguments.data,
-            sets=arguments.sets,
-            overrides=arguments.overrides,
-            baseline=arguments.baseline,
-            jobs=arguments.jobs,
-            progress=progress,
-        )
+        result = run_benchmark(read_settings(BenchmarkSettings, arguments), progress)
     print(benchmark_text(result, arguments.format))
     return 0

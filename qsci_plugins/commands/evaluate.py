@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import add_data
+from qsci_plugins.commands.options import add_options, option, optional_path, read_settings
+from qsci_plugins.comparing.settings import EvaluateSettings
 
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
@@ -18,16 +19,11 @@ __all__ = ["add", "evaluate"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser("evaluate", help="measure a finished run on sets of images")
-    parser.add_argument(
-        "run", type=Path, metavar="RUN", help="an output of `qsci run` on images, or the model folder in it"
-    )
-    add_data(parser)
-    parser.add_argument(
-        "--sets",
-        nargs="+",
-        metavar="SET",
-        help="builtin, names in --data, or folders of HR images (default: the recipe's and the standard ones in --data)",
+    parser = commands.add_parser("evaluate", help="measure a finished run on sets of images or scenes")
+    add_options(
+        parser,
+        EvaluateSettings,
+        run=option(type=Path, metavar="RUN", help="an output of `qsci run`, or the model folder in it"),
     )
     parser.add_argument("--format", choices=("md", "json"), default="md", help="what to print (default: md)")
     parser.set_defaults(execute=_execute)
@@ -40,20 +36,36 @@ def evaluate(
     sets: Sequence[str] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """PSNR-Y, SSIM and FAB by set and form. See `comparing.evaluate.evaluate_run`."""
+    """PSNR (of images on Y), SSIM and FAB by set and form, for images or video.
+
+    See `comparing.evaluate.evaluate_run`.
+
+    With the run that the example of `run` makes:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> list(qsci_plugins.evaluate("runs/tiny", sets=["./photos"]))
+    ['photos']
+    """
     from qsci_plugins.comparing.evaluate import evaluate_run
 
-    return evaluate_run(run, data, sets, progress)
+    return evaluate_run(EvaluateSettings(run=Path(run), data=optional_path(data), sets=sets), progress)
 
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.comparing.evaluate import evaluate_run, task_of_run
     from qsci_plugins.report.quality import patch_table, quality_table
 
+    settings = read_settings(EvaluateSettings, arguments)
     with console_progress() as progress:
-        sets = evaluate(arguments.run, data=arguments.data, sets=arguments.sets, progress=progress)
+        sets = evaluate_run(settings, progress)
     if arguments.format == "json":
         print(json.dumps(sets, indent=2))
     else:
-        print("\n\n".join(part for part in (quality_table(sets), patch_table(sets)) if part))
+        parts = quality_table(sets, task_of_run(settings.run)), patch_table(sets)
+        print("\n\n".join(part for part in parts if part))
     return 0

@@ -42,6 +42,21 @@ def run(
 
     The folder appears when everything in it is complete: model/ (OpenVINO), checkpoint.pt (torch), metrics.json,
     summary.md, pictures and recipe.yaml. See `pipeline.run.run_recipe` for the rest, and for what it raises.
+
+    >>> import qsci_plugins
+    >>> recipe = qsci_plugins.make_recipe(
+    ...     {
+    ...         "version": 1,
+    ...         "model": {"architecture": "edsr", "scale": 2, "settings": {"blocks": 1, "width": 4}},
+    ...         "scheme": {"name": "adabm", "weight_bits": 4, "activation_bits": 4},
+    ...         "place": {"targets": ["body.*"], "eight_bit": ["head.*", "tail.*"]},
+    ...         "calibrate": {"count": 2, "patch": 16, "batch": 2},
+    ...         "export": {"openvino": {"mode": "static", "tile": [32, 40]}},
+    ...     }
+    ... )
+    >>> output = qsci_plugins.run(recipe, "runs/tiny")
+    >>> (output / "model").is_dir(), (output / "metrics.json").is_file()
+    (True, True)
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.benchmark import add_measuring
-from qsci_plugins.commands.options import add_overrides
+from qsci_plugins.commands.options import add_options, option, optional_path, read_settings
+from qsci_plugins.comparing.settings import SweepSettings
 
 if TYPE_CHECKING:
     from qsci_plugins.progress import Progress
@@ -19,23 +19,20 @@ __all__ = ["add", "sweep"]
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser("sweep", help="a recipe at many settings: PSNR against BitOPs (goes on after Ctrl-C)")
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one (`qsci recipes`)")
-    parser.add_argument(
-        "--key",
-        dest="keys",
-        action="append",
-        required=True,
-        metavar="KEY=A,B,...",
-        help="values of a key, such as scheme.activation_bits=4,6,8 (repeatable: every combination is run)",
+    add_options(
+        parser,
+        SweepSettings,
+        values=option(
+            "--key",
+            action="append",
+            metavar="KEY=A,B,...",
+            help="values of a key, such as scheme.activation_bits=4,6,8 (repeatable: every combination is run)",
+        ),
+        one_at_a_time=option(
+            "--one-at-a-time", action="store_true", help="an ablation: the recipe as it is, then each value alone"
+        ),
+        output=option("--output", "-o", type=Path, metavar="DIR", help="folder where an interrupted sweep goes on"),
     )
-    parser.add_argument(
-        "--one-at-a-time", action="store_true", help="an ablation: the recipe as it is, then each value alone"
-    )
-    parser.add_argument(
-        "--output", "-o", type=Path, required=True, metavar="DIR", help="folder where an interrupted sweep goes on"
-    )
-    add_overrides(parser)
-    add_measuring(parser)
     parser.set_defaults(execute=_execute)
 
 
@@ -54,22 +51,38 @@ def sweep(
     """Runs and measures the recipe at every combination of the keys' values; see `comparing.sweep.run_sweep`.
 
     `values` is such as {"scheme.activation_bits": [4, 6, 8]}. Leaves sweep.json, sweep.md, sweep.csv and sweep.png.
-    """
-    from qsci_plugins.comparing.sweep import run_sweep
-    from qsci_plugins.report.sweep_tables import write_sweep
 
-    result = run_sweep(
-        recipe,
-        values,
-        output,
+    With the run that the example of `run` makes, at two bit-widths:
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> values = {"scheme.activation_bits": [4, 8]}
+    >>> result = qsci_plugins.sweep("runs/tiny/recipe.yaml", values, "sweep", sets=["./photos"], jobs=1)
+    >>> Path("sweep/sweep.md").is_file()
+    True
+    """
+    settings = SweepSettings(
+        recipe=recipe,
+        values=values,
+        output=Path(output),
         one_at_a_time=one_at_a_time,
-        data=data,
+        data=optional_path(data),
         sets=sets,
         overrides=overrides,
         jobs=jobs,
-        progress=progress,
     )
-    write_sweep(result, Path(output))
+    return _sweep(settings, progress)
+
+
+def _sweep(settings: SweepSettings, progress: Progress | None) -> dict[str, Any]:
+    from qsci_plugins.comparing.sweep import run_sweep
+    from qsci_plugins.report.sweep_tables import write_sweep
+
+    result = run_sweep(settings, progress)
+    write_sweep(result, settings.output)
     return result
 
 
@@ -77,19 +90,9 @@ def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
     from qsci_plugins.comparing.sweep import read_values
 
-    values = read_values(arguments.keys)
+    settings = read_settings(SweepSettings, arguments, values=read_values(arguments.values))
     with console_progress() as progress:
-        sweep(
-            arguments.recipe,
-            values,
-            arguments.output,
-            one_at_a_time=arguments.one_at_a_time,
-            data=arguments.data,
-            sets=arguments.sets,
-            overrides=arguments.overrides,
-            jobs=arguments.jobs,
-            progress=progress,
-        )
-    print((arguments.output / "sweep.md").read_text(encoding="utf-8"), end="")
-    print(f"\n{arguments.output}")
+        _sweep(settings, progress)
+    print((settings.output / "sweep.md").read_text(encoding="utf-8"), end="")
+    print(f"\n{settings.output}")
     return 0

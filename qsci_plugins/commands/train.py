@@ -41,6 +41,22 @@ def train(
     """Runs a float-training recipe (a file, a shipped name, or read already) and returns the output folder.
 
     See `pipeline.float_run.train_recipe` for the rest, and for what it raises.
+
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Path("photos").mkdir(exist_ok=True)
+    >>> Image.linear_gradient("L").convert("RGB").resize((96, 64)).save("photos/gradient.png")
+    >>> recipe = qsci_plugins.make_recipe(
+    ...     {
+    ...         "version": 1,
+    ...         "model": {"architecture": "edsr", "scale": 2, "settings": {"blocks": 1, "width": 4}},
+    ...         "data": [{"path": "photos"}],
+    ...         "train": {"steps": 2, "batch": 2, "patch": 8},
+    ...     }
+    ... )
+    >>> (qsci_plugins.train(recipe, "runs/float") / "metrics.json").is_file()
+    True
     """
     from qsci_plugins.recipes.library import find_recipe
     from qsci_plugins.recipes.reading import read_recipe

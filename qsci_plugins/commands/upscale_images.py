@@ -36,6 +36,15 @@ def upscale(
     each file at once.
     Raises UserError where names clash or files exist (without `force`), before any work; then for the first image that
     cannot be read or written, or hands it to `on_error` and goes on with the next one.
+
+    With the run that the example of `run` makes:
+
+    >>> from PIL import Image
+    >>> import qsci_plugins
+    >>> Image.new("RGB", (40, 32), "teal").save("photo.png")
+    >>> [file] = qsci_plugins.upscale("runs/tiny", ["photo.png"], "big.png")
+    >>> Image.open(file).size
+    (80, 64)
     """
     progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
     model_folder(Path(model))

@@ -1,60 +1,51 @@
-"""Every way to run one network that `qsci bench` compares, each as a file on disk, a tile to time and pictures to score."""
+"""Every way to run one network that `qsci bench` compares, each as files on disk, a tile to time and a form to score."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import importlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Protocol
 
 import openvino
 import torch
+from torch import Tensor
 
-from qsci_plugins.evaluation.baselines import Failed, attempt
-from qsci_plugins.evaluation.latency import (
-    failed_row,
-    latency_row,
-    measure,
-    measure_throughput,
-    open_exported,
-    open_graph,
-    runner,
-)
-from qsci_plugins.evaluation.memory import peak_memory
+from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs
+from qsci_plugins.evaluation.latency import open_graph, runner
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import Precision
-from qsci_plugins.pipeline.output import METRICS_FILE, RECIPE_FILE
-from qsci_plugins.pipeline.run import Quantizable
-from qsci_plugins.progress import Progress, quiet
-from qsci_plugins.recipes.reading import AnyRecipe, read_recipe
+from qsci_plugins.openvino.signature import Signature
+from qsci_plugins.pipeline.task import Loaded, Prepared, Task
+from qsci_plugins.progress import quiet
 from qsci_plugins.schemes.backend import load_backend
-from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.placement import Placement, place
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
+from qsci_plugins.schemes.shortcuts import WithShortcut
 
 __all__ = [
-    "STATIC",
-    "TORCH",
-    "Bench",
     "Contender",
-    "attempt_contender",
-    "exported_graph",
+    "MakeContender",
+    "PlainGraphs",
+    "exported_contenders",
+    "plain_contenders",
+    "plain_graphs_of",
+    "static_contenders",
     "static_network",
-    "static_scheme",
-    "torch_threads",
+    "stock_placement",
 ]
 
-Way = TypeVar("Way")
-
-#: name and title of the row that is ours without anything that adapts
-STATIC = ("static_int8", "static INT8, same placement")
-TORCH = ("torch", "torch eager")
+#: name and title of the row that is ours without anything that adapts, and of torch's
+_STATIC = ("static_int8", "static INT8, same placement")
+_TORCH = ("torch", "torch eager")
 
 
 @dataclass(frozen=True)
-class Contender(Generic[Way]):
-    """A row of the bench: what runs one tile, IR files (none for torch), and `way`, which makes pictures to score.
+class Contender:
+    """A row of the bench: what runs one tile, IR files (none for torch), and the task's form, which is scored.
 
     `seconds` is what making the graph of the network in torch took, where that is known.
     """
@@ -62,7 +53,7 @@ class Contender(Generic[Way]):
     name: str
     title: str
     tile: Callable[[], object] | openvino.CompiledModel
-    way: Way
+    form: Any
     graph: Path | None = None
     weights: Path | None = None
     precision: Precision = "f32"
@@ -81,122 +72,166 @@ class Contender(Generic[Way]):
         return open_graph(self.graph, self.weights, precision=self.precision, threads=threads, hint="THROUGHPUT")
 
 
-def attempt_contender(
-    name: str, title: str, make: Callable[[], Contender[Way]], tile: tuple[int, int]
-) -> Contender[Way] | Failed:
+MakeContender = Callable[[], Contender]
+
+
+class PlainGraphs(Protocol):
+    """What differs between the tasks where graphs are not ours: the modules `image_plain` and `video_plain`."""
+
+    def make_default_int8(self, prepared: Prepared) -> openvino.Model:
+        """NNCF's default INT8 of the float network at the recipe's tile, for its quality to be measured."""
+        ...
+
+    def write_plain(self, graph: openvino.Model, folder: Path, signature: Signature, overlap: int) -> None:
+        """Puts model.xml and its weights into a folder."""
+        ...
+
+    def plain_form(self, folder: Path, loaded: Loaded, overlap: int, threads: int, precision: Precision) -> Any:
+        """The graph in such a folder as a form of the task."""
+        ...
+
+    def run_routed(self, form: Any, manifest: Manifest) -> Callable[[], object]:
+        """What runs a model folder on one input of the size of a tile, choosing its route."""
+        ...
+
+    def onnx_contenders(
+        self,
+        prepared: Prepared,
+        overlap: int,
+        quantize: Callable[[str], QuantizedNetwork],
+        folder: Path,
+        threads: int,
+    ) -> dict[tuple[str, str], MakeContender]:
+        """The static network in other runtimes, by name and title."""
+        ...
+
+
+def plain_graphs_of(task: Task) -> PlainGraphs:
+    """The module of a task."""
+    name = {"sr": "image_plain", "sci": "video_plain"}[task.name]
+    return importlib.import_module(f"qsci_plugins.comparing.{name}")  # type: ignore[return-value]
+
+
+def exported_contenders(task: Task, folder: Path, threads: int, seconds: float | None = None) -> list[Contender]:
+    """A model folder: the graph of its middle route alone and, where there are routes, with choosing among them."""
+    manifest = load_manifest(folder)
+    form = task.exported(folder, threads)
+    alone = _of_folder("ours", "ours", folder, form, threads, seconds)
+    if manifest.thresholds is None:
+        return [alone]
+    run = plain_graphs_of(task).run_routed(form, manifest)
+    return [alone, Contender("routed", "ours, with routing", run, form, files=alone.files, seconds=seconds)]
+
+
+def plain_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> list[Contender | Failed]:
+    """What there is without us, written to `folder`: OpenVINO fp32 and bf16, NNCF's default INT8, torch.
+
+    All of the float network without shortcuts. And the scheme's static form at the recipe's placement, in OpenVINO and
+    where possible elsewhere, unless that is what the recipe makes itself. What fails on the network says why.
+    """
+    tile = task.signature(prepared).tile
+    graphs = plain_graphs(lambda: task.float_graph(prepared), task.samples(prepared, every=True))
+    rows = [
+        graph
+        if isinstance(graph, Failed)
+        else _tried(graph.name, graph.title, partial(_plain, task, graph, prepared, folder, threads), tile)
+        for graph in graphs
+    ]
+    torch_row = _tried(*_TORCH, lambda: _torch(task, prepared), tile)
+    return [*rows, *static_contenders(task, prepared, folder, threads), torch_row]
+
+
+def static_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> list[Contender | Failed]:
+    """The scheme's static form at the recipe's placement; no row where the recipe makes that itself.
+
+    A scheme without such a form has a row that says so.
+    """
+    static = prepared.scheme.static()
+    if static is None:
+        return [Failed(*_STATIC, f"the scheme {prepared.scheme.config.name} has no static form")]
+    if prepared.scheme.is_same(static) and prepared.network.module is prepared.float_network.module:
+        return []
+    quantize = partial(static_network, prepared, static)
+    makers: dict[tuple[str, str], MakeContender] = {
+        _STATIC: lambda: _static(task, prepared, quantize, folder / "static", threads),
+        **plain_graphs_of(task).onnx_contenders(prepared, prepared.overlap, quantize, folder, threads),
+    }
+    tile = task.signature(prepared).tile
+    return [_tried(*title, make, tile) for title, make in makers.items()]
+
+
+def _tried(name: str, title: str, make: MakeContender, tile: tuple[int, int]) -> Contender | Failed:
     """A contender that has run a tile, or why there is none; for what is not ours, as ours must not fail."""
 
-    def make_and_run() -> Contender[Way]:
-        made = make()
-        run = runner(made.tile, tile) if isinstance(made.tile, openvino.CompiledModel) else made.tile
-        run()
-        return made
+    def make_and_run() -> Contender:
+        contender = make()
+        timed = contender.tile
+        (runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)()
+        return contender
 
     return attempt(name, title, make_and_run)
 
 
-def exported_graph(
-    name: str,
-    title: str,
-    folder: Path,
-    way: Way,
-    threads: int,
-    precision: Precision | None = None,
-    seconds: float | None = None,
-) -> Contender[Way]:
-    """The graph of a model folder's middle route; `precision` of what is not quantized, else what the manifest says."""
+def _plain(task: Task, plain: PlainGraph, prepared: Prepared, folder: Path, threads: int) -> Contender:
+    graphs, own = plain_graphs_of(task), folder / plain.name
+    graphs.write_plain(plain.graph, own, task.signature(prepared), prepared.overlap)
+    form = graphs.plain_form(own, prepared, prepared.overlap, threads, plain.precision)
+    graph, weights = own / "model.xml", own / "weights.bin"
+    found = weights if weights.is_file() else None  # else model.bin, which OpenVINO finds itself
+    compiled = open_graph(graph, found, precision=plain.precision, threads=threads)
+    files = [graph, found or graph.with_suffix(".bin")]
+    return Contender(plain.name, plain.title, compiled, form, graph, found, plain.precision, files, plain.seconds)
+
+
+def _of_folder(name: str, title: str, folder: Path, form: Any, threads: int, seconds: float | None) -> Contender:
+    """The graph of a model folder's middle route."""
     manifest = load_manifest(folder)
     graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
-    precision = precision or manifest.precision
-    compiled = open_exported(folder, threads, precision)
+    compiled = open_graph(graph, weights, precision=manifest.precision, threads=threads)
     files = [folder / entry.name for entry in manifest.files()]
-    return Contender(name, title, compiled, way, graph, weights, precision, files, seconds)
+    return Contender(name, title, compiled, form, graph, weights, manifest.precision, files, seconds)
 
 
-def static_scheme(scheme: dict[str, Any]) -> dict[str, Any]:
-    """W8A8 of a scheme's kind: nothing adapts or shifts, and no weight is reconstructed."""
-    eight = {"weight_bits": 8, "activation_bits": 8}
-    if scheme["name"] == "qsci":
-        return {"name": "qsci", **eight, "shift": False, "attention": scheme.get("attention", ("*",))}
-    still = {"image_mapping": False, "layer_mapping": False, "reconstruct_weights": False, "bias_correction": False}
-    return {"name": "adabm", **eight, **still}
+def _static(
+    task: Task, prepared: Prepared, quantize: Callable[[str], QuantizedNetwork], folder: Path, threads: int
+) -> Contender:
+    from qsci_plugins.openvino.export import export
+
+    quantized = quantize(prepared.recipe.backend)
+    start = time.perf_counter()
+    stock, signature = prepared.float_network.module, task.signature(prepared)
+    export(quantized, stock, folder, signature, mode="static", overlap=prepared.overlap)
+    seconds = time.perf_counter() - start
+    return _of_folder(*_STATIC, folder, task.exported(folder, threads), threads, seconds)
 
 
-def static_network(prepared: Quantizable, door: str) -> QuantizedNetwork:
-    """The float network at the recipe's placement with `static_scheme`, through a backend."""
-    network = prepared.network
-    scheme = make_scheme(static_scheme(prepared.recipe.scheme))
+def static_network(prepared: Prepared, static: Scheme, backend_name: str) -> QuantizedNetwork:
+    """The float network with the static form of the recipe's scheme at its placement, through a backend."""
+    network = prepared.float_network
     with quiet():
-        return load_backend(door).quantize(
-            network.module, scheme, prepared.placement, prepared.batches, network.value_range
+        return load_backend(backend_name).quantize(
+            network.module, static, stock_placement(prepared), prepared.batches, network.value_range
         )
 
 
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Has torch compute with so many threads, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def stock_placement(prepared: Prepared) -> Placement:
+    """The recipe's placement by the names of the float network, where a layer beside a shortcut has its own again."""
+    module = prepared.network.module
+    names: dict[str, list[str]] = {"scheme": [], "eight_bit": []}
+    for name, precision in place(module, prepared.placement).items():
+        parent, _, leaf = name.rpartition(".")
+        beside = isinstance(module.get_submodule(parent), WithShortcut)
+        if not (beside and leaf == "shortcut"):
+            names[precision].append(parent if beside else name)
+    return Placement(tuple(names["scheme"]), tuple(names["eight_bit"]))
 
 
-@dataclass(frozen=True)
-class Bench:
-    """One model to measure: `model` as it was named, its model folder with the manifest, and where baselines may go."""
+def _torch(task: Task, prepared: Prepared) -> Contender:
+    module, examples = prepared.float_network.module, task.signature(prepared).examples()
 
-    model: Path
-    folder: Path
-    manifest: Manifest
-    temporary: Path
-    threads: int
-    repeats: int
-    progress: Progress
+    @torch.no_grad()
+    def run() -> Tensor:
+        output: Tensor = module(*examples)
+        return output
 
-    def recipe(self) -> AnyRecipe | None:
-        """That of a run; None for a model folder, which knows no float network."""
-        file = self.model / RECIPE_FILE
-        return read_recipe(file) if file.is_file() else None
-
-    def export_seconds(self) -> float | None:
-        """What the export took, where a run tells."""
-        file = self.model / METRICS_FILE
-        if not file.is_file():
-            return None
-        told = json.loads(file.read_text(encoding="utf-8")).get("seconds", {}).get("export")
-        return None if told is None else float(told)
-
-    def rows(self, forms: Sequence[Contender[Any] | Failed], bursts: int = 4) -> list[dict[str, Any]]:
-        """One row per form, all timed in turns in this process; memory is that of a new process for each.
-
-        One that failed has a reason and no numbers. Throughput is measured on `bursts` times as many tiles as a contender
-        takes at a time.
-        """
-        tile, threads, progress = self.manifest.tile, self.threads, self.progress
-        contenders = [one for one in forms if isinstance(one, Contender)]
-        with progress.stage(f"{self.model}: latency", 1) as advance:
-            latencies = measure({one.name: one.tile for one in contenders}, tile, self.repeats)
-            advance(1)
-        with progress.stage(f"{self.model}: throughput", 1) as advance:
-            compiled: dict[str, openvino.CompiledModel] = {
-                one.name: graph for one in contenders if (graph := one.throughput(threads)) is not None
-            }
-            rates = measure_throughput(compiled, tile, bursts=bursts)
-            advance(1)
-        rows = {}
-        with progress.stage(f"{self.model}: memory", len(contenders)) as advance:
-            for done, one in enumerate(contenders, 1):
-                memory = None
-                if one.graph is not None:
-                    memory = peak_memory(one.graph, one.weights, tile, precision=one.precision, threads=threads)
-                rows[one.name] = {
-                    **latency_row(one.name, one.title, latencies[one.name]),
-                    "tiles_per_second": None if one.name not in rates else round(rates[one.name], 2),
-                    "peak_mib": None if memory is None else round(memory, 1),
-                    "file_bytes": one.file_bytes,
-                    "export_seconds": None if one.seconds is None else round(one.seconds, 2),
-                }
-                advance(done)
-        return [failed_row(one) if isinstance(one, Failed) else rows[one.name] for one in forms]
+    return Contender(*_TORCH, run, task.forms(prepared, None, None)["float"])

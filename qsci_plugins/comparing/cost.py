@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.registry import load_network
-from qsci_plugins.evaluation.memory import held_mebibytes
+from qsci_plugins.comparing.processes import torch_threads
+from qsci_plugins.comparing.settings import CostSettings
+from qsci_plugins.evaluation.memory import held_mebibytes, in_new_process
 from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.registry import make_scheme, scheme_class
+from qsci_plugins.schemes.registry import make_scheme, scheme_class, scheme_names
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.telemetry import switch_off_telemetry
 from qsci_plugins.training.finetune import finetune
@@ -58,14 +58,15 @@ def random_images(batch: int, side: int) -> Tensor:
     return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(0)) * 255
 
 
-def quantized_reference(model: nn.Module, scheme: str, door: str, form: str = "integer") -> QuantizedNetwork:
+def quantized_reference(model: nn.Module, scheme: str, backend_name: str, form: str = "integer") -> QuantizedNetwork:
     """`model` quantized by a scheme's defaults, calibrated on hardly anything: what it costs does not depend on that."""
     known = scheme_class(scheme).Config.model_fields
     settings = {key: value for key, value in {"form": form, "attention": []}.items() if key in known}
     with quiet():
-        return load_backend(door).quantize(
+        quantized = load_backend(backend_name).quantize(
             model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [random_images(2, 16)], 255.0
         )
+    return quantized
 
 
 def training_step(model: nn.Module, images: Tensor) -> None:
@@ -106,45 +107,35 @@ class Pairs:
         }
 
 
-def measure_cost(
-    schemes: Sequence[str],
-    backends: Sequence[str],
-    *,
-    form: str = "integer",
-    pairs: int = 10,
-    threads: int = 2,
-    blocks: int = 8,
-    width: int = 64,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """One row for every scheme and backend, each with `training`, `evaluation`, `fine_tuning` and `memory`.
+def measure_cost(settings: CostSettings, progress: Progress | None = None) -> dict[str, Any]:
+    """A row for every scheme and backend, each with `training`, `evaluation`, `fine_tuning` and `memory`.
 
-    The network is EDSR x2 (`blocks`, `width`) with random weights. Training (forward and backward) and evaluation (under
+    The network is EDSR x2 with random weights. Training (forward and backward) and evaluation (under
     no_grad) take a batch of 16 patches of 48x48; fine-tuning's step, with its optimizer and without the teacher, takes 2
     of 96x96 and stands beside a float forward and backward of the same. Raises UserError for an unknown scheme.
     """
-    from qsci_plugins.comparing.cost import measure_memory
-
-    progress = progress or Progress()
+    progress, form = progress or Progress(), settings.form
+    schemes = settings.schemes or scheme_names()
     for scheme in schemes:
-        scheme_class(scheme)  # an unknown one is refused before any work
+        scheme_class(scheme)  # an unknown name is refused before any work
+    combined = [(scheme, name) for scheme in schemes for name in settings.backends]
     rows = []
-    with _threads(threads), progress.stage("cost", 4 * len(schemes) * len(backends)) as advance:
-        for number, (scheme, door) in enumerate((s, b) for s in schemes for b in backends):
-            model = reference(blocks, width)
-            network = quantized_reference(model, scheme, door, form)
-            row: dict[str, Any] = {"scheme": scheme, "backend": door, "form": form}
-            for part, measure in enumerate((_training, _evaluation, _fine_tuning)):
-                advance(4 * number + part, f"{scheme} in {door}: {measure.__name__.strip('_').replace('_', '-')}")
-                row[measure.__name__.strip("_")] = measure(model, network, pairs).summary()
-            advance(4 * number + 3, f"{scheme} in {door}: memory")
-            row["memory"] = measure_memory(scheme, door, form, threads, blocks, width)
+    with torch_threads(settings.threads), progress.stage("cost", 4 * len(combined)) as advance:
+        for number, (scheme, name) in enumerate(combined):
+            model = reference(settings.blocks, settings.width)
+            network = quantized_reference(model, scheme, name, form)
+            row: dict[str, Any] = {"scheme": scheme, "backend": name, "form": form}
+            for part, (key, measured) in enumerate(_PARTS.items()):
+                advance(4 * number + part, f"{scheme} in {name}: {key.replace('_', '-')}")
+                row[key] = measured(model, network, settings.pairs).summary()
+            advance(4 * number + 3, f"{scheme} in {name}: memory")
+            row["memory"] = measure_memory(scheme, name, form, settings.threads, settings.blocks, settings.width)
             rows.append(row)
             advance(4 * (number + 1))
     return {
-        "network": {"architecture": "edsr", "scale": 2, "blocks": blocks, "width": width},
-        "threads": threads,
-        "pairs": pairs,
+        "network": {"architecture": "edsr", "scale": 2, "blocks": settings.blocks, "width": settings.width},
+        "threads": settings.threads,
+        "pairs": settings.pairs,
         "rows": rows,
     }
 
@@ -184,24 +175,20 @@ def _fine_tuning(model: nn.Module, network: QuantizedNetwork, count: int) -> Pai
     return pairs
 
 
+_PARTS: dict[str, Callable[[nn.Module, QuantizedNetwork, int], Pairs]] = {
+    "training": _training,
+    "evaluation": _evaluation,
+    "fine_tuning": _fine_tuning,
+}
+
+
 def _seconds(step: Callable[[], object]) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 _STEPS = 4
-_STATUS = Path("/proc/self/status")
 
 #: glibc gives large tensors back to the system as soon as they are freed, so that a peak is what is needed at once and
 #: not what its heap happened to keep
@@ -216,12 +203,13 @@ def measure_memory(
     A fine-tuning step is all of it: the teacher's outputs and the optimizer too. None where the system does not tell
     (it needs Linux' /proc).
     """
-    if not _STATUS.is_file():
-        return None
     network: dict[str, Any] = {"scheme": scheme, "backend": backend, "form": form, "blocks": blocks, "width": width}
     plain, quantized = (
-        _in_a_process({**network, "threads": threads, "quantized": quantized}) for quantized in (False, True)
+        in_new_process("qsci_plugins.comparing.cost", {**network, "threads": threads, "quantized": step}, _GIVE_BACK)
+        for step in (False, True)
     )
+    if plain is None or quantized is None:
+        return None
     return {
         "float_mib": round(plain["added"], 1),
         "quantized_mib": round(quantized["added"], 1),
@@ -231,23 +219,8 @@ def measure_memory(
     }
 
 
-def _in_a_process(case: dict[str, Any]) -> dict[str, float]:
-    command = [sys.executable, "-m", "qsci_plugins.comparing.cost", json.dumps(case)]
-    environment = {**os.environ, **_GIVE_BACK}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"measuring the memory of {case} failed:\n{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
-
-
 def _measured(case: dict[str, Any]) -> dict[str, float]:
     """Runs a case in this process."""
-    import torch
-
-    from qsci_plugins.comparing.cost import FINE_TUNING, quantized_reference, random_images, reference, training_step
-    from qsci_plugins.training.finetune import finetune
-
     torch.set_num_threads(case["threads"])
     model = reference(case["blocks"], case["width"])
     batch, side = FINE_TUNING

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
-import openvino
-
-from qsci_plugins.architectures.network import Network
-from qsci_plugins.comparing.log import file_fingerprint, fingerprint
-from qsci_plugins.comparing.subjects import Subject
-from qsci_plugins.evaluation.baselines import TiledGraph, default_int8, float_graph, inference, tile_samples
-from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, ImageResult, evaluate_image
-from qsci_plugins.evaluation.bit_meter import Form, float_form, macs_720p, quantized_operations
+from qsci_plugins.comparing.contenders import plain_graphs_of
+from qsci_plugins.comparing.fingerprints import file_fingerprint, fingerprint
+from qsci_plugins.comparing.subjects import NetworkShape, Subject
 from qsci_plugins.evaluation.complexity import ops
-from qsci_plugins.evaluation.latency import open_graph
-from qsci_plugins.files import replacing
-from qsci_plugins.pipeline.image_forms import bit_meter, openvino_form
-from qsci_plugins.pipeline.image_prepare import Prepared, prepare, tile_overlap
-from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.output import CHECKPOINT
+from qsci_plugins.pipeline.prepare import tile_overlap
 from qsci_plugins.pipeline.run import MODEL
-from qsci_plugins.recipes.schema import Recipe
+from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Task, task_named
+from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.backend import load_backend
 
-__all__ = ["FormSource", "ImageTask", "close_form", "forms_of", "measure_image", "write_default_graph"]
+__all__ = ["FormSource", "PieceWork", "SetSource", "close_form", "forms_of", "measure_piece", "write_default_graph"]
 
 Kind = Literal["float", "nncf", "torch", "openvino"]
 
-#: the counts of operations that come with an image, as `evaluation.complexity` names them
+#: the counts of operations that come with a piece, as `evaluation.complexity` names them
 _COUNTS = ("cadyq_bitops", "weight_activation_bitops")
+
+
+@dataclass(frozen=True)
+class OpenForm:
+    """A form in memory; `counts` gives the operations at the bits of what was scored last, `fab` bits that never change."""
+
+    form: Any
+    counts: Callable[[], Mapping[str, float]] = field(default=dict)
+    fab: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,113 +44,115 @@ class FormSource:
     kind: Kind
     subject: Subject
     fingerprint: str
-    #: NNCF's default INT8, an IR file
+    #: the folder of NNCF's default INT8
     graph: Path | None = None
 
-    def open(self) -> Form:
+    def open(self) -> OpenForm:
         """Loads it. One thread computes, so that results do not depend on how many processes share the work."""
+        task, recipe, run = self.subject.task, self.subject.recipe, self.subject.run
         if self.kind == "openvino":
-            return openvino_form(self.subject.run / MODEL, threads=1)
-        recipe = self.subject.recipe
-        network = load_recipe_network(recipe.model, recipe.seed)
-        if self.kind == "torch":
-            return _torch_form(self.subject, network)
+            return OpenForm(task.exported(run / MODEL, threads=1))
+        loaded = task.load(recipe)
         if self.kind == "nncf":
             assert self.graph is not None
-            compiled = open_graph(openvino.Core().read_model(self.graph), threads=1)
-            tiled = TiledGraph(inference(compiled), network, _tile(recipe), tile_overlap(recipe, network))
-            return Form(tiled.upscale, lambda: {"fab": 8.0})
-        counts = ops(macs_720p(network)[1], {})
-        plain = float_form(network)
-        return Form(plain.upscale, lambda: {"fab": 32.0, **{name: counts[name] for name in _COUNTS}})
+            graphs, overlap = plain_graphs_of(task), _overlap(task, loaded)
+            return OpenForm(graphs.plain_form(self.graph, loaded, overlap, threads=1, precision="f32"), fab=8.0)
+        if self.kind == "float":
+            plain = ops(task.macs(loaded).float_network, {})
+            known = {name: plain[name] for name in _COUNTS}
+            return OpenForm(task.forms(loaded, None, None)["float"], lambda: known)
+        macs = task.macs(loaded)  # of the float network, before a backend touches it
+        quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
+        meter = task.meter(loaded, quantized)
+
+        def at_the_bits_seen() -> Mapping[str, float]:
+            counts = task.operations(macs, quantized, meter)["quantized"]
+            meter.forget()
+            return {name: counts[name] for name in _COUNTS}
+
+        return OpenForm(task.forms(loaded, meter, None)["torch"], at_the_bits_seen)
 
 
 @dataclass(frozen=True)
-class ImageTask:
-    """One form on one image of a set."""
+class SetSource:
+    """Benchmark sets by what they are opened with, for networks of one task and shape."""
+
+    task: str
+    shape: NetworkShape
+    data: Path | None
+    names: tuple[str, ...] | None
+
+    def open(self) -> list[PieceSet]:
+        """The sets. Raises UserError for what is not there, or does not suit the network."""
+        return task_named(self.task).sets([], self.shape, self.data, self.names)
+
+
+@dataclass(frozen=True)
+class PieceWork:
+    """A form and a piece to score with it: the piece of a number, in the set of a number."""
 
     form: FormSource
-    image: BenchmarkImage
+    sets: SetSource
+    set_number: int
+    piece_number: int
+    piece_fingerprint: str
     set_name: str
-    scale: int
-    image_fingerprint: str
 
 
 def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list[FormSource]:
     """The forms of a finished run, NNCF's default among them where there is a folder for its graphs."""
-    checkpoint = file_fingerprint(subject.run / CHECKPOINT)
-    patches = None if subject.recipe.inference is None else subject.recipe.inference.model_dump()
+    recipe, run = subject.recipe, subject.run
     forms = [FormSource("float", subject, fingerprint("float", environment, subject.network))]
     if baselines is not None:
-        recipe = subject.recipe
         export = recipe.export.openvino
-        name = fingerprint(
-            "nncf", environment, subject.network, recipe.calibrate.model_dump(), export.tile, export.overlap
-        )
-        forms.append(FormSource("nncf", subject, name, baselines / f"{name}.xml"))
+        calibration = recipe.model_dump(include={"calibrate", "clips"})
+        name = fingerprint("nncf", environment, subject.network, calibration, export.tile, export.overlap)
+        forms.append(FormSource("nncf", subject, name, baselines / name))
+    checkpoint = file_fingerprint(run / CHECKPOINT)
+    patches = recipe.model_dump(include={"inference"}).get("inference")
     forms.append(FormSource("torch", subject, fingerprint("torch", environment, subject.network, checkpoint, patches)))
-    if (subject.run / MODEL).is_dir():
-        model = file_fingerprint(subject.run / MODEL)
+    if (run / MODEL).is_dir():
+        model = file_fingerprint(run / MODEL)
         forms.append(FormSource("openvino", subject, fingerprint("openvino", environment, model)))
     return forms
 
 
 def write_default_graph(source: FormSource) -> None:
-    """NNCF's default INT8 of the float network, calibrated on the recipe's patches, into the source's file."""
+    """NNCF's default INT8 of the float network, calibrated on the recipe's inputs, into the source's folder."""
     assert source.graph is not None
-    recipe = source.subject.recipe
-    prepared = prepare(recipe.model_copy(update={"evaluate": []}))
-    tile, patch = _tile(recipe), recipe.calibrate.patch
-    graph = _default_graph(prepared, (patch, patch))
-    try:
-        graph.reshape([1, prepared.network.channels, *tile])
-    except RuntimeError:  # a network whose course depends on its input's size: patches are mirrored up to the tile
-        graph = _default_graph(prepared, tile)
+    task = source.subject.task
+    recipe = source.subject.recipe.model_copy(update={"evaluate": [], "train": None})
+    prepared = task.prepare(recipe, None, Progress())
+    plain = plain_graphs_of(task)
     source.graph.parent.mkdir(parents=True, exist_ok=True)
-    # what is looked for, the .xml, gets its name last
-    with replacing(source.graph) as structure, replacing(source.graph.with_suffix(".bin")) as weights:
-        openvino.serialize(graph, structure, weights)
+    with TemporaryDirectory(dir=source.graph.parent, prefix="unfinished-") as unfinished:
+        folder = Path(unfinished) / "graph"
+        plain.write_plain(plain.make_default_int8(prepared), folder, task.signature(prepared), prepared.overlap)
+        folder.rename(source.graph)
 
 
-def _default_graph(prepared: Prepared, tile: tuple[int, int]) -> openvino.Model:
-    return default_int8(float_graph(prepared.network, tile), tile_samples(prepared.patches, tile))
+def _overlap(task: Task, loaded: Loaded) -> int:
+    return tile_overlap(loaded.recipe.export.openvino, loaded.float_network, task.signature(loaded).period())
 
 
-_opened: tuple[FormSource, Form] | None = None
+_opened: tuple[FormSource, OpenForm] | None = None
+_open_sets: Callable[[SetSource], Sequence[PieceSet]] = lru_cache(maxsize=1)(SetSource.open)
 
 
-def measure_image(task: ImageTask) -> ImageResult:
-    """PSNR-Y, SSIM, FAB and operations of one image; the last form stays open in this process, alone."""
+def measure_piece(work: PieceWork) -> PieceResult:
+    """PSNR, SSIM, FAB and operations of a piece; the last form stays open in this process, alone."""
     global _opened
-    if _opened is None or _opened[0].fingerprint != task.form.fingerprint:
-        _opened = None  # before the next one takes memory
-        _opened = task.form, task.form.open()
-    form = _opened[1]
-    images = BenchmarkSet(task.set_name, task.scale, (task.image,))
-    return evaluate_image(form.upscale, task.image, images, form.extras)
+    if _opened is None or _opened[0].fingerprint != work.form.fingerprint:
+        _opened = None  # before the next form takes memory
+        _opened = work.form, work.form.open()
+    opened = _opened[1]
+    piece = _open_sets(work.sets)[work.set_number].pieces[work.piece_number]
+    result = work.form.subject.task.score(opened.form, piece)
+    fab = opened.fab if result.fab is None else result.fab
+    return replace(result, fab=fab, extras={**result.extras, **opened.counts()})
 
 
 def close_form() -> None:
-    """Frees what `measure_image` keeps open in this process."""
+    """Frees what `measure_piece` keeps open in this process."""
     global _opened
     _opened = None
-
-
-def _torch_form(subject: Subject, network: Network) -> Form:
-    """The quantized network; its counts are those of the last image's bits."""
-    macs = macs_720p(network)[1]  # of the float network, before a backend touches it
-    quantized = load_backend(subject.recipe.backend).load(network.module, subject.run / CHECKPOINT)
-    meter = bit_meter(subject.recipe, quantized, network)
-
-    def extras() -> Mapping[str, float]:
-        counts = quantized_operations(macs, quantized, meter)
-        found = {"fab": meter.fab(), **{name: counts[name] for name in _COUNTS}}
-        meter.forget()
-        return found
-
-    return Form(meter.upscale, extras)
-
-
-def _tile(recipe: Recipe) -> tuple[int, int]:
-    height, width = recipe.export.openvino.tile
-    return height, width

@@ -2,38 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
-from qsci_plugins.comparing.log import fingerprint, network_fingerprint
+from qsci_plugins.comparing.fingerprints import fingerprint, network_fingerprint
 from qsci_plugins.errors import UserError
-from qsci_plugins.pipeline.image_prepare import resolved
-from qsci_plugins.pipeline.networks import load_recipe_network
+from qsci_plugins.pipeline.metrics import read_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, METRICS_FILE, RECIPE_FILE
 from qsci_plugins.pipeline.run import run_recipe
+from qsci_plugins.pipeline.task import Task, task_of
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.library import find_recipe
-from qsci_plugins.recipes.reading import AnyRecipe, read_recipe, recipe_text
-from qsci_plugins.recipes.schema import FloatVideoRecipe, Recipe, VideoRecipe
+from qsci_plugins.recipes.reading import read_recipe, recipe_text
+from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 
-__all__ = ["Subject", "of_recipe", "read_subjects", "refuse_video", "refuse_video_recipe"]
+__all__ = ["NetworkShape", "Subject", "read_recipe_subject", "read_subjects", "recipe_of_run"]
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What sets have to suit; see `pipeline.task.Shape`."""
+
+    scale: int
+    channels: int
+    frames: int | None
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One quantized network, under the name that tables give it."""
+    """A quantized network, under the name that tables give it."""
 
     title: str
-    recipe: Recipe
+    recipe: Recipe | VideoRecipe
     architecture: str
-    scale: int
-    #: of the float network
+    shape: NetworkShape
+    #: fingerprint of the float network
     network: str
     #: where its run is, or will be
     run: Path
+
+    @property
+    def task(self) -> Task:
+        """That of its recipe."""
+        return task_of(self.recipe)
 
     def finish(self, progress: Progress) -> None:
         """Runs the recipe, if its run is not there; Ctrl-C keeps what is done, as in `qsci run`."""
@@ -41,12 +54,16 @@ class Subject:
             progress.note(f"{self.title}: running its recipe")
             run_recipe(self.recipe, self.run, progress=progress, latency=False)
 
-    def seconds(self) -> float | None:
-        """What calibration and training or fine-tuning took, where the run tells."""
+    def metrics(self) -> dict[str, Any]:
+        """The content of the run's metrics.json; empty where there is none."""
         file = self.run / METRICS_FILE
-        if not file.is_file():
+        return read_metrics(file) if file.is_file() else {}
+
+    def seconds(self) -> float | None:
+        """What calibration and training or fine-tuning took, where the run says so."""
+        seconds = self.metrics().get("seconds")
+        if seconds is None:
             return None
-        seconds = json.loads(file.read_text(encoding="utf-8")).get("seconds", {})
         return round(sum(seconds.get(step, 0.0) for step in ("calibration", "training", "fine_tuning")), 1)
 
 
@@ -60,61 +77,49 @@ def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence
     subjects: dict[Path, Subject] = {}
     for target in targets:
         path = Path(target)
-        finished = path.is_dir()
-        subject = _of_run(path) if finished else of_recipe(target, runs, overrides)
+        subject = _of_run(path) if path.is_dir() else read_recipe_subject(target, runs, overrides)
         if subject.run in subjects:
             raise UserError(f"{target} comes twice; name it once")
         subjects[subject.run] = subject
     found = list(subjects.values())
-    for index, subject in enumerate(found):
-        if [one.title for one in found].count(subject.title) > 1:
-            raise UserError(f"{targets[index]} has the same name as another; rename one of them, as tables show names")
+    titles = [subject.title for subject in found]
+    for target, title in zip(targets, titles, strict=True):
+        if titles.count(title) > 1:
+            raise UserError(f"{target} has the same name as another; rename one of them, as tables show names")
     return found
 
 
-def of_recipe(target: str | Path, runs: Path, overrides: Sequence[str] = (), title: str | None = None) -> Subject:
+def read_recipe_subject(
+    target: str | Path, runs: Path, overrides: Sequence[str] = (), title: str | None = None
+) -> Subject:
     """The subject of a recipe; see `read_subjects`."""
     file = find_recipe(target)
     recipe = read_recipe(file, overrides)
-    refuse_video_recipe(recipe, target)
-    if not isinstance(recipe, Recipe):
+    if not isinstance(recipe, Recipe | VideoRecipe):
         raise UserError(f"{target} trains a float network; compare recipes that quantize one")
-    recipe = resolved(recipe.model_copy(update={"evaluate": []}))
-    short = file.stem
-    return _subject(
-        title or short, recipe, lambda network: runs / f"{short}-{fingerprint(recipe_text(recipe), network)[:8]}"
-    )
+    recipe = task_of(recipe).resolve(recipe.model_copy(update={"evaluate": []}))
+    text, short = recipe_text(recipe), file.stem
+    return _subject(title or short, recipe, lambda network: runs / f"{short}-{fingerprint(text, network)[:8]}")
 
 
-def _of_run(run: Path) -> Subject:
+def recipe_of_run(run: Path) -> Recipe | VideoRecipe:
+    """The recipe in the output of `qsci run`; UserError for a folder that is none, or not all of it."""
     if not (run / RECIPE_FILE).is_file():
         raise UserError(f"{run} is no output of `qsci run`: it has no {RECIPE_FILE}")
     recipe = read_recipe(run / RECIPE_FILE)
-    refuse_video_recipe(recipe, run)
-    if not isinstance(recipe, Recipe):
-        raise UserError(f"{run} is the output of `qsci train`; compare those of `qsci run`")
+    if not isinstance(recipe, Recipe | VideoRecipe):
+        raise UserError(f"{run} is the output of `qsci train`; give that of `qsci run`")
     if not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} is no output of `qsci run`: it has no {CHECKPOINT}")
-    return _subject(run.resolve().name, recipe, lambda network: run.resolve())
+    return recipe
 
 
-def _subject(title: str, recipe: Recipe, run: Callable[[str], Path]) -> Subject:
-    network = load_recipe_network(recipe.model, recipe.seed)
-    if network.task != "sr":
-        refuse_video(f"{title}: {network.architecture}")
-    name = network_fingerprint(network)
-    return Subject(title, recipe, network.architecture, network.scale, name, run(name))
+def _of_run(run: Path) -> Subject:
+    return _subject(run.resolve().name, recipe_of_run(run), lambda network: run.resolve())
 
 
-def refuse_video_recipe(recipe: AnyRecipe, source: str | Path) -> None:
-    """Raises UserError where the recipe of `source` is for video."""
-    if isinstance(recipe, VideoRecipe | FloatVideoRecipe):
-        refuse_video(source)
-
-
-def refuse_video(source: str | Path) -> NoReturn:
-    """Raises the UserError that says so."""
-    raise UserError(
-        f"{source} is for video, which image sets do not measure; a run's own metrics.json has its PSNR, and"
-        " `qsci reconstruct` measures other scenes"
-    )
+def _subject(title: str, recipe: Recipe | VideoRecipe, run: Callable[[str], Path]) -> Subject:
+    loaded = task_of(recipe).load(recipe)
+    name = network_fingerprint(loaded.float_network)
+    shape = NetworkShape(loaded.scale, loaded.channels, loaded.frames)
+    return Subject(title, recipe, loaded.float_network.architecture, shape, name, run(name))

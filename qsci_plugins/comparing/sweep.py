@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.comparing.benchmark import RUNS, measure_subjects
-from qsci_plugins.comparing.subjects import Subject, of_recipe
+from qsci_plugins.comparing.settings import SweepSettings
+from qsci_plugins.comparing.subjects import Subject, read_recipe_subject
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import write_text
 from qsci_plugins.progress import Progress
@@ -46,54 +47,44 @@ def combinations(values: Values, one_at_a_time: bool = False) -> list[dict[str, 
     return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
 
-def run_sweep(
-    recipe: str | Path,
-    values: Values,
-    output: str | Path,
-    *,
-    one_at_a_time: bool = False,
-    data: str | Path | None = None,
-    sets: Sequence[str] | None = None,
-    overrides: Sequence[str] = (),
-    jobs: int | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Runs the recipe (with `overrides`) at each of `combinations(values)` and measures it; see `measure_subjects`.
+def run_sweep(settings: SweepSettings, progress: Progress | None = None) -> dict[str, Any]:
+    """Runs the recipe at each of `combinations` of the values and measures it; see `measure_subjects`.
 
-    What is finished below `output` is not done again. Settings that come to the same recipe are one point. Returns, and
-    writes to `output`/sweep.json, the row of the float network and by point its settings and the rows of its forms.
+    What is finished below the output is not done again. Values that come to the same recipe are one point. Returns, and
+    writes to sweep.json, the row of the float network and by point its settings and the rows of its forms.
     Raises UserError for a recipe, key or value that is wrong before the first run.
     """
-    output = Path(output)
+    values, output = settings.values, settings.output
     points: dict[Path, tuple[dict[str, Any], Subject]] = {}
-    for settings in combinations(values, one_at_a_time):
-        changes = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-        subject = of_recipe(recipe, output / RUNS, [*overrides, *changes], _title(settings, values))
-        points.setdefault(subject.run, (settings, subject))
+    for chosen in combinations(values, settings.one_at_a_time):
+        changes = [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
+        overrides = [*settings.overrides, *changes]
+        subject = read_recipe_subject(settings.recipe, output / RUNS, overrides, _title(chosen, values))
+        points.setdefault(subject.run, (chosen, subject))
     subjects = [subject for _, subject in points.values()]
-    if len({subject.scale for subject in subjects}) > 1:
-        raise UserError("a sweep compares networks of one scale; sweep each scale alone")
-    rows = measure_subjects(subjects, output, data, sets, jobs=jobs, progress=progress)["rows"]
+    if len({subject.shape for subject in subjects}) > 1:
+        raise UserError("a sweep compares networks of one scale and number of frames; sweep each alone")
+    rows = measure_subjects(subjects, settings, progress)["rows"]
     result = {
-        "version": 1,
-        "recipe": str(recipe),
+        "version": 2,
+        "recipe": str(settings.recipe),
         "keys": list(values),
         "float": next(row for row in rows if row["form"] == "float"),
         "points": [
             {
                 "title": subject.title,
-                "settings": settings,
+                "settings": chosen,
                 "rows": {row["form"]: row for row in rows if row["title"] == subject.title and row["form"] != "float"},
             }
-            for settings, subject in points.values()
+            for chosen, subject in points.values()
         ],
     }
     write_text(output / SWEEP_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
 
 
-def _title(settings: Mapping[str, Any], keys: Iterable[str]) -> str:
+def _title(chosen: Mapping[str, Any], keys: Iterable[str]) -> str:
     """Short keys where no two of the sweep's end alike."""
     ends = [key.rsplit(".", 1)[-1] for key in keys]
-    names = {key: key if ends.count(end := key.rsplit(".", 1)[-1]) > 1 else end for key in settings}
-    return ", ".join(f"{names[key]}={json.dumps(value)}" for key, value in settings.items()) or "the recipe as it is"
+    names = {key: key if ends.count(end := key.rsplit(".", 1)[-1]) > 1 else end for key in chosen}
+    return ", ".join(f"{names[key]}={json.dumps(value)}" for key, value in chosen.items()) or "the recipe as it is"

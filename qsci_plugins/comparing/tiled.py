@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.latency import measure
+from qsci_plugins.evaluation.latency import time_in_turns
 from qsci_plugins.evaluation.memory import peak_memory_of_image
 from qsci_plugins.openvino.runtime import Tile, Upscaler
 
@@ -40,8 +40,8 @@ def tiled_latency(
         raise UserError(
             f"{folder} runs at its exported size alone, never over a whole image; there is nothing to compare"
         )
-    times = measure(
-        {name: lambda one=one: one.upscale(image) for name, one in upscalers.items()},  # type: ignore[misc]
+    times = time_in_turns(
+        {name: lambda upscaler=upscaler: upscaler.upscale(image) for name, upscaler in upscalers.items()},  # type: ignore[misc]
         size,
         repeats,
         warm_up=1,

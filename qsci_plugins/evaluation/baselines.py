@@ -25,7 +25,7 @@ __all__ = [
     "Sample",
     "TiledGraph",
     "attempt",
-    "default_int8",
+    "default_int8_graph",
     "float_graph",
     "inference",
     "plain_graphs",
@@ -67,13 +67,13 @@ def plain_graphs(convert: Callable[[], openvino.Model], samples: Sequence[Sample
     if isinstance(graph, Failed):
         return [Failed(name, title, graph.reason) for name, title in (*(way[:2] for way in ways), default)]
     plain = [PlainGraph(name, title, graph, precision, converted - start) for name, title, precision in ways]
-    quantized = attempt(*default, lambda: default_int8(graph, samples))
+    quantized = attempt(*default, lambda: default_int8_graph(graph, samples))
     if isinstance(quantized, Failed):
         return [*plain, quantized]
     return [*plain, PlainGraph(*default, quantized, "f32", time.perf_counter() - start)]
 
 
-def default_int8(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:
+def default_int8_graph(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:
     """`nncf.quantize` without any setting on an OpenVINO model, which stays as it is; see `tile_samples`.
 
     On the OpenVINO side, because there NNCF needs no C++ compiler.

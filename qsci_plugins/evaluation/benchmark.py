@@ -23,8 +23,8 @@ __all__ = [
     "BenchmarkSet",
     "ImageResult",
     "SetResult",
-    "evaluate",
     "evaluate_image",
+    "evaluate_upscaler",
     "find_set",
     "set_result",
 ]
@@ -139,7 +139,7 @@ def _images(folder: Path, scale: int) -> tuple[BenchmarkImage, ...]:
     return tuple(images)
 
 
-def evaluate(
+def evaluate_upscaler(
     upscale: Callable[[np.ndarray], np.ndarray],
     images: BenchmarkSet,
     on_image: Callable[[int, int, ImageResult], None] = lambda done, total, result: None,
@@ -165,7 +165,7 @@ def evaluate_image(
     images: BenchmarkSet,
     extras: Callable[[], Mapping[str, float]] | None = None,
 ) -> ImageResult:
-    """One image of the set `images`; see `evaluate`."""
+    """One image of the set `images`; see `evaluate_upscaler`."""
     low, high = image.load(images.scale)
     output = upscale(low)
     if output.shape != high.shape:

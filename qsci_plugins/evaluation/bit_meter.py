@@ -1,8 +1,7 @@
-"""One table for the forms of a network: float, quantized in torch, exported."""
+"""Ways to run a network on images, the bits that its layers take while it runs, and the operations at these bits."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,8 @@ import torch
 from torch import Tensor
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.evaluation.benchmark import BenchmarkSet, ImageResult, evaluate
 from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_macs, ops
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
-from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.ledger import BitLedger, record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
@@ -25,8 +22,6 @@ __all__ = [
     "PatchBits",
     "float_form",
     "macs_720p",
-    "measure",
-    "operations",
     "quantized_operations",
 ]
 
@@ -137,39 +132,6 @@ class BitMeter:
         return result
 
 
-def measure(forms: Mapping[str, Form], sets: Sequence[BenchmarkSet], progress: Progress) -> dict[str, Any]:
-    """By set: scale, and by form the mean PSNR-Y, SSIM and FAB, with those of every image under `images`."""
-    table: dict[str, Any] = {}
-    for benchmark in sets:
-        row: dict[str, Any] = {"scale": benchmark.scale}
-        for name, form in forms.items():
-            with progress.stage(f"{benchmark.name}: {name}", len(benchmark.images)) as advance:
-
-                def on_image(done: int, total: int, result: ImageResult, advance: Any = advance) -> None:
-                    advance(done, f"{result.psnr_y:.2f} dB")
-
-                result = evaluate(form.upscale, benchmark, on_image, form.extras)
-            row[name] = {
-                "psnr_y": _finite(result.psnr_y),
-                "ssim": result.ssim,
-                **result.extras,
-                **(form.summary() if form.summary else {}),
-                "images": {
-                    image.name: {"psnr_y": _finite(image.psnr_y), "ssim": image.ssim, **image.extras}
-                    for image in result.images
-                },
-            }
-        table[benchmark.name] = row
-    return table
-
-
-def operations(network: Network, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
-    """Every named count of operations for one image of 1280x720 output, float and quantized."""
-    (height, width), macs = macs_720p(network)
-    result = quantized_operations(macs, quantized, meter)
-    return {"input": [height, width], "float": ops(macs, {}), "quantized": result}
-
-
 def macs_720p(network: Network) -> tuple[tuple[int, int], dict[str, int]]:
     """Height and width of the input that gives 1280x720 pixels, and the float network's MACs on it by layer."""
     height, width = (side // network.scale for side in OUTPUT_720P)
@@ -192,8 +154,3 @@ def quantized_operations(macs: Mapping[str, int], quantized: QuantizedNetwork, m
         saved_by_fixed = sum(macs.values()) - cadyq_bitops(macs, fixed)
         result["cadyq_bitops"] = cadyq_bitops(macs, counted, meter.fab()) - saved_by_fixed
     return result
-
-
-def _finite(decibels: float) -> float | None:
-    """JSON has no infinity, which is what two equal pictures give."""
-    return decibels if math.isfinite(decibels) else None

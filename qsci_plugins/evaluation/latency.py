@@ -23,11 +23,11 @@ __all__ = [
     "Latency",
     "failed_row",
     "latency_row",
-    "measure",
     "measure_throughput",
     "open_exported",
     "open_graph",
     "runner",
+    "time_in_turns",
     "usable_threads",
 ]
 
@@ -41,7 +41,7 @@ class Latency:
     slowest_ms: float
 
 
-def measure(
+def time_in_turns(
     models: Mapping[str, openvino.CompiledModel | Callable[[], object]],
     shape: tuple[int, int],
     repeats: int = 30,

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from qsci_plugins.telemetry import switch_off_telemetry
 if TYPE_CHECKING:
     from qsci_plugins.openvino.runtime import Tile
 
-__all__ = ["held_mebibytes", "peak_memory", "peak_memory_of_image"]
+__all__ = ["held_mebibytes", "in_new_process", "peak_memory", "peak_memory_of_image"]
 
 _STATUS = Path("/proc/self/status")
 
@@ -33,7 +34,7 @@ def peak_memory(
         "precision": precision,
         "threads": threads,
     }
-    return _in_new_process(case, f"of {graph}")
+    return _peak(case)
 
 
 def peak_memory_of_image(folder: Path, size: tuple[int, int], tile: Tile | None, threads: int) -> float | None:
@@ -41,17 +42,30 @@ def peak_memory_of_image(folder: Path, size: tuple[int, int], tile: Tile | None,
     included. None where the system does not tell.
     """
     case = {"folder": str(folder), "size": size, "tile": tile, "threads": threads}
-    return _in_new_process(case, f"that {folder} takes")
+    return _peak(case)
 
 
-def _in_new_process(case: dict[str, Any], what: str) -> float | None:
+def _peak(case: dict[str, Any]) -> float | None:
+    found = in_new_process("qsci_plugins.evaluation.memory", case)
+    return None if found is None else found["peak"]
+
+
+def in_new_process(
+    module: str, case: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> dict[str, float] | None:
+    """MiB that `python -m module` prints for a case, both JSON objects, with further environment variables.
+
+    None where the system does not tell what a process holds (it needs Linux' /proc). Raises RuntimeError where it fails.
+    """
     if not _STATUS.is_file():
         return None
-    command = [sys.executable, "-m", "qsci_plugins.evaluation.memory", json.dumps(case)]
-    done = subprocess.run(command, env=dict(os.environ), capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", module, json.dumps(case)]
+    variables = {**os.environ, **(environment or {})}
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"measuring the memory {what} failed:\n{done.stderr}")
-    return float(done.stdout.splitlines()[-1])
+        raise RuntimeError(f"measuring the memory of {dict(case)} failed:\n{done.stderr}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def _run(case: dict[str, Any]) -> float:
@@ -85,4 +99,4 @@ def held_mebibytes(field: str) -> float:
 
 if __name__ == "__main__":
     switch_off_telemetry()
-    print(_run(json.loads(sys.argv[1])))
+    print(json.dumps({"peak": _run(json.loads(sys.argv[1]))}))

@@ -1,4 +1,4 @@
-"""The schemes as NNCF algorithms and hooks: from NNCF's own pipeline, or through the door that recipes use."""
+"""The schemes as NNCF algorithms and hooks: for NNCF's own pipeline, and the backend that recipes use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door to NNCF: put a scheme into a stock network, calibrate it, save it, load it."""
+"""NNCF as a backend: puts a scheme into a stock network, calibrates it, saves it, loads it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
 def default_int8(model: nn.Module, batches: Sequence[Tensor | Sequence[Tensor]]) -> nn.Module:
     """What `nncf.quantize` makes of a copy of a torch network without any setting.
 
-    Tables show what it makes of the OpenVINO model instead (`evaluation.baselines.default_int8`), which loses less.
+    Tables show what it makes of the OpenVINO model instead (`evaluation.baselines.default_int8_graph`), which loses less.
     """
     copied = copy.deepcopy(model).eval()
     return nncf.quantize(copied, nncf.Dataset([inputs_of(batch) for batch in batches]), subset_size=len(batches))

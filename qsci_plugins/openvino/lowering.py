@@ -27,7 +27,7 @@ from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
-__all__ = ["Measured", "check_exportable", "layer_bits", "lower"]
+__all__ = ["ContentNetwork", "check_exportable", "layer_bits", "lower"]
 
 
 def lower(
@@ -66,7 +66,7 @@ def lower(
     if not adaptive:
         return lowered
     input_module = None if network.input_module is None else copy.deepcopy(network.input_module).cpu()
-    return Measured(input_module, lowered, counted).eval().requires_grad_(False)
+    return ContentNetwork(input_module, lowered, counted).eval().requires_grad_(False)
 
 
 def check_exportable(network: QuantizedNetwork) -> None:
@@ -192,9 +192,10 @@ def _copy_trained(lowered: nn.Module, network: QuantizedNetwork) -> None:
                 getattr(layer, key).copy_(value)
 
 
-class Measured(nn.Module):
-    """Returns what the network returns, and its feature average bit-width (N,) over `counted` layers, where there are.
+class ContentNetwork(nn.Module):
+    """A network behind the module that reads its input's content.
 
+    Returns the network's output, and its feature average bit-width (N,) over `counted` layers where there are any.
     `input_module` sees the first of several inputs. Layers note their bits in the ledger.
     """
 

@@ -33,6 +33,23 @@ class Reconstructor:
     mirrored up to one tile; the tiles of a row run at once. Several threads may use one at the same time: their
     tiles share its requests, and each gets what it would get alone. Raises UserError for a folder that `load_manifest`
     refuses or that holds another network, and for a mask of another number of frames.
+
+    >>> import numpy as np
+    >>> import qsci_plugins
+    >>> recipe = qsci_plugins.make_recipe(
+    ...     {
+    ...         "version": 1,
+    ...         "model": {"weights": "builtin:efficientsci_small"},
+    ...         "scheme": {"name": "adabm", "weight_bits": 8, "activation_bits": 8},
+    ...         "clips": {"frames": 8, "size": 32},
+    ...         "calibrate": {"count": 1, "patch": 32, "batch": 1},
+    ...         "export": {"openvino": {"mode": "static", "tile": [32, 32]}},
+    ...     }
+    ... )
+    >>> model = qsci_plugins.run(recipe, "runs/video") / "model"
+    >>> reconstructor = qsci_plugins.Reconstructor(model, mask=np.ones((8, 32, 32)))
+    >>> reconstructor.reconstruct(np.full((32, 32), 4.0)).shape
+    (8, 32, 32)
     """
 
     def __init__(

@@ -72,6 +72,14 @@ class Upscaler:
 
     Several threads may use one at the same time: their tiles share its requests, and each gets what it would get alone.
     Raises UserError for a folder that `load_manifest` refuses, a network for video and a tile that is too small.
+
+    With the run that the example of `qsci_plugins.run` makes:
+
+    >>> import numpy as np
+    >>> import qsci_plugins
+    >>> upscaler = qsci_plugins.Upscaler("runs/tiny/model")
+    >>> upscaler.upscale(np.zeros((32, 40, 3), np.uint8)).shape
+    (64, 80, 3)
     """
 
     def __init__(

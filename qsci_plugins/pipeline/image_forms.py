@@ -28,7 +28,7 @@ def pieces_of(images: BenchmarkSet) -> PieceSet:
 
 
 def score_image(form: Form, piece: ImagePiece) -> PieceResult:
-    """PSNR and SSIM of the luma; see `evaluation.benchmark.evaluate`."""
+    """PSNR and SSIM of the luma; see `evaluation.benchmark.evaluate_upscaler`."""
     result = evaluate_image(form.upscale, piece.image, piece.images, form.extras)
     extras = {key: value for key, value in result.extras.items() if key != "fab"}
     return PieceResult(result.name, result.psnr_y, result.ssim, result.extras.get("fab"), extras)

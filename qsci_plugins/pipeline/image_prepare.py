@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qsci_plugins.data.folders import find_images
-from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
@@ -33,6 +33,9 @@ from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, 
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.training.settings import CADyQTraining, FineTuning, Folder
+
+if TYPE_CHECKING:
+    from qsci_plugins.data.patches import PatchPairs
 
 __all__ = ["STANDARD_SETS", "find_sets", "load", "prepare", "prepare_training", "resolve"]
 
@@ -132,6 +135,8 @@ def _resolved_training(train: FineTuning | CADyQTraining | None) -> FineTuning |
 
 def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress: Progress) -> PatchPairs:
     """Training patches of the folders' photos; `key` is where the folders stand in the recipe."""
+    from qsci_plugins.data.patches import PatchPairs
+
     found = []
     for index, folder in enumerate(folders):
         path = expand(folder.path, f"{key}.{index}.path")
@@ -149,7 +154,7 @@ def _patches(calibrate: Calibration, scale: int) -> Tensor:
     if calibrate.images == [BUILTIN_PHOTOS]:
         photos = [photo for _, photo in builtin_photos("calibration")]
     else:
-        folders = [expand(one, "calibrate.images") for one in calibrate.images]
+        folders = [expand(path, "calibrate.images") for path in calibrate.images]
         try:
             photos = [file for folder in folders for file in find_images(folder)]
         except UserError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.pipeline.image_forms import image_meter, openvino_form, pieces_of, score_image
 from qsci_plugins.pipeline.image_prepare import find_sets, load, prepare, prepare_training, resolve
-from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Prepared, Shape, Trainable
+from qsci_plugins.pipeline.task import Loaded, Macs, PieceResult, PieceSet, Prepared, Shape, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
@@ -90,10 +90,22 @@ class ImageTask:
     def score(self, form: Form, piece: ImagePiece) -> PieceResult:
         return score_image(form, piece)
 
-    def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
-        from qsci_plugins.evaluation.bit_meter import operations
+    def content(self, piece: ImagePiece) -> Iterator[Any]:
+        yield from (piece.images.scale, piece.image.high, piece.image.low)
 
-        return operations(loaded.network, quantized, meter)
+    def macs(self, loaded: Loaded) -> Macs:
+        """For an image of 1280x720 pixels of output."""
+        from qsci_plugins.evaluation.bit_meter import macs_720p
+
+        size, macs = macs_720p(loaded.network)
+        return Macs([*size], macs, macs)
+
+    def operations(self, macs: Macs, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+        from qsci_plugins.evaluation.bit_meter import quantized_operations
+        from qsci_plugins.evaluation.complexity import ops
+
+        counts = quantized_operations(macs.network, quantized, meter)
+        return {"input": macs.input, "float": ops(macs.float_network, {}), "quantized": counts}
 
     def float_graph(self, loaded: Loaded) -> openvino.Model:
         from qsci_plugins.evaluation.baselines import float_graph
@@ -101,9 +113,9 @@ class ImageTask:
         height, width = loaded.recipe.export.openvino.tile
         return float_graph(loaded.float_network, (height, width))
 
-    def samples(self, prepared: Prepared) -> list[Sample]:
+    def samples(self, prepared: Prepared, *, every: bool = False) -> list[Sample]:
         from qsci_plugins.evaluation.baselines import tile_samples
 
         height, width = prepared.recipe.export.openvino.tile
         patches = [patch for batch in prepared.batches for patch in batch]
-        return list(tile_samples(patches[:_SAMPLES], (height, width)))
+        return list(tile_samples(patches[: None if every else _SAMPLES], (height, width)))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.pipeline.journal import Journal, seen, stopped, watched
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
@@ -18,6 +18,9 @@ from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.loop import TrainResult
 from qsci_plugins.training.loop import train as train_network
 from qsci_plugins.training.settings import CADyQTraining
+
+if TYPE_CHECKING:
+    from qsci_plugins.data.patches import PatchPairs
 
 __all__ = ["train", "train_float"]
 

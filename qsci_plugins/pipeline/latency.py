@@ -10,10 +10,10 @@ from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain
 from qsci_plugins.evaluation.latency import (
     failed_row,
     latency_row,
-    measure,
     open_exported,
     open_graph,
     runner,
+    time_in_turns,
     usable_threads,
 )
 from qsci_plugins.openvino.precisions import runtime_precisions
@@ -50,7 +50,7 @@ def measure_latency(task: Task, prepared: Prepared, folder: Path, progress: Prog
     with progress.stage("latency", 1) as advance:
         entries = [opened(plain) for plain in plain_graphs(lambda: task.float_graph(prepared), task.samples(prepared))]
         compiled["ours"] = open_exported(folder, threads)
-        latencies = measure(compiled, (height, width), _REPEATS)
+        latencies = time_in_turns(compiled, (height, width), _REPEATS)
         rows = [
             failed_row(entry)
             if isinstance(entry, Failed)

@@ -15,7 +15,6 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.pipeline.output import CHECKPOINT, RECIPE_FILE, WEIGHTS_FILE
 from qsci_plugins.recipes.reading import expand, read_recipe
 from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Model
-from qsci_plugins.schemes.shortcuts import add_shortcuts
 
 __all__ = [
     "MaskedNetwork",
@@ -84,6 +83,7 @@ def _of_run(run: Path) -> Network:
     if isinstance(recipe, FloatRecipe | FloatVideoRecipe) or not (run / CHECKPOINT).is_file():
         raise UserError(f"{run} has neither {WEIGHTS_FILE} nor {CHECKPOINT}; it is not the whole output of a run")
     from qsci_plugins.schemes.backend import load_backend
+    from qsci_plugins.schemes.shortcuts import add_shortcuts
 
     network = load_recipe_network(recipe.model, recipe.seed)
     shortcuts = getattr(recipe, "shortcuts", [])

@@ -153,7 +153,7 @@ def _measured(
         work,
         journal.seconds,
         sets=sets,
-        operations=task.operations(prepared, quantized, meter),
+        operations=task.operations(task.macs(prepared), quantized, meter),
         latency=latency,
         bits=meter.bits(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # a float training needs none of these
 __all__ = [
     "Form",
     "Loaded",
+    "Macs",
     "PieceResult",
     "PieceSet",
     "Prepared",
@@ -74,6 +75,16 @@ class Loaded:
     def channels(self) -> int:
         """Of the network's pictures."""
         return self.float_network.channels
+
+
+@dataclass(frozen=True)
+class Macs:
+    """Multiply-accumulates by layer, of the stock network and of the one to quantize, on an `input` of ([frames,] height,
+    width)."""
+
+    input: list[int]
+    float_network: Mapping[str, int]
+    network: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,15 @@ class Task(Protocol):
         """One piece through one form."""
         ...
 
-    def operations(self, loaded: Loaded, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
+    def content(self, piece: Any) -> Iterator[Any]:
+        """All that decides a piece's score but the form: files, arrays and plain values."""
+        ...
+
+    def macs(self, loaded: Loaded) -> Macs:
+        """Multiply-accumulates at the papers' size; counting takes seconds, and pricing them nothing."""
+        ...
+
+    def operations(self, macs: Macs, quantized: QuantizedNetwork, meter: BitMeter) -> dict[str, Any]:
         """Every named count of operations at the papers' size, float and quantized at the bits that the meter saw."""
         ...
 
@@ -202,8 +221,8 @@ class Task(Protocol):
         """The float network as everybody exports it, of the size of the recipe's tile."""
         ...
 
-    def samples(self, prepared: Prepared) -> list[Sample]:
-        """A few calibration inputs of the size of the recipe's tile, for `float_graph` to be quantized with."""
+    def samples(self, prepared: Prepared, *, every: bool = False) -> list[Sample]:
+        """A few (or `every`) calibration inputs of the size of the recipe's tile, for `float_graph` to be quantized with."""
         ...
 
 

@@ -195,9 +195,9 @@ def find_scenes(
 ) -> list[PieceSet]:
     """The scenes of every set, then those below `data` as a set of the folder's name; with `only`, exactly those named.
 
-    `only` names sets of the recipe, builtin, and folders in `data`. Scenes made here or of video files go through a random
-    mask of `frames` frames. Raises UserError for a folder that is not there or holds nothing, and for a scene without true
-    frames to measure by.
+    `only` names sets of the recipe, builtin, folders in `data`, and paths of folders. Scenes made here or of video files go
+    through a random mask of `frames` frames. Raises UserError for a folder that is not there or holds nothing, for a scene
+    without true frames to measure by, and for one in `data` of another number of frames in a measurement.
     """
     if data is not None and not data.is_dir():
         raise UserError(f"the data folder {data} does not exist")
@@ -205,10 +205,8 @@ def find_scenes(
     found: dict[str, PieceSet] = {}
     for name in named if only is None else only:
         if name not in named:
-            if name != BUILTIN_SCENE and (data is None or not (data / name).is_dir()):
-                raise UserError(f"there is no set {name!r} in the recipe's evaluate or in the folder of --data")
-            place = name if data is None or not (data / name).is_dir() else data / name
-            found[name] = PieceSet(name, [Scene(scene) for scene in open_scenes(place, frames, color)])
+            pieces = _chosen_set(name, frames, color, data)
+            found[pieces.name] = pieces
             continue
         index, item = named[name]
         try:
@@ -218,9 +216,32 @@ def find_scenes(
             raise UserError(f"evaluate.{index}: {error}") from None
         found[name] = PieceSet(name, scenes)
     if only is None and data is not None and data.name not in found:
-        scenes = [Scene(scene) for scene in open_scenes(data, frames, color)]
-        found[data.name] = PieceSet(data.name, scenes)
+        found[data.name] = _fitting_set(data.name, data, frames, color)
     return list(found.values())
+
+
+def _chosen_set(name: str, frames: int, color: bool, data: Path | None) -> PieceSet:
+    """The built-in scene, a folder in `data`, or one that is named by its path."""
+    if name == BUILTIN_SCENE:
+        return _fitting_set(name, name, frames, color)
+    if (own := Path(name).expanduser()).name != name and own.is_dir():
+        return _fitting_set(own.resolve().name, own, frames, color)
+    if data is not None and (data / name).is_dir():
+        return _fitting_set(name, data / name, frames, color)
+    there = [] if data is None else sorted(path.name for path in data.iterdir() if path.is_dir())
+    known = f"; there are {', '.join([*there, BUILTIN_SCENE])}"
+    raise UserError(f"there is no set {name!r} in the recipe's evaluate or in the folder of --data{known}")
+
+
+def _fitting_set(name: str, place: str | Path, frames: int, color: bool) -> PieceSet:
+    scenes = open_scenes(place, frames, color)
+    for scene in scenes:
+        if len(scene.mask) != frames:
+            raise UserError(
+                f"{scene.name} has {len(scene.mask)} frames in one measurement, the network {frames}; give --data a"
+                " folder of scenes with as many"
+            )
+    return PieceSet(name, [Scene(scene) for scene in scenes])
 
 
 def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSource]:

@@ -23,7 +23,12 @@ class ShippedRecipe:
 
 
 def shipped_recipes() -> list[ShippedRecipe]:
-    """All of them, by name."""
+    """All of them, by name.
+
+    >>> import qsci_plugins
+    >>> "recipes/sr/edsr_x4_adabm_w4a4.yaml" in [recipe.name for recipe in qsci_plugins.shipped_recipes()]
+    True
+    """
     folder = _folder()
     return [
         ShippedRecipe(f"recipes/{file.relative_to(folder).as_posix()}", file, _description(file))
@@ -35,6 +40,10 @@ def find_recipe(name: str | Path) -> Path:
     """A recipe file: `name` as a path, else a shipped one (recipes/sr/x.yaml, sr/x or just x).
 
     Raises UserError that names the nearest shipped recipes.
+
+    >>> import qsci_plugins
+    >>> qsci_plugins.find_recipe("edsr_x4_adabm_w4a4").name
+    'edsr_x4_adabm_w4a4.yaml'
     """
     path = Path(name).expanduser()
     if path.exists():

@@ -37,12 +37,24 @@ def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
 
     A value is read as YAML; a number steps into a list (`evaluate.0.set=Set5`).
     Raises UserError that names the file (or the override), the key, the value and, for an unknown key, the nearest one.
+
+    >>> import qsci_plugins
+    >>> file = qsci_plugins.find_recipe("edsr_x4_adabm_w4a4")
+    >>> qsci_plugins.read_recipe(file, ["scheme.activation_bits=6"]).scheme["activation_bits"]
+    6
     """
     return make_recipe(read_mapping(Path(file)), str(file), overrides)
 
 
 def make_recipe(mapping: Mapping[str, Any], source: str = "recipe", overrides: Sequence[str] = ()) -> AnyRecipe:
-    """The recipe of plain values; `source` is what errors call them. See `read_recipe`."""
+    """The recipe of plain values; `source` is what errors call them. See `read_recipe`.
+
+    >>> import qsci_plugins
+    >>> model = {"architecture": "edsr", "scale": 2}
+    >>> recipe = qsci_plugins.make_recipe({"version": 1, "model": model, "scheme": {"name": "adabm"}}, overrides=["seed=3"])
+    >>> recipe.scheme["name"], recipe.seed
+    ('adabm', 3)
+    """
     values: dict[str, Any] = copy.deepcopy(dict(mapping))
     sources: dict[tuple[str, ...], str] = {}
     for override in overrides:
@@ -77,7 +89,15 @@ def recipe_text(recipe: AnyRecipe) -> str:
 
 
 def write_recipe(recipe: AnyRecipe, file: Path) -> None:
-    """Writes `recipe_text`; reading the file gives an equal recipe."""
+    """Writes `recipe_text`; reading the file gives an equal recipe.
+
+    >>> from pathlib import Path
+    >>> import qsci_plugins
+    >>> recipe = qsci_plugins.read_recipe(qsci_plugins.find_recipe("edsr_x4_adabm_w4a4"))
+    >>> qsci_plugins.write_recipe(recipe, Path("resolved.yaml"))
+    >>> qsci_plugins.read_recipe("resolved.yaml") == recipe
+    True
+    """
     write_text(file, recipe_text(recipe))
 
 

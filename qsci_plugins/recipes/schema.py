@@ -163,7 +163,13 @@ class Export(Section):
 
 
 class Recipe(Section):
-    """Quantizes a network: read it with `recipes.read_recipe`, run it with `qsci_plugins.run`."""
+    """Quantizes a network: read it with `recipes.read_recipe`, run it with `qsci_plugins.run`.
+
+    >>> import qsci_plugins
+    >>> recipe = qsci_plugins.read_recipe(qsci_plugins.find_recipe("edsr_x4_adabm_w4a4"))
+    >>> recipe.backend, recipe.calibrate.count
+    ('nncf', 100)
+    """
 
     version: Literal[1]
     model: Model
@@ -182,7 +188,13 @@ class Recipe(Section):
 
 
 class FloatRecipe(Section):
-    """Trains a float network: `qsci_plugins.train`."""
+    """Trains a float network: `qsci_plugins.train`.
+
+    >>> import qsci_plugins
+    >>> recipe = qsci_plugins.read_recipe(qsci_plugins.find_recipe("float/edsr_x4"))
+    >>> type(recipe).__name__, recipe.train.steps
+    ('FloatRecipe', 4000)
+    """
 
     version: Literal[1]
     model: Model

@@ -21,7 +21,7 @@ _TERA = 1e12
 def benchmark_text(result: Mapping[str, Any], format_: str) -> str:
     """The result of `comparing.benchmark.run_benchmark` in one of `FORMATS`, without a last line break.
 
-    Markdown and LaTeX have a row per form with PSNR-Y / SSIM / FAB on every set; CSV a row per form and set; JSON
+    Markdown and LaTeX have a row per form with PSNR (of images on Y) / SSIM / FAB on every set; CSV a row per form and set; JSON
     everything, with every image.
     """
     return FORMATS[format_](result)
@@ -63,14 +63,14 @@ def _latex(result: Mapping[str, Any]) -> str:
 
 def _csv(result: Mapping[str, Any]) -> str:
     text = io.StringIO()
-    columns = ["network", "title", "form", "set", "psnr_y", "ssim", "fab"]
+    columns = ["network", "title", "form", "set", "psnr", "ssim", "fab"]
     counts = ["cadyq_bitops", "weight_activation_bitops"]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*columns, *counts, "seconds"])
     for row in result["rows"]:
-        for name, one in row["sets"].items():
+        for name, measured in row["sets"].items():
             about = [row["network"], row["title"] or "", row["form"], name]
-            numbers = [one.get(key) for key in (*columns[4:], *counts)]
+            numbers = [measured.get(key) for key in (*columns[4:], *counts)]
             writer.writerow([*about, *("" if value is None else value for value in (*numbers, row["seconds"]))])
     return text.getvalue().rstrip("\n")
 
@@ -88,17 +88,18 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _cells(row: Mapping[str, Any], name: str) -> Sequence[str]:
-    """PSNR-Y, SSIM and FAB of a row on a set."""
-    one = row["sets"].get(name)
-    if one is None:
+    """PSNR, SSIM and FAB of a row on a set."""
+    measured = row["sets"].get(name)
+    if measured is None:
         return "", "", ""
-    quality = "equal" if one["psnr_y"] is None else f"{one['psnr_y']:.2f}"
-    return quality, f"{one['ssim']:.4f}", "" if one.get("fab") is None else f"{one['fab']:.2f}"
+    psnr, ssim, fab = (measured.get(key) for key in ("psnr", "ssim", "fab"))
+    quality = "equal" if psnr is None else f"{psnr:.2f}"
+    return quality, "" if ssim is None else f"{ssim:.4f}", "" if fab is None else f"{fab:.2f}"
 
 
 def _costs(row: Mapping[str, Any]) -> Sequence[str]:
     """Weight bits x activation bits, the mean over sets, and the seconds of calibration and training."""
-    counts = [one.get("weight_activation_bitops") for one in row["sets"].values()]
+    counts = [measured.get("weight_activation_bitops") for measured in row["sets"].values()]
     known = [count for count in counts if count is not None]
     operations = f"{sum(known) / len(known) / _TERA:.2f}" if known else ""
     return operations, "" if row["seconds"] is None else f"{row['seconds']:.0f}"

@@ -1,4 +1,4 @@
-"""A drawing of numbered points in a plane with labelled axes, and the front of those that no other one beats."""
+"""A drawing of numbered points in a plane with labelled axes, and the front of those that nothing beats."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Point:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The points that no other one equals or beats in both respects, by rising cost; of equal ones the first."""
+    """The points that no other equals or beats in both respects, by rising cost; of equal ones the first."""
     best: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.cost, -one.quality)):
+    for point in sorted(points, key=lambda point: (point.cost, -point.quality)):
         if not best or point.quality > best[-1].quality:
             best.append(point)
     return best
@@ -107,9 +107,9 @@ def _write_upwards(
 
 
 def bench_picture(tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR (of images: of luma) over the sets."""
+    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR (of images on Y) over the sets."""
     points = []
-    images = True
+    images = all(table["task"] == "sr" for table in tables)
     for table in tables:
         for row in table["rows"]:
             if "failed" in row:
@@ -117,5 +117,4 @@ def bench_picture(tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
             quality = list(bench_quality(row).values())
             title = row["title"] if len(tables) == 1 else f"{table['model']}: {row['title']}"
             points.append(Point(title, row["median_ms"], sum(quality) / len(quality)))
-            images &= "psnr_y" in row
     return scatter(points, "ms of one tile, median", "PSNR-Y, dB" if images else "PSNR, dB")

@@ -74,8 +74,8 @@ _MORE = (
 
 
 def bench_quality(row: Mapping[str, Any]) -> Mapping[str, float]:
-    """The decibels of a row of `qsci bench` by set: PSNR-Y of images, PSNR of video; none of a row of a run."""
-    return row.get("psnr_y") or row.get("psnr") or {}
+    """The decibels of a row of `qsci bench` by set (of images on Y); none of a row of a run."""
+    return row.get("psnr") or {}
 
 
 def _measured(value: float | None, unit: float) -> str:
@@ -130,7 +130,7 @@ def _precisions(latency: Mapping[str, Any] | None) -> str:
     """What the exported graph really runs in, as the CPU's execution graph tells."""
     if not latency or not latency.get("precisions"):
         return ""
-    rows = [[one["type"], one["input"], one["output"], str(one["count"])] for one in latency["precisions"]]
+    rows = [[node["type"], node["input"], node["output"], str(node["count"])] for node in latency["precisions"]]
     return f"## What ours runs in\n\n{table(['node', 'takes', 'gives', 'count'], rows)}"
 
 

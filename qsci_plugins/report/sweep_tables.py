@@ -21,6 +21,11 @@ from qsci_plugins.report.table import table
 __all__ = ["sweep_csv", "sweep_picture", "sweep_table", "write_sweep"]
 
 _TERA = 1e12
+#: what the axes of a picture are, by task
+_AXES = {
+    "sr": ("TBitOPs (weight x activation bits, 1280x720)", "PSNR-Y, dB"),
+    "sci": ("TBitOPs (weight x activation bits, 256x256)", "PSNR, dB"),
+}
 _TITLES = {"torch": "torch", "openvino": "OpenVINO"}
 
 
@@ -37,7 +42,7 @@ def write_sweep(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def sweep_table(result: Mapping[str, Any]) -> str:
-    """A row per point, numbered as in the picture: PSNR-Y with the loss to float and FAB on every set, TBitOPs, seconds."""
+    """A row per point, numbered as in the picture: PSNR with the loss to float and FAB on every set, TBitOPs, seconds."""
     sets = list(result["float"]["sets"])
     forms = [form for form in _TITLES if all(form in point["rows"] for point in result["points"])]
     quality = [f"{name} {_TITLES[form]}" for form in forms for name in sets]
@@ -56,7 +61,7 @@ def sweep_csv(result: Mapping[str, Any]) -> str:
     """A row per point, form and set; a column per key, empty where the recipe's own value stands."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    numbers = ["psnr_y", "ssim", "fab", "cadyq_bitops", "weight_activation_bitops"]
+    numbers = ["psnr", "ssim", "fab", "cadyq_bitops", "weight_activation_bitops"]
     writer.writerow(["number", *result["keys"], "form", "set", *numbers, "seconds"])
     lines: list[tuple[Any, Mapping[str, Any], Mapping[str, Any]]] = [("", {}, result["float"])]
     lines += [
@@ -64,25 +69,25 @@ def sweep_csv(result: Mapping[str, Any]) -> str:
     ]
     for number, settings, row in lines:
         values = [_value(settings[key]) if key in settings else "" for key in result["keys"]]
-        for name, one in row["sets"].items():
-            measured = [one.get(key) for key in numbers]
-            shown = ["" if value is None else value for value in (*measured, row["seconds"])]
+        for name, measured in row["sets"].items():
+            values_of = [measured.get(key) for key in numbers]
+            shown = ["" if value is None else value for value in (*values_of, row["seconds"])]
             writer.writerow([number, *values, row["form"], name, *shown])
     return text.getvalue()
 
 
 def sweep_picture(result: Mapping[str, Any]) -> np.ndarray | None:
-    """A panel per set with the front of PSNR-Y against BitOPs, and what the numbers stand for; uint8 (H,W,3)."""
+    """A panel per set with the front of PSNR against BitOPs, and what the numbers stand for; uint8 (H,W,3)."""
     panels = []
     for name, plain in result["float"]["sets"].items():
         points = [
-            Point(str(number), one["weight_activation_bitops"] / _TERA, one["psnr_y"])
+            Point(str(number), measured["weight_activation_bitops"] / _TERA, measured["psnr"])
             for number, point in enumerate(result["points"], 1)
-            if (one := point["rows"]["torch"]["sets"][name])["psnr_y"] is not None
+            if (measured := point["rows"]["torch"]["sets"][name])["psnr"] is not None
         ]
         if points:
-            level = None if plain["psnr_y"] is None else ("float", plain["psnr_y"])
-            panels.append((name, scatter(points, "TBitOPs (weight x activation bits, 1280x720)", "PSNR-Y, dB", level)))
+            level = None if plain["psnr"] is None else ("float", plain["psnr"])
+            panels.append((name, scatter(points, *_AXES[result["float"]["task"]], level)))
     if not panels:
         return None
     picture = comparison(panels, columns=min(2, len(panels)))
@@ -98,19 +103,21 @@ def _legend(titles: list[str], width: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def _decibels(one: Mapping[str, Any]) -> str:
-    return "equal" if one["psnr_y"] is None else f"{one['psnr_y']:.2f}"
+def _decibels(measured: Mapping[str, Any]) -> str:
+    return "equal" if measured["psnr"] is None else f"{measured['psnr']:.2f}"
 
 
-def _quality(one: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
-    known = one["psnr_y"] is not None and plain["psnr_y"] is not None
-    loss = f" ({round(plain['psnr_y'] - one['psnr_y'], 2) + 0.0:.2f})" if known else ""
-    return f"{_decibels(one)}{loss} @ {one['fab']:.2f}"
+def _quality(measured: Mapping[str, Any], plain: Mapping[str, Any]) -> str:
+    known = measured["psnr"] is not None and plain["psnr"] is not None
+    loss = f" ({round(plain['psnr'] - measured['psnr'], 2) + 0.0:.2f})" if known else ""
+    bits = "" if measured["fab"] is None else f" @ {measured['fab']:.2f}"
+    return f"{_decibels(measured)}{loss}{bits}"
 
 
 def _operations(row: Mapping[str, Any]) -> str:
-    counts = [one["weight_activation_bitops"] for one in row["sets"].values()]
-    return f"{sum(counts) / len(counts) / _TERA:.2f}"
+    counts = [measured.get("weight_activation_bitops") for measured in row["sets"].values()]
+    known = [count for count in counts if count is not None]
+    return f"{sum(known) / len(known) / _TERA:.2f}" if known else ""
 
 
 def _value(value: Any) -> str:

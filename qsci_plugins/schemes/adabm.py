@@ -98,6 +98,11 @@ class AdaBM(Scheme):
     def input_module(self, value_range: float) -> nn.Module | None:
         return ImageToBit(value_range, self.config.image_percentile) if self.config.image_mapping else None
 
+    def static(self) -> AdaBM:
+        """8 bits for every image and layer, with ranges and weight steps alone fitted."""
+        off = dict.fromkeys(("image_mapping", "layer_mapping", "reconstruct_weights", "bias_correction"), False)
+        return AdaBM(AdaBMConfig.model_validate({"weight_bits": 8, "activation_bits": 8, **off}))
+
     @torch.no_grad()
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:
         """Layer factor -1, 0 or +1 by the percentiles of the mean feature deviation over layers."""
@@ -167,7 +172,7 @@ def allocate_layer_factors(
     Returns the factors. `mean_bits` below base - 1 gives -1 everywhere: no factor goes further.
     """
 
-    def measured(mapping: MappedBitWidth, factor: int) -> float:
+    def error_with(mapping: MappedBitWidth, factor: int) -> float:
         mapping.measure.fill_(factor)
         value = error().item()
         mapping.measure.fill_(0)
@@ -176,12 +181,12 @@ def allocate_layer_factors(
     for mapping in mappings:
         mapping.measure.fill_(0)
     neutral = error().item()
-    to_zero = [measured(mapping, -1) - neutral for mapping in mappings]
-    to_one = [neutral - measured(mapping, +1) for mapping in mappings]
+    to_zero = [error_with(mapping, -1) - neutral for mapping in mappings]
+    to_one = [neutral - error_with(mapping, +1) for mapping in mappings]
     factors = [-1] * len(mappings)
     # the step from -1 to 0 comes before the one from 0 to 1, so it is worth at least as much
-    gains = [(max(zero, one), i) for i, (zero, one) in enumerate(zip(to_zero, to_one, strict=True))]
-    gains += [(one, i) for i, one in enumerate(to_one)]
+    gains = [(max(first, second), i) for i, (first, second) in enumerate(zip(to_zero, to_one, strict=True))]
+    gains += [(second, i) for i, second in enumerate(to_one)]
     base = sum(float(mapping.base) for mapping in mappings)
     for _, i in sorted(gains, key=lambda gain: (-gain[0], gain[1])):
         if base + sum(factors) + 1 > mean_bits * len(mappings) + 1e-6:

@@ -16,7 +16,7 @@ from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.scheme import LayerQuantizers, Plan, Scheme, SchemeConfig
 from qsci_plugins.schemes.sites import find_sites
 
-__all__ = ["CADyQ", "CADyQConfig", "channel_axis", "input_channels"]
+__all__ = ["CADyQ", "CADyQConfig", "StaticCADyQ", "channel_axis", "input_channels"]
 
 
 class CADyQConfig(SchemeConfig):
@@ -93,6 +93,28 @@ class CADyQ(Scheme):
 
     def input_module(self, value_range: float) -> nn.Module | None:
         return ImageContent(value_range)
+
+    def static(self) -> StaticCADyQ:
+        """PAMS at 8 bits in the place of every selector."""
+        return StaticCADyQ(CADyQConfig.model_validate({"candidates": (8,), "quantize_skip": False}))
+
+
+class StaticCADyQ(CADyQ):
+    """PAMS: each layer has one symmetric 8-bit range and looks at no image."""
+
+    def layer(self, module: nn.Module, precision: Precision) -> LayerQuantizers:
+        return LayerQuantizers(
+            activation=SymmetricActivation((8,), integer=True),
+            weight=MaxWeight(8, per_channel=True),
+            counted=precision == "scheme",
+        )
+
+    def input_module(self, value_range: float) -> nn.Module | None:
+        return None
+
+    def static(self) -> StaticCADyQ:
+        """Itself."""
+        return self
 
 
 def input_channels(module: nn.Module) -> int:

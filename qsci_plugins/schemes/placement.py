@@ -21,7 +21,15 @@ _QUANTIZABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 @dataclass(frozen=True)
 class Placement:
-    """Patterns (`*`, `?`, `[...]`) of module names. `float_` wins over `eight_bit`, which wins over `targets`."""
+    """Patterns (`*`, `?`, `[...]`) of module names. `float_` wins over `eight_bit`, which wins over `targets`.
+
+    >>> import qsci_plugins
+    >>> from qsci_plugins.schemes.placement import place
+    >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
+    >>> placement = qsci_plugins.Placement(targets=("body.*",), eight_bit=("head.*",))
+    >>> place(model, placement)["head.0"], place(model, placement)["body.0.body.0"]
+    ('eight_bit', 'scheme')
+    """
 
     targets: tuple[str, ...] = ("*",)
     eight_bit: tuple[str, ...] = ()

@@ -75,6 +75,10 @@ class QSCI(Scheme):
             counted=scheme,
         )
 
+    def static(self) -> QSCI:
+        """8 bits everywhere, the same attentions among them, and no shift."""
+        return QSCI(QSCIConfig(weight_bits=8, activation_bits=8, shift=False, attention=self.config.attention))
+
     def attention(self, site: AttentionSite) -> AttentionQuantizers:
         """New quantizers for the products of an attention; shifts start at 0."""
         shift = self.config.shift

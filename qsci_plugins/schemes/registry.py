@@ -56,6 +56,10 @@ def make_scheme(settings: Mapping[str, Any]) -> Scheme:
     """The scheme of a mapping such as {"name": "adabm", "weight_bits": 4}.
 
     Raises UserError for an unknown name, an unknown key (with the nearest valid one) and a value of the wrong type or size.
+
+    >>> import qsci_plugins
+    >>> qsci_plugins.make_scheme({"name": "adabm", "weight_bits": 4, "activation_bits": 6}).config.activation_bits
+    6
     """
     if "name" not in settings:
         raise UserError(f"scheme.name is missing; it is one of {', '.join(scheme_names())}")

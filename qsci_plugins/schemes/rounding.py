@@ -120,11 +120,11 @@ class _FakeQuantize(torch.autograd.Function):
         return result, *sums
 
 
-def quantized_again(made_by: Any) -> Callable[[], Tensor] | None:
+def quantized_again(grad_fn: Any) -> Callable[[], Tensor] | None:
     """What computes a tensor once more from the `grad_fn` that `fake_quantize` gave it; None for any other grad_fn."""
-    if type(made_by) is not _FakeQuantize._backward_cls:  # type: ignore[attr-defined]
+    if type(grad_fn) is not _FakeQuantize._backward_cls:  # type: ignore[attr-defined]
         return None
-    return lambda: _forward(*made_by.saved_tensors)
+    return lambda: _forward(*grad_fn.saved_tensors)
 
 
 def _add_product(total: Tensor, grad: Tensor, factor: Tensor, scale: Tensor | None = None) -> None:
@@ -205,8 +205,7 @@ def quantize_again_in_backward() -> Iterator[None]:
 
 def _pack(tensor: Tensor) -> Any:
     """A tensor that the rounding made becomes the rounding itself."""
-    made_by = tensor.grad_fn
-    return tensor if quantized_again(made_by) is None else made_by
+    return tensor if quantized_again(tensor.grad_fn) is None else tensor.grad_fn
 
 
 def _unpack(packed: Any) -> Tensor:

@@ -48,6 +48,16 @@ class QuantizedNetwork:
 
     `model(x)` is the quantized network; `layers`, `blocks` and `attentions` are those of its `Plan`; `input_module`
     (where the scheme has one) sees every input and sets the content. All parameters are shared with `model`.
+
+    >>> import torch
+    >>> from qsci_plugins import Placement, load_network, make_scheme
+    >>> from qsci_plugins.brevitas import quantize
+    >>> model = load_network("edsr", None, 2, blocks=1, width=8).module
+    >>> images = torch.arange(2 * 3 * 16 * 16).view(2, 3, 16, 16) % 256.0
+    >>> scheme = make_scheme({"name": "adabm", "weight_bits": 4, "activation_bits": 8, "form": "integer"})
+    >>> network = quantize(model, scheme, Placement(targets=("body.*",)), [images], 255.0)
+    >>> network.backend, tuple(network.fab(images).shape), network.calibrated()
+    ('brevitas', (2,), True)
     """
 
     model: nn.Module
@@ -126,6 +136,18 @@ class Scheme(ABC):
 
     def after_observation(self, layers: Mapping[str, LayerQuantizers]) -> None:  # noqa: B027
         """What needs all layers at once, after every quantizer is initialised (layer-to-bit ranks them)."""
+
+    def static(self) -> Scheme | None:
+        """W8A8 of the same kind, in integers: nothing adapts to the image or shifts, and no weight is reconstructed.
+
+        What others would get of this network at the same placement, to compare with. None, as here, for a scheme that
+        has no such form; comparisons then say so.
+        """
+        return None
+
+    def is_same(self, other: Scheme | None) -> bool:
+        """Whether both are the same method with the same settings."""
+        return type(self) is type(other) and other is not None and self.config == other.config
 
     #: whether quantizers want one REFINE pass over the first batch
     refines: ClassVar[bool] = False

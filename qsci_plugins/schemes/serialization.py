@@ -40,9 +40,9 @@ def rebuild(description: Mapping[str, Any]) -> nn.Module:
     """
     kind = _trusted_class(str(description["class"]))
     settings = {name: _from_json(value) for name, value in description["settings"].items()}
-    made = kind.from_settings(**settings) if hasattr(kind, "from_settings") else kind(**settings)
-    assert isinstance(made, nn.Module)
-    return made
+    module = kind.from_settings(**settings) if hasattr(kind, "from_settings") else kind(**settings)
+    assert isinstance(module, nn.Module)
+    return module
 
 
 def _trusted_class(path: str) -> Any:

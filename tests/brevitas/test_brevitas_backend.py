@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
 
 
-def quantized_case(case: tuple[str, str, str]) -> tuple[QuantizedNetwork, tuple[Any, ...]]:
+@cache
+def calibrated_case(case: tuple[str, str, str]) -> tuple[QuantizedNetwork, tuple[Any, ...]]:
+    """Quantized and calibrated once, for tests that leave it as it is."""
     name, scheme, form = case
     inputs = inputs_for(name)
     made = make_scheme(settings_for(name, scheme, form))
@@ -25,10 +28,16 @@ def quantized_case(case: tuple[str, str, str]) -> tuple[QuantizedNetwork, tuple[
     return quantized, inputs_of(inputs)
 
 
+def quantized_case(case: tuple[str, str, str]) -> tuple[QuantizedNetwork, tuple[Any, ...]]:
+    """A copy of `calibrated_case` to change."""
+    quantized, inputs = calibrated_case(case)
+    return network(copy.deepcopy(quantized.model)), inputs
+
+
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_equals_the_scheme_itself(case: tuple[str, str, str]) -> None:
     name, scheme, form = case
-    quantized, inputs = quantized_case(case)
+    quantized, inputs = calibrated_case(case)
     value_range = 255.0 if name == "edsr" else 1.0
     made = make_scheme(settings_for(name, scheme, form))
     plain = apply_plain(stock(name), made, placement_for(name, scheme), [x[:1] for x in inputs], value_range)
@@ -45,6 +54,8 @@ def test_equals_the_scheme_itself(case: tuple[str, str, str]) -> None:
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_saved_loaded_and_copied_networks_are_the_same(case: tuple[str, str, str], tmp_path: Path) -> None:
     quantized, inputs = quantized_case(case)
+    with torch.no_grad():
+        assert torch.equal(quantized.model(*inputs), calibrated_case(case)[0].model(*inputs))
     if quantized.attentions:
         shift = next(iter(quantized.attentions.values())).query.shift
         with torch.no_grad():

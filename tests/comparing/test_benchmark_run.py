@@ -73,12 +73,13 @@ def test_all_forms_side_by_side_agree_with_evaluate(output: Path, data: Path) ->
     expected = evaluate(run, data=data)["Set5"]
     for form in ("float", "torch", "openvino"):
         found = rows[form]["sets"]["Set5"]
-        for key in ("psnr_y", "ssim", "fab"):
+        for key in ("psnr", "ssim", "fab"):
             assert found[key] == pytest.approx(expected[form][key], abs=2e-3)
-        for name, image in expected[form]["images"].items():
-            assert found["images"][name]["psnr_y"] == pytest.approx(image["psnr_y"], abs=5e-3)
+        for name, image in expected[form]["pieces"].items():
+            assert found["pieces"][name]["psnr"] == pytest.approx(image["psnr"], abs=5e-3)
     nncf = rows["nncf"]["sets"]["Set5"]
-    assert nncf["psnr_y"] != rows["float"]["sets"]["Set5"]["psnr_y"]
+    assert nncf["psnr"] != rows["float"]["sets"]["Set5"]["psnr"]
+    assert nncf["fab"] == 8.0
     plain, quantized = (rows[form]["sets"]["Set5"]["weight_activation_bitops"] for form in ("float", "torch"))
     macs = (27 + 27 * 9 + 3 * 8 * 8 * 9 + 8 * 32 * 9 + 4 * 8 * 3 * 9) * 360 * 640
     assert plain == pytest.approx(macs * 1024, rel=0.02)
@@ -93,7 +94,7 @@ def test_a_second_call_measures_nothing_again(
     before = (output / "benchmark.json").read_text()
     notes = Notes()
     with monkeypatch.context() as patched:
-        patched.setattr("qsci_plugins.comparing.benchmark.measure_image", None)
+        patched.setattr("qsci_plugins.comparing.benchmark.measure_piece", None)
         patched.setattr("qsci_plugins.comparing.subjects.run_recipe", None)
         benchmark([tiny], output, data=data, jobs=1, baseline=True, progress=notes)
     assert notes.notes == ["8 of 8 images were measured before"]
@@ -115,14 +116,14 @@ def test_an_interrupted_benchmark_goes_on_where_it_stopped(
     (run,) = (output / "runs").iterdir()
     measured = []
 
-    def interrupted(task):
+    def interrupted(work):
         if len(measured) == 3:
             raise KeyboardInterrupt
-        measured.append((task.form.kind, task.image.name))
-        return forms.measure_image(task)
+        measured.append((work.form.kind, work.piece_number))
+        return forms.measure_piece(work)
 
     with monkeypatch.context() as patched:
-        patched.setattr("qsci_plugins.comparing.benchmark.measure_image", interrupted)
+        patched.setattr("qsci_plugins.comparing.benchmark.measure_piece", interrupted)
         with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
             benchmark([run], tmp_path, data=data, jobs=1)
     assert len((tmp_path / "measurements.jsonl").read_text().splitlines()) == 3

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from qsci_plugins.comparing.log import open_log
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.benchmark import ImageResult
+from qsci_plugins.pipeline.task import PieceResult
 
-FIRST = ImageResult("baby", 38.123456789, 0.987654321, {"fab": 5.25})
-EQUAL = ImageResult("flat", math.inf, 1.0)
+FIRST = PieceResult("baby", 38.123456789, 0.987654321, 5.25, {"cadyq_bitops": 1e9})
+EQUAL = PieceResult("flat", math.inf, None)
 
 
 def test_what_was_added_is_there_in_the_next_call(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_what_was_added_is_there_in_the_next_call(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["form"] for line in lines] == ["form", "form", "later"]
     assert lines[0]["set"] == "Set5"
-    assert lines[1]["psnr_y"] is None
+    assert lines[1]["psnr"] is None
 
 
 @given(st.data())
@@ -63,3 +63,13 @@ def test_another_file_and_a_second_process_are_clear_errors(tmp_path: Path) -> N
     file.write_text(file.read_text() + "hello\n")
     with pytest.raises(UserError, match="line 2 is no measurement; remove the file"), open_log(file):
         pass
+
+
+def test_lines_that_version_0_1_wrote_are_still_read(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    old = {"form": "a", "image": "1", "set": "Set5", "name": "baby", "psnr_y": 38.5, "ssim": 0.9}
+    equal = {**old, "image": "2", "psnr_y": None, "extras": {}}
+    file.write_text(json.dumps({**old, "extras": {"fab": 5.0, "cadyq_bitops": 2.0}}) + "\n" + json.dumps(equal) + "\n")
+    with open_log(file) as log:
+        assert log.get("a", "1") == PieceResult("baby", 38.5, 0.9, 5.0, {"cadyq_bitops": 2.0})
+        assert log.get("a", "2") == PieceResult("baby", math.inf, 0.9, None, {})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from qsci_plugins.cli import main
-from qsci_plugins.comparing.sweep import combinations, read_values, run_sweep
+from qsci_plugins.commands.sweep import sweep
+from qsci_plugins.comparing.sweep import combinations, read_values
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
 
@@ -72,14 +73,14 @@ def test_a_sweep_from_the_command_line_leaves_a_table_and_a_picture(
     assert max(fabs[:2]) < min(fabs[2:])
     wide, narrow = points[2][1], points[3][1]
     assert narrow["weight_activation_bitops"] < wide["weight_activation_bitops"]
-    assert narrow["psnr_y"] != wide["psnr_y"]
+    assert narrow["psnr"] != wide["psnr"]
     rows = list(csv.DictReader((output / "sweep.csv").read_text().splitlines()))
     assert [(row["scheme.activation_bits"], row["scheme.weight_bits"]) for row in rows] == [
         ("", ""), ("4", "8"), ("4", "2"), ("8", "8"), ("8", "2"),
     ]  # fmt: skip
     assert (output / "sweep.png").stat().st_size > 1000
     monkeypatch.setattr("qsci_plugins.comparing.subjects.run_recipe", None)  # a second call runs and measures nothing
-    monkeypatch.setattr("qsci_plugins.comparing.benchmark.measure_image", None)
+    monkeypatch.setattr("qsci_plugins.comparing.benchmark.measure_piece", None)
     assert main(command) == 0
     assert json.loads((output / "sweep.json").read_text()) == result
 
@@ -88,16 +89,16 @@ def test_an_ablation_has_the_recipe_itself_first_and_equal_settings_once(
     tiny: Path, data: Path, tmp_path: Path
 ) -> None:
     values = {"scheme.clipping": [0.0], "scheme.activation_bits": [4], "calibrate.batch": [2]}
-    result = run_sweep(tiny, values, tmp_path, one_at_a_time=True, data=data, jobs=1)
+    result = sweep(tiny, values, tmp_path, one_at_a_time=True, data=data, jobs=1)
     assert [one["title"] for one in result["points"]] == ["the recipe as it is", "clipping=0.0", "batch=2"]
     assert all("torch" in one["rows"] for one in result["points"])
 
 
 def test_mistakes_come_before_the_first_run(tiny: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="activation_bitz"):
-        run_sweep(tiny, {"scheme.activation_bitz": [4]}, tmp_path / "out", data=data)
+        sweep(tiny, {"scheme.activation_bitz": [4]}, tmp_path / "out", data=data)
     with pytest.raises(UserError, match="activation_bits"):
-        run_sweep(tiny, {"scheme.activation_bits": [4, 40]}, tmp_path / "out", data=data)
+        sweep(tiny, {"scheme.activation_bits": [4, 40]}, tmp_path / "out", data=data)
     with pytest.raises(UserError, match="one scale"):
-        run_sweep(tiny, {"model.scale": [2, 4]}, tmp_path / "out", data=data)
+        sweep(tiny, {"model.scale": [2, 4]}, tmp_path / "out", data=data)
     assert not (tmp_path / "out").exists()

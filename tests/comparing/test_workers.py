@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from qsci_plugins.comparing.benchmark import on_processes
+from qsci_plugins.comparing.processes import on_processes
 from qsci_plugins.errors import UserError
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from qsci_plugins.data import bicubic_down, builtin_photos, imresize, write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, ImageResult, evaluate, find_set
+from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, ImageResult, evaluate_upscaler, find_set
 from qsci_plugins.evaluation.metrics import psnr_y, ssim_y
 
 
@@ -108,7 +108,7 @@ def test_means_images_and_extras(tmp_path: Path) -> None:
     images = find_set(make_set(tmp_path / "Tiny").parent, "Tiny", 2)
     seen: list[tuple[int, int, ImageResult]] = []
     bits = iter([4.0, 5.0])
-    result = evaluate(enlarge, images, lambda *step: seen.append(step), lambda: {"fab": next(bits)})
+    result = evaluate_upscaler(enlarge, images, lambda *step: seen.append(step), lambda: {"fab": next(bits)})
     assert (result.name, result.scale) == ("Tiny", 2)
     for image, found in zip(images.images, result.images, strict=True):
         low, high = image.load(2)
@@ -121,21 +121,21 @@ def test_means_images_and_extras(tmp_path: Path) -> None:
     assert result.extras == {"fab": 4.5}
     assert seen == [(1, 2, result.images[0]), (2, 2, result.images[1])]
     assert json.loads(json.dumps(asdict(result)))["images"][1]["extras"]["fab"] == 5.0
-    assert evaluate(enlarge, images).extras == {}
+    assert evaluate_upscaler(enlarge, images).extras == {}
 
 
 def test_grey_images_are_measured_as_three_equal_channels(tmp_path: Path) -> None:
     (tmp_path / "Grey").mkdir()
     Image.fromarray(photo(0)[..., 0]).save(tmp_path / "Grey/g.png")
     grey = photo(0)[..., :1].repeat(3, 2)
-    expected = evaluate(enlarge, BenchmarkSet("Grey", 2, (BenchmarkImage("g", grey),)))
-    assert evaluate(enlarge, find_set(tmp_path, "Grey", 2)) == expected
+    expected = evaluate_upscaler(enlarge, BenchmarkSet("Grey", 2, (BenchmarkImage("g", grey),)))
+    assert evaluate_upscaler(enlarge, find_set(tmp_path, "Grey", 2)) == expected
 
 
 def test_a_network_of_another_scale_and_images_too_small_to_measure() -> None:
     images = BenchmarkSet("Tiny", 2, (BenchmarkImage("a", photo(0)),))
     with pytest.raises(UserError, match="made 63x54 pixels of a's 21x18, but the set 'Tiny' is for a scale of 2"):
-        evaluate(lambda low: imresize(low, 3.0), images)
+        evaluate_upscaler(lambda low: imresize(low, 3.0), images)
     small = BenchmarkSet("Tiny", 2, (BenchmarkImage("s", photo(0, 14, 14)),))
     with pytest.raises(UserError, match="cannot measure s of set 'Tiny': SSIM"):
-        evaluate(enlarge, small)
+        evaluate_upscaler(enlarge, small)

@@ -7,7 +7,6 @@ from torch import nn
 
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.registry import load_network
-from qsci_plugins.comparing.contenders import Contender, attempt_contender
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.baselines import (
     Failed,
@@ -19,11 +18,15 @@ from qsci_plugins.evaluation.baselines import (
     tile_samples,
 )
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
-from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form, measure, operations
+from qsci_plugins.evaluation.bit_meter import BitMeter, Form, float_form
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
 from qsci_plugins.nncf.backend import quantize
+from qsci_plugins.pipeline.image_forms import pieces_of
 from qsci_plugins.pipeline.image_prepare import find_sets
+from qsci_plugins.pipeline.image_task import ImageTask
+from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.task import Loaded
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.schema import Benchmark
 from qsci_plugins.schemes.placement import Placement
@@ -58,9 +61,9 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
     quantized = quantize(network.module, scheme, placement, [batch], 255.0)
     meter = BitMeter(quantized, network)
     images = BenchmarkSet("noise", 2, (BenchmarkImage("a", NOISE), BenchmarkImage("b", NOISE // 2)))
-    table = measure({"float": float_form(network), "torch": meter.form()}, [images], Progress())
+    table = measure(ImageTask(), {"float": float_form(network), "torch": meter.form()}, [pieces_of(images)], Progress())
     row = table["noise"]["torch"]
-    assert row["fab"] == pytest.approx(np.mean([one["fab"] for one in row["images"].values()]))
+    assert row["fab"] == pytest.approx(np.mean([image["fab"] for image in row["pieces"].values()]))
     assert row["fab"] == pytest.approx(meter.fab())
     bits = meter.bits()
     assert set(bits) == {"head.0", "body.0.body.0", "body.0.body.2", "body.1"}
@@ -68,7 +71,8 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
     assert bits["body.1"][0] == 4
     counted = [bits[name][1] for name in bits if name.startswith("body")]
     assert np.mean(counted) == pytest.approx(meter.fab())
-    counts = operations(network, quantized, meter)
+    task = ImageTask()
+    counts = task.operations(task.macs(Loaded(None, network, network)), quantized, meter)
     macs = {"head": 3 * 8 * 9, "body": 3 * 8 * 8 * 9, "tail": 8 * 32 * 9 + 4 * 8 * 3 * 9, "shift": 9 + 4 * 9}
     pixels = 360 * 640
     assert counts["input"] == [360, 640]
@@ -80,7 +84,8 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
 def test_equal_pictures_have_no_number_of_decibels() -> None:
     images = BenchmarkSet("flat", 2, (BenchmarkImage("a", np.full((40, 40, 3), 9, np.uint8)),))
     form = Form(lambda low: low.repeat(2, 0).repeat(2, 1))
-    assert measure({"float": form}, [images], Progress())["flat"]["float"]["psnr_y"] is None
+    table = measure(ImageTask(), {"float": form}, [pieces_of(images)], Progress())
+    assert table["flat"]["float"]["psnr"] is None
 
 
 def test_the_plain_graphs_are_the_network(network: Network) -> None:
@@ -109,15 +114,6 @@ def test_what_fails_without_us_says_why(network: Network, monkeypatch: pytest.Mo
     told = plain_graphs(refuse, [])
     assert {one.name for one in told} - {"bf16"} == {"fp32", "nncf_int8"}
     assert {one.reason for one in told} == {"ValueError: no such operation"}
-
-
-def test_a_contender_must_run_a_tile() -> None:
-    def stop() -> None:
-        raise UserError("a tile of 7 pixels")
-
-    fine, bad = Contender("a", "A", lambda: None, None), Contender("a", "A", stop, None)
-    assert attempt_contender("a", "A", lambda: fine, (8, 8)) is fine
-    assert attempt_contender("a", "A", lambda: bad, (8, 8)) == Failed("a", "A", "a tile of 7 pixels")
 
 
 def test_standard_sets_are_added_where_the_data_has_them(tmp_path) -> None:

@@ -8,7 +8,7 @@ import openvino
 import pytest
 from openvino_networks import calibrated_edsr
 
-from qsci_plugins.evaluation.latency import measure, measure_throughput, open_graph
+from qsci_plugins.evaluation.latency import measure_throughput, open_graph, time_in_turns
 from qsci_plugins.evaluation.memory import peak_memory
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_upscaler
@@ -25,7 +25,7 @@ def test_measures_images_and_float_tensors_side_by_side(tmp_path: Path) -> None:
             tmp_path / "m" / manifest.routes[0].graph.name, tmp_path / "m" / manifest.weights.name, threads=1
         ),
     }
-    told = measure(models, (48, 64), repeats=5)
+    told = time_in_turns(models, (48, 64), repeats=5)
     assert set(told) == set(models)
     for latency in told.values():
         assert 0 < latency.fast_ms <= latency.median_ms <= latency.slowest_ms
@@ -45,7 +45,7 @@ def test_float_layers_take_the_precision_asked_for() -> None:
 
 def test_functions_take_turns_with_models() -> None:
     calls: list[str] = []
-    told = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, (1, 1), repeats=3, warm_up=1)
+    told = time_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, (1, 1), repeats=3, warm_up=1)
     assert calls == ["a", "b"] * 4
     assert set(told) == {"a", "b"}
 

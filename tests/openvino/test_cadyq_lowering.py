@@ -170,18 +170,26 @@ def test_one_graph_serves_every_image(
         assert (torch.from_numpy(actual).float() - expected).abs().mean() < 0.1
 
 
+@pytest.fixture(scope="module")
+def exported(case: tuple[nn.Module, QuantizedNetwork, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The static model of `case` for tiles of TILE."""
+    stock, network, _ = case
+    folder = tmp_path_factory.mktemp("cadyq") / "m"
+    export_upscaler(network, stock, folder, tile=TILE, scale=2, overlap=2, mode="static")
+    return folder
+
+
 @pytest.mark.parametrize("size", [(24, 24), (18, 20), (40, 52)])
 def test_a_graph_run_at_another_size_measures_that_size(
-    case: tuple[nn.Module, QuantizedNetwork, Tensor], size: tuple[int, int], tmp_path: Path
+    case: tuple[nn.Module, QuantizedNetwork, Tensor], exported: Path, size: tuple[int, int], tmp_path: Path
 ) -> None:
     stock, network, _ = case
     export_upscaler(network, stock, tmp_path / "there", tile=size, scale=2, overlap=2, mode="static")
-    export_upscaler(network, stock, tmp_path / "elsewhere", tile=TILE, scale=2, overlap=2, mode="static")
+    there, elsewhere = (Upscaler(folder, threads=1, tile="image") for folder in (tmp_path / "there", exported))
     told = []
     for seed in range(3):
         square = smooth_images(6, 52, seed=seed)[2 * seed, :, : size[0], : size[1]]
         image = square.permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
-        there, elsewhere = (Upscaler(tmp_path / name, threads=1, tile="image") for name in ("there", "elsewhere"))
         difference = np.abs(there.upscale(image).astype(int) - elsewhere.upscale(image))
         assert [route.bits for route in there.last_routes] == [route.bits for route in elsewhere.last_routes]
         assert difference.mean() < 0.05

@@ -84,6 +84,13 @@ def products(compiled: openvino.CompiledModel) -> list[str]:
     return [precision for precision in told if precision in ("u8", "i8")]
 
 
+@pytest.fixture(scope="module")
+def calibrated() -> tuple[nn.Module, QuantizedNetwork]:
+    """EfficientSCI at 8 bits, for tests that leave it as it is."""
+    stock = efficientsci()
+    return stock, quantized(stock, QSCI)
+
+
 QSCI = {"name": "qsci", "weight_bits": 8, "activation_bits": 8}
 CASES = {
     "efficientsci_w8a8": (efficientsci, QSCI, Placement()),
@@ -166,12 +173,10 @@ def test_adabm_takes_the_route_of_the_measurement(tmp_path: Path) -> None:
     assert len({route.graph for route in manifest.routes}) == 3
     routes = {seed: route_factor(gradient, *manifest.thresholds) for seed, gradient in gradients.items()}
     assert sorted(routes.values()) == [-1, 0, 1]
+    graphs = {factor: opened(tmp_path / "m", manifest, factor) for factor in (-1, 0, 1)}
     for seed, given in inputs.items():
         expected = network.model(*given)
-        distances = {
-            factor: (run(opened(tmp_path / "m", manifest, factor), given) - expected).abs().mean().item()
-            for factor in (-1, 0, 1)
-        }
+        distances = {factor: (run(graph, given) - expected).abs().mean().item() for factor, graph in graphs.items()}
         assert min(distances, key=distances.__getitem__) == routes[seed]
         assert manifest.route(routes[seed]).fab == pytest.approx(network.fab(given).item())
 
@@ -207,18 +212,20 @@ def test_colour_and_wrong_sizes(tmp_path: Path) -> None:
     ],
 )
 def test_a_tile_that_does_not_fit_is_refused_as_by_the_runtime(
-    tile: tuple[int, int], overlap: int | None, message: str, tmp_path: Path
+    tile: tuple[int, int],
+    overlap: int | None,
+    message: str,
+    calibrated: tuple[nn.Module, QuantizedNetwork],
+    tmp_path: Path,
 ) -> None:
-    stock = efficientsci()
-    network = quantized(stock, QSCI)
+    stock, network = calibrated
     with pytest.raises(UserError, match=message):
         export_reconstructor(network, stock, tmp_path / "m", tile=tile, frames=FRAMES, overlap=overlap)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_smallest_tile_of_an_overlap_runs(tmp_path: Path) -> None:
-    stock = efficientsci()
-    network = quantized(stock, QSCI)
+def test_the_smallest_tile_of_an_overlap_runs(calibrated: tuple[nn.Module, QuantizedNetwork], tmp_path: Path) -> None:
+    stock, network = calibrated
     export_reconstructor(network, stock, tmp_path / "m", tile=(30, 32), frames=FRAMES, overlap=8)
     mask = random_mask(FRAMES, 50, 70)
     frames = Reconstructor(tmp_path / "m", mask, threads=1).reconstruct(mask.sum(0) / 2)

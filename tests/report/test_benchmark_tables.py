@@ -11,22 +11,25 @@ from qsci_plugins.cli import main
 from qsci_plugins.report.benchmark_tables import FORMATS, benchmark_text
 
 
-def one(psnr_y: float | None, fab: float, **counts: float) -> dict[str, object]:
-    return {"psnr_y": psnr_y, "ssim": 0.91234, "fab": fab, **counts, "images": {"a": {"psnr_y": psnr_y}}}
+def on_set(psnr: float | None, fab: float | None, **counts: float) -> dict[str, object]:
+    return {"psnr": psnr, "ssim": 0.91234, "fab": fab, **counts, "pieces": {"a": {"psnr": psnr}}}
 
 
 RESULT = {
-    "version": 1,
+    "version": 2,
     "rows": [
         {
             "network": "edsr x2", "title": None, "form": "float", "seconds": None,
-            "sets": {"Set5": one(37.804, 32.0, cadyq_bitops=3e11, weight_activation_bitops=3.2e14), "Set14": one(None, 32)},
+            "sets": {"Set5": on_set(37.804, 32.0, cadyq_bitops=3e11, weight_activation_bitops=3.2e14), "Set14": on_set(None, 32)},
         },
         {
             "network": "edsr x2", "title": "my_w4a4", "form": "torch", "seconds": 61.4,
-            "sets": {"Set5": one(37.196, 3.25, cadyq_bitops=1e11, weight_activation_bitops=1.15e13), "Set14": one(33.1, 3.4)},
+            "sets": {
+                "Set5": on_set(37.196, 3.25, cadyq_bitops=1e11, weight_activation_bitops=1.15e13),
+                "Set14": on_set(33.1, 3.4),
+            },
         },
-        {"network": "carn x4", "title": "b", "form": "openvino", "seconds": 5.0, "sets": {"Set5": one(31.5, 4.0)}},
+        {"network": "carn x4", "title": "b", "form": "openvino", "seconds": 5.0, "sets": {"Set5": on_set(31.5, 4.0)}},
     ],
 }  # fmt: skip
 
@@ -50,9 +53,9 @@ def test_csv_has_a_row_per_form_and_set() -> None:
         ("my_w4a4", "torch", "Set14"),
         ("b", "openvino", "Set5"),
     ]
-    assert float(rows[2]["psnr_y"]) == 37.196
+    assert float(rows[2]["psnr"]) == 37.196
     assert float(rows[2]["weight_activation_bitops"]) == 1.15e13
-    assert rows[1]["psnr_y"] == rows[3]["cadyq_bitops"] == ""
+    assert rows[1]["psnr"] == rows[3]["cadyq_bitops"] == ""
 
 
 def test_latex_has_as_many_cells_in_every_row() -> None:

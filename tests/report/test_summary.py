@@ -56,7 +56,7 @@ def test_no_loss_is_never_minus_zero() -> None:
 
 def test_latency_says_the_share_of_fp32_and_the_quality_where_it_was_measured() -> None:
     assert "| 0.30 |" in latency_table(ROWS).replace("    0.30", " 0.30")
-    rows = [{**row, "psnr_y": {"Set5": 37.0}} for row in ROWS]
+    rows = [{**row, "psnr": {"Set5": 37.0}} for row in ROWS]
     text = bench_table({"model": "runs/a", "tile": [180, 320], "threads": 2, "repeats": 9, "rows": rows})
     assert text.startswith("runs/a: one 320x180 tile, 2 threads, 9 runs")
     assert "Set5 dB" in text
@@ -66,7 +66,7 @@ def test_latency_says_the_share_of_fp32_and_the_quality_where_it_was_measured() 
 def test_a_row_that_failed_says_why_below_the_table() -> None:
     empty = dict.fromkeys(("median_ms", "fast_ms", "slowest_ms"))
     failed = {"name": "fp32", "title": "OpenVINO fp32", **empty, "failed": "no such operation"}
-    ours = {**ROWS[1], "file_bytes": 2**20, "psnr_y": {"Set5": 37.0}}
+    ours = {**ROWS[1], "file_bytes": 2**20, "psnr": {"Set5": 37.0}}
     text = latency_table([failed, ours])
     lines = text.splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["OpenVINO fp32", "fails", "", "", "", "", ""]

@@ -1,0 +1,89 @@
+"""What each comparison is asked to do; light to import, as the command line builds its options from these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "BenchSettings",
+    "BenchmarkSettings",
+    "CostSettings",
+    "EvaluateSettings",
+    "MeasuringSettings",
+    "SetChoice",
+    "SweepSettings",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetChoice:
+    """Which benchmark sets: for images folders of `data` in EDSR's layout, for video folders of .mat files or clips.
+
+    `sets` are `builtin`, names in `data`, or paths of folders; None leaves the choice to the command.
+    """
+
+    data: Path | None = None
+    sets: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(SetChoice):
+    """`run` is an output of `qsci run`, or the model folder in it."""
+
+    run: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringSettings(SetChoice):
+    """`output` has the runs, the log and the result; `jobs` processes measure (None: one per core)."""
+
+    output: Path
+    overrides: Sequence[str] = ()
+    jobs: int | None = None
+    #: NNCF's default INT8 of every network as well
+    baseline: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings(MeasuringSettings):
+    """`targets` are recipe files, names of shipped recipes, or outputs of `qsci run`."""
+
+    targets: Sequence[str | Path]
+    output: Path = Path("benchmark")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(MeasuringSettings):
+    """`values` are those of every key, such as {"scheme.activation_bits": [4, 6, 8]}."""
+
+    recipe: str | Path
+    values: Mapping[str, Sequence[Any]]
+    one_at_a_time: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchSettings(SetChoice):
+    """`models` are outputs of `qsci run`, or model folders; `threads` None: all that this process may use."""
+
+    models: Sequence[Path]
+    repeats: int = 20
+    threads: int | None = None
+    #: (width, height) of an image to time in tiles and in one piece instead
+    tiled: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostSettings:
+    """`schemes` None: every one that a recipe can name. `pairs` steps of each, float and quantized by turns."""
+
+    schemes: Sequence[str] | None = None
+    backends: Sequence[str] = ("nncf", "brevitas")
+    form: str = "integer"
+    pairs: int = 10
+    threads: int = 2
+    #: of the EDSR x2 that is measured
+    blocks: int = 8
+    width: int = 64
