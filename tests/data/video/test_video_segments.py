@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from clip_files import decoded, smooth_frames, stamps_of, write_clip
+from clip_files import decoded, enlarge, smooth_frames, stamps_of, twice, write_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -23,21 +22,6 @@ from qsci_plugins.data.video.joining import join_segments
 from qsci_plugins.data.video.reading import VideoReader
 from qsci_plugins.data.video.segments import Segment, WorkFolder, segment_frames
 from qsci_plugins.errors import UserError
-
-
-def twice(frame: np.ndarray) -> np.ndarray:
-    return frame.repeat(2, 0).repeat(2, 1)
-
-
-def enlarge(clip: Path, output: Path, function: Callable[[np.ndarray], np.ndarray] = twice) -> list[str]:
-    with VideoReader(clip) as reader:
-        encoding = encoding_of(reader, 2)
-        with WorkFolder(output, {"clip": clip.name}) as work:
-            if work.end is None:
-                enlarge_clip(reader, function, encoding, work)
-            notes = join_segments(work, encoding, output, clip, reader.stream.index, reader.origin)
-            work.remove()
-    return notes
 
 
 @pytest.fixture
