@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,12 @@ import av
 import numpy as np
 from av.filter import Graph
 
-__all__ = ["decoded", "smooth_frames", "stamps_of", "write_clip"]
+from qsci_plugins.data.video.enlarging import encoding_of, enlarge_clip
+from qsci_plugins.data.video.joining import join_segments
+from qsci_plugins.data.video.reading import VideoReader
+from qsci_plugins.data.video.segments import WorkFolder
+
+__all__ = ["decoded", "enlarge", "smooth_frames", "stamps_of", "turn", "twice", "write_clip"]
 
 
 def smooth_frames(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
@@ -93,6 +98,33 @@ def stamps_of(file: Path) -> list[float]:
     """When frames are shown, in seconds."""
     with av.open(str(file)) as clip:
         return [float(frame.pts * frame.time_base) for frame in clip.decode(video=0)]
+
+
+def twice(frame: np.ndarray) -> np.ndarray:
+    """Every pixel as two by two."""
+    return frame.repeat(2, 0).repeat(2, 1)
+
+
+def enlarge(clip: Path, output: Path, function: Callable[[np.ndarray], np.ndarray] = twice) -> list[str]:
+    """Writes a clip twice as large, going on with what an earlier call left; returns what is noted."""
+    with VideoReader(clip) as reader:
+        encoding = encoding_of(reader, 2)
+        with WorkFolder(output, {"clip": clip.name}) as work:
+            if work.end is None:
+                enlarge_clip(reader, function, encoding, work)
+            notes = join_segments(work, encoding, output, clip, reader.stream.index, reader.origin)
+            work.remove()
+    return notes
+
+
+def turn(file: Path, matrix: tuple[int, int, int, int]) -> None:
+    """Writes a display matrix into the header of the track."""
+    content = bytearray(file.read_bytes())
+    track = content.index(b"tkhd") + 4 + 4 + 5 * 4 + 2 * 4 + 4 * 2
+    a, b, c, d = (value << 16 for value in matrix)
+    values = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    content[track : track + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
+    file.write_bytes(content)
 
 
 def _sound(target: Any, codec: str, language: str) -> Any:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from qsci_plugins.commands.options import frame_size, positive, seconds, tile_size
+from qsci_plugins.commands.options import add_options, frame_size, option, positive, read_settings, seconds, tile_size
 from qsci_plugins.commands.upscale_images import upscale
 from qsci_plugins.commands.upscale_raw import standard_streams, upscale_raw
 from qsci_plugins.commands.upscale_settings import UpscaleSettings, model_folder
@@ -36,28 +36,30 @@ def add(commands: Any) -> None:
         help="an image file (for one image), a folder, a video file, or - for raw frames",
     )
     parser.add_argument("--size", type=frame_size, metavar="WxH", help="width and height of raw rgb24 frames on stdin")
-    parser.add_argument("--force", action="store_true", help="replace existing files")
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads (default: all)")
-    parser.add_argument(
-        "--streams",
-        type=positive,
-        metavar="N",
-        help="tiles at once, each in its own memory (default: OpenVINO's choice)",
-    )
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time")
-    parser.add_argument(
-        "--tile",
-        type=tile_size,
-        default="fit",
-        metavar="SIZE",
-        help="what large images are cut into: fit (the fastest within about 1 GiB, default), model (the exported size) or"
-        " WxH; bits that adapt follow each tile's content",
-    )
-    parser.add_argument(
-        "--preview",
-        type=seconds,
-        metavar="2s",
-        help="enlarge the first seconds of a video into OUT.preview, and tell how long all of it would take",
+    add_options(
+        parser,
+        UpscaleSettings,
+        force=option("--force", action="store_true", help="replace existing files"),
+        streams=option(
+            "--streams",
+            type=positive,
+            metavar="N",
+            help="tiles at once, each in its own memory (default: OpenVINO's choice)",
+        ),
+        cache_dir=option("--cache", type=Path, metavar="DIR", help="keep compiled graphs here for the next time"),
+        tile=option(
+            "--tile",
+            type=tile_size,
+            metavar="SIZE",
+            help="what large images are cut into: fit (the fastest within about 1 GiB, default), model (the exported size)"
+            " or WxH; bits that adapt follow each tile's content",
+        ),
+        preview=option(
+            "--preview",
+            type=seconds,
+            metavar="2s",
+            help="enlarge the first seconds of a video into OUT.preview, and tell how long all of it would take",
+        ),
     )
     parser.set_defaults(execute=_execute)
 
@@ -66,14 +68,7 @@ def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress, report
 
     inputs, output = arguments.inputs, arguments.output
-    settings = UpscaleSettings(
-        force=arguments.force,
-        threads=arguments.threads,
-        streams=arguments.streams,
-        cache_dir=arguments.cache,
-        tile=arguments.tile,
-        preview=arguments.preview,
-    )
+    settings = read_settings(UpscaleSettings, arguments)
     if Path("-") in (*inputs, output) or arguments.size:
         if (inputs, output) != ([Path("-")], Path("-")) or not arguments.size:
             raise UserError(

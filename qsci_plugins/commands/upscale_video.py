@@ -80,7 +80,7 @@ def upscale_video(
         preview = preview_video(model, clip, output, settings, progress=progress)
         progress.note(str(preview))
         return preview.file
-    from qsci_plugins.data.video.joining import join
+    from qsci_plugins.data.video.joining import join_segments
     from qsci_plugins.data.video.reading import DamagedClipError
     from qsci_plugins.data.video.segments import WorkFolder
 
@@ -103,7 +103,7 @@ def upscale_video(
             raise
         if reader.is_interlaced:
             progress.note(f"{output}: the clip is interlaced; its fields were merged into whole frames (bwdif)")
-        for note in join(work, encoding, output, clip, reader.stream.index, reader.origin):
+        for note in join_segments(work, encoding, output, clip, reader.stream.index, reader.origin):
             progress.note(f"{output}: {note}")
         work.remove()
     return output
@@ -123,7 +123,7 @@ def preview_video(
     For an output big.mp4 it writes big.preview.mp4. Raises UserError as `upscale_video`.
     """
     progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
-    from qsci_plugins.data.video.joining import join
+    from qsci_plugins.data.video.joining import join_segments
     from qsci_plugins.data.video.segments import WorkFolder
 
     clip, output = Path(clip), Path(output)
@@ -133,7 +133,7 @@ def preview_video(
     with reader, WorkFolder(output, {"preview": length, "at": time.time_ns()}) as work:
         try:
             times = _enlarge(reader, upscaler, encoding, work, progress, length)
-            join(work, encoding, output, clip, reader.stream.index, reader.origin, only_film=True)
+            join_segments(work, encoding, output, clip, reader.stream.index, reader.origin, only_film=True)
             shown = ((work.end or 0) * encoding.time_base) - reader.start * reader.time_base
         finally:
             work.remove()

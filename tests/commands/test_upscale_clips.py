@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_files import decoded, smooth_frames, stamps_of, write_clip
+from clip_files import decoded, smooth_frames, stamps_of, turn, write_clip
 from exact_network import exact_upscaler, nearest
 
 from qsci_plugins import Progress, UserError, upscale_video
@@ -162,8 +162,6 @@ def test_frames_that_change_their_size_are_refused(model: Path, tmp_path: Path) 
 
 
 def test_a_phone_turned_keeps_the_shape_of_its_pixels(model: Path, tmp_path: Path) -> None:
-    from test_video_timing import turn
-
     clip = write_clip(tmp_path / "a.mp4", smooth_frames(3), aspect=Fraction(4, 3))
     upright = [np.rot90(frame, -1) for frame in decoded(clip)]
     turn(clip, (0, 1, -1, 0))

@@ -20,7 +20,7 @@ from qsci_plugins.data.video.segments import WorkFolder
 from qsci_plugins.data.video.tracks import Tracks
 from qsci_plugins.errors import UserError
 
-__all__ = ["WRITABLE", "check_writable", "join"]
+__all__ = ["WRITABLE", "check_writable", "join_segments"]
 
 #: what is written, and FFmpeg's name of it
 WRITABLE = {".mp4": "mp4", ".mkv": "matroska", ".mov": "mov"}
@@ -33,7 +33,7 @@ def check_writable(file: Path) -> str:
     return WRITABLE[file.suffix.lower()]
 
 
-def join(
+def join_segments(
     work: WorkFolder,
     encoding: Encoding,
     output: Path,

@@ -7,10 +7,9 @@ from typing import Any
 
 import av
 import pytest
-from clip_files import smooth_frames, write_clip
+from clip_files import enlarge, smooth_frames, write_clip
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_video_segments import enlarge
 
 from qsci_plugins.data.video.reading import VideoReader
 from qsci_plugins.data.video.refusals import check_keepable

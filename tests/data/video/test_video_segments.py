@@ -5,39 +5,23 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from clip_files import decoded, smooth_frames, stamps_of, write_clip
+from clip_files import decoded, enlarge, smooth_frames, stamps_of, twice, write_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from qsci_plugins.data.video import enlarging
 from qsci_plugins.data.video.encoding import EncodedFrame, Encoder, Encoding
 from qsci_plugins.data.video.enlarging import encoding_of, enlarge_clip, in_order
-from qsci_plugins.data.video.joining import join
+from qsci_plugins.data.video.joining import join_segments
 from qsci_plugins.data.video.reading import VideoReader
 from qsci_plugins.data.video.segments import Segment, WorkFolder, segment_frames
 from qsci_plugins.errors import UserError
-
-
-def twice(frame: np.ndarray) -> np.ndarray:
-    return frame.repeat(2, 0).repeat(2, 1)
-
-
-def enlarge(clip: Path, output: Path, function: Callable[[np.ndarray], np.ndarray] = twice) -> list[str]:
-    with VideoReader(clip) as reader:
-        encoding = encoding_of(reader, 2)
-        with WorkFolder(output, {"clip": clip.name}) as work:
-            if work.end is None:
-                enlarge_clip(reader, function, encoding, work)
-            notes = join(work, encoding, output, clip, reader.stream.index, reader.origin)
-            work.remove()
-    return notes
 
 
 @pytest.fixture
@@ -70,7 +54,7 @@ def test_any_times_are_written_as_they_are(
                     coded += encoder.encode(frames[(first + index) % 4], stamp)
                 work.add(Segment(encoder.header, [*coded, *encoder.finish()]))
             work.finish(stamps[-1] + length)
-            join(work, encoding, output, source, 0, only_film=True)
+            join_segments(work, encoding, output, source, 0, only_film=True)
             work.remove()
         got = stamps_of(output)
         assert len(got) == len(stamps)
@@ -116,7 +100,7 @@ def test_joining_codes_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
         enlarge_clip(reader, twice, encoding, work)
     coded = [unit for segment in work.segments() for frame in segment.frames for unit in units_of(frame.data)]
     assert work.counts == [4, 4, 1]
-    join(work, encoding, tmp_path / "b.mp4", clip, 0)
+    join_segments(work, encoding, tmp_path / "b.mp4", clip, 0)
     with av.open(str(tmp_path / "b.mp4")) as container:
         written = [unit for packet in container.demux(video=0) for unit in prefixed_units_of(bytes(packet))]
     assert written == coded

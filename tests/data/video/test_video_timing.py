@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clip_files import smooth_frames, write_clip
+from clip_files import smooth_frames, turn, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,13 +135,3 @@ def test_frames_are_turned_as_the_file_says(tmp_path: Path, name: str) -> None:
         assert reader.aspect == (Fraction(3, 4) if seen.shape[0] == 64 else Fraction(4, 3))
     assert np.abs(seen.astype(int) - expected(stored)).mean() < 6
     assert Orientation(1).aspect(Fraction(0)) == 1
-
-
-def turn(file: Path, matrix: tuple[int, int, int, int]) -> None:
-    """Writes a display matrix into the header of the track."""
-    content = bytearray(file.read_bytes())
-    track = content.index(b"tkhd") + 4 + 4 + 5 * 4 + 2 * 4 + 4 * 2
-    a, b, c, d = (value << 16 for value in matrix)
-    values = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    content[track : track + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in values)
-    file.write_bytes(content)

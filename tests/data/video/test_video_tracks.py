@@ -9,8 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clip_files import smooth_frames, stamps_of, write_clip
-from test_video_segments import enlarge
+from clip_files import enlarge, smooth_frames, stamps_of, write_clip
 
 LANGUAGES = {".mp4": "deu", ".mkv": "deu", ".mov": "ger"}
 
