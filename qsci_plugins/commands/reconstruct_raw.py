@@ -17,7 +17,11 @@ from qsci_plugins.progress import Progress
 __all__ = ["PIXEL_FORMATS", "reconstruct_raw"]
 
 #: ffmpeg's names of what a measurement's pixels are
-PIXEL_FORMATS: dict[str, np.dtype[Any]] = {"gray": np.dtype("u1"), "gray16le": np.dtype("<u2"), "gray16be": np.dtype(">u2")}
+PIXEL_FORMATS: dict[str, np.dtype[Any]] = {
+    "gray": np.dtype("u1"),
+    "gray16le": np.dtype("<u2"),
+    "gray16be": np.dtype(">u2"),
+}
 
 
 def reconstruct_raw(
