@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from qsci_plugins.architectures.checkpoint import BUILTIN
-from qsci_plugins.architectures.network import Network
-from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.builtin import BUILTIN
 from qsci_plugins.pipeline.output import CHECKPOINT, RECIPE_FILE, WEIGHTS_FILE
 from qsci_plugins.recipes.reading import expand, read_recipe
 from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Model
+
+if TYPE_CHECKING:
+    from qsci_plugins.architectures.network import Network
 
 __all__ = [
     "MaskedNetwork",
@@ -29,6 +30,8 @@ __all__ = [
 
 def load_recipe_network(model: Model, seed: int) -> Network:
     """The float network of a recipe's `model` section."""
+    from qsci_plugins.architectures.registry import load_network  # an exported network needs no torch
+
     weights = model.weights
     if weights is not None and not weights.startswith("builtin:"):
         weights = str(expand(weights, "model.weights"))
@@ -57,6 +60,8 @@ def load_video_network(model: str | Path, architecture: str | None = None) -> Ne
     its tensors do not tell (python:package.module:Factory) or should be checked. Raises UserError for what holds no network,
     one of another configuration, and one that does not reconstruct video.
     """
+    from qsci_plugins.architectures.registry import load_network
+
     path = Path(model)
     if str(model).startswith(BUILTIN):
         network = load_network(architecture, str(model))
@@ -74,6 +79,8 @@ def load_video_network(model: str | Path, architecture: str | None = None) -> Ne
 
 
 def _of_run(run: Path) -> Network:
+    from qsci_plugins.architectures.registry import load_network
+
     if not (run / RECIPE_FILE).is_file():
         raise UserError(f"{run} is neither the output of a run (it has no {RECIPE_FILE}) nor a model folder")
     recipe = read_recipe(run / RECIPE_FILE)
