@@ -36,7 +36,7 @@ def test_a_picture_by_a_built_in_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_says_which_there_are() -> None:
-    with pytest.raises(UserError, match="no built-in model builtin:nothing; .*builtin:edsr_x4"):
+    with pytest.raises(UserError, match=r"no built-in model builtin:nothing; .*builtin:edsr_x4"):
         find_model_folder("builtin:nothing")
     with pytest.raises(UserError, match="there is no model folder nowhere"):
         find_model_folder("nowhere")
