@@ -35,9 +35,9 @@ def noise(*shape: int) -> np.ndarray:
     [
         ("one.png", noise(1, 1, 3), "RGB"),
         ("line.png", noise(1, 300, 3), "RGB"),
-        ("grey.png", noise(20, 30), "RGB"),
+        ("grey.png", noise(20, 30), "L"),
         ("rgba.png", noise(20, 30, 4), "RGBA"),
-        ("deep.png", noise(20, 30).astype(np.uint16) * 257, "RGB"),
+        ("deep.png", noise(20, 30).astype(np.uint16) * 257, "I;16"),
         ("wide.png", noise(3, 20_000, 3), "RGB"),
     ],
 )
@@ -58,10 +58,12 @@ def test_deep_grey_and_coloured_forms_of_one_picture_give_one_result(tiny_run: P
         write_image("d.png", np.stack([grey] * 3 + [np.full_like(grey, 7)], 2)),
     ]
     assert main(["upscale", str(tiny_run), *map(str, files), "-o", "big"]) == 0
-    results = [np.asarray(Image.open(f"big/{file.name}")) for file in files]
-    for result in results[1:]:
-        assert (result[..., :3] == results[0]).all()
-    assert (results[3][..., 3] == 7).all()
+    colour, plain, deep, clear = (np.asarray(Image.open(f"big/{file.name}")) for file in files)
+    assert (clear[..., :3] == colour).all()
+    assert (clear[..., 3] == 7).all()
+    assert (plain == np.asarray(Image.fromarray(colour).convert("L"))).all()
+    # the same before it is rounded
+    assert np.abs(deep.astype(int) - 257 * plain.astype(int)).max() <= 257 * 2
 
 
 def broken_image(kind: str) -> Path:

@@ -22,7 +22,7 @@ from qsci_plugins.evaluation.metrics import VideoScore, score_video
 from qsci_plugins.progress import Progress
 
 if TYPE_CHECKING:
-    from qsci_plugins.pipeline.prepare import MaskedNetwork
+    from qsci_plugins.pipeline.networks import MaskedNetwork
 
 __all__ = ["ReconstructSettings", "Reconstruction", "add", "reconstruct"]
 

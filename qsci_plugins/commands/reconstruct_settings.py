@@ -14,7 +14,7 @@ from qsci_plugins.data.snapshot_files import KEYS, read_mask
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
-    from qsci_plugins.pipeline.prepare import Runtime, VideoNetwork
+    from qsci_plugins.pipeline.networks import Runtime, VideoNetwork
 
 __all__ = ["ReconstructSettings"]
 
@@ -63,7 +63,7 @@ class ReconstructSettings:
 
     def network(self, model: str | Path) -> VideoNetwork:
         """The network that `model` holds. Raises UserError where there is none."""
-        from qsci_plugins.pipeline.prepare import open_network
+        from qsci_plugins.pipeline.networks import open_network
 
         return open_network(model, self.runtime, self.architecture, self.threads, self.streams, self.cache_dir)
 

@@ -14,7 +14,6 @@ from qsci_plugins.comparing.contenders import Contender, exported_contenders, pl
 from qsci_plugins.comparing.processes import torch_threads
 from qsci_plugins.comparing.settings import BenchSettings
 from qsci_plugins.comparing.subjects import recipe_of_run
-from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.baselines import Failed
 from qsci_plugins.evaluation.latency import (
     failed_row,
@@ -24,6 +23,7 @@ from qsci_plugins.evaluation.latency import (
     usable_threads,
 )
 from qsci_plugins.evaluation.memory import peak_memory
+from qsci_plugins.openvino.builtin import find_model_folder
 from qsci_plugins.openvino.manifest import MANIFEST, Manifest, load_manifest
 from qsci_plugins.pipeline.measure import measure
 from qsci_plugins.pipeline.metrics import read_metrics
@@ -50,9 +50,7 @@ def bench_model(model: Path, settings: BenchSettings, progress: Progress | None 
     that are not there or do not suit the network.
     """
     progress, threads = progress or Progress(), settings.threads or usable_threads()
-    if not model.is_dir():
-        raise UserError(f"there is no model folder {model}; give the output of `qsci run`, or a model folder")
-    folder = model if (model / MANIFEST).is_file() else model / "model"
+    folder = model if (model / MANIFEST).is_file() else find_model_folder(model)
     manifest = load_manifest(folder)
     task = task_named(manifest.task)
     names = settings.sets or (["builtin"] if settings.data is None else None)

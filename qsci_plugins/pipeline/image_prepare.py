@@ -15,6 +15,7 @@ from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
 from qsci_plugins.pipeline.image_forms import pieces_of
+from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.prepare import (
     absolute,
     absolute_model,
@@ -22,7 +23,6 @@ from qsci_plugins.pipeline.prepare import (
     check_batch,
     check_crop,
     check_sizes,
-    load_recipe_network,
     tile_overlap,
     try_out,
 )

@@ -19,6 +19,7 @@ from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, op
 from qsci_plugins.data.snapshots import SensorNoise, random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import video_period
+from qsci_plugins.pipeline.networks import load_recipe_video_network
 from qsci_plugins.pipeline.prepare import (
     absolute,
     absolute_model,
@@ -26,7 +27,6 @@ from qsci_plugins.pipeline.prepare import (
     check_batch,
     check_crop,
     check_sizes,
-    load_recipe_video_network,
     tile_overlap,
     try_out,
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from qsci_plugins.data.snapshots import mask_sum, measure, random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.torch_networks import TorchReconstructor
-from qsci_plugins.pipeline.prepare import load_recipe_network, load_video_network
+from qsci_plugins.pipeline.networks import load_recipe_network, load_video_network
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.recipes.schema import Recipe
 from qsci_plugins.schemes.backend import load_backend
