@@ -21,8 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
-from qsci_plugins.schemes.norms import copy_folded
-from qsci_plugins.schemes.placement import Placement, Precision, place
+from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
 from qsci_plugins.schemes.scheme import (

@@ -26,7 +26,7 @@ class ReconstructSettings:
     `mask`: the camera's, a file or (T,H,W) of 0..1, instead of those beside the measurements. `keys`: other names of
     `meas`, `mask` and `frames` in files. `white`: full brightness of one frame in the measurements. `format` and `rate`
     (frames per second): what is written for a scene. `runtime` and `architecture` are `open_network`'s; `threads`, and
-    for an exported network `streams` and `cache_dir`, `openvino.device_settings`'. `force`: replace existing files.
+    for an exported network `streams` and `cache_dir`, `openvino.compiling`'. `force`: replace existing files.
     Raises UserError for a value that cannot be.
     """
 

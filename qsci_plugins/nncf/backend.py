@@ -20,10 +20,9 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.nncf.algorithm import SchemeQuantization
 from qsci_plugins.nncf.network import network
-from qsci_plugins.nncf.plan import insert, make_plan
+from qsci_plugins.nncf.placement import insert, make_plan
 from qsci_plugins.safe_load import load_without_code
-from qsci_plugins.schemes.norms import copy_folded
-from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.placement import Placement, copy_folded
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
 
 __all__ = ["apply", "default_int8", "load", "quantize", "save"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.attention_hooks import FusedAttentionHook
 from qsci_plugins.nncf.hooks import QuantizerHook
-from qsci_plugins.nncf.plan import input_hook
+from qsci_plugins.nncf.placement import input_hook
 from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.ledger import record_bits

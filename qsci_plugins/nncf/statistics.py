@@ -11,7 +11,7 @@ from torch._C import DisableTorchFunction
 
 from qsci_plugins.nncf.attention_hooks import note_operand, take_operands
 from qsci_plugins.nncf.hooks import QuantizerHook
-from qsci_plugins.nncf.plan import FusedSite
+from qsci_plugins.nncf.placement import FusedSite
 from qsci_plugins.schemes.attention import ShiftedQuantizer, attend
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 from qsci_plugins.schemes.scheme import set_mode

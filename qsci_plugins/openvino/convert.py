@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import openvino
 import torch
+from openvino import opset13 as ops
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.shuffles import hoist_quantizers, pixel_shuffles_as_copies
-from qsci_plugins.openvino.videos import split_transposes, video_shuffles_as_copies
+from qsci_plugins.openvino.shuffles import hoist_quantizers, only_consumer, pixel_shuffles_as_copies, sort_channels
 
-__all__ = ["convert", "convert_like"]
+__all__ = ["convert", "convert_like", "split_transposes", "video_shuffles_as_copies"]
 
 
 def convert(
@@ -56,3 +57,118 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
         video_shuffles_as_copies(model)
         split_transposes(model)
     return model
+
+
+_CHANNELS_LAST = [0, 2, 3, 4, 1]
+_CHANNELS_FIRST = [0, 4, 1, 2, 3]
+_TO_TOKENS = [0, 3, 4, 2, 1]
+_FROM_TOKENS = [0, 4, 3, 1, 2]
+_FRAMES_AND_CHANNELS = [0, 2, 1, 3, 4]
+_SHUFFLE = [0, 1, 4, 2, 5, 3]
+
+
+def split_transposes(model: openvino.Model) -> int:
+    """Parts the transpositions between videos (N,C,T,H,W) and tokens (N,H,W,T,C) in two; returns how many.
+
+    Height and width are one axis in between, without which OpenVINO would put the two together again.
+    """
+    split = 0
+    for node in model.get_ordered_ops():
+        order = _order(node)
+        if order not in (_TO_TOKENS, _FROM_TOKENS):
+            continue
+        source, end = node.input_value(0), node.output(0)
+        if order == _TO_TOKENS:
+            batch, channels, frames, height, width = source.get_shape()
+            pixels = _reshaped(_transposed(source, _CHANNELS_LAST), [batch, frames, height * width, channels])
+            result = _reshaped(_transposed(pixels, [0, 2, 1, 3]), list(end.get_shape()))
+        else:
+            batch, height, width, frames, channels = source.get_shape()
+            places = _reshaped(source, [batch, height * width, frames, channels])
+            pixels = _reshaped(_transposed(places, [0, 2, 1, 3]), [batch, frames, height, width, channels])
+            result = _transposed(pixels, _CHANNELS_FIRST)
+        result.get_node().set_friendly_name(node.get_friendly_name())
+        _replace(end, result)
+        split += 1
+    model.validate_nodes_and_infer_types()
+    return split
+
+
+def video_shuffles_as_copies(model: openvino.Model) -> int:
+    """Rewrites pixel shuffles of videos, frame by frame, as copies of two whole pixels each; returns how many.
+
+    The channels of the convolution in front are sorted for it; one whose convolution is not found stays as it is.
+    """
+    rewritten = 0
+    for node in model.get_ordered_ops():
+        found = _shuffle(node)
+        if found is None:
+            continue
+        source, end, factor = found
+        batch, total, frames, height, width = source.get_shape()
+        channels = total // factor**2
+        if not sort_channels(source, np.arange(total).reshape(channels, -1).T.reshape(-1)):
+            continue
+        pixels = _transposed(source, _CHANNELS_LAST)
+        parts = _reshaped(pixels, [batch * frames * height, width, factor, factor * channels])
+        rows = _transposed(parts, [0, 2, 1, 3])
+        video = _reshaped(rows, [batch, frames, height * factor, width * factor, channels])
+        result = _transposed(video, _CHANNELS_FIRST)
+        result.get_node().set_friendly_name(end.get_node().get_friendly_name())
+        _replace(end, result)
+        rewritten += 1
+    model.validate_nodes_and_infer_types()
+    return rewritten
+
+
+def _shuffle(node: openvino.Node) -> tuple[openvino.Output, openvino.Output, int] | None:
+    """The video (N,C,T,H,W) whose frames a transposition shuffles, the video that they make, and the factor."""
+    if _order(node) != _SHUFFLE:
+        return None
+    before, after = _reshaped_from(node), _reshaped_to(node)
+    if before is None or after is None or _order(before) != _order(after) or _order(after) != _FRAMES_AND_CHANNELS:
+        return None
+    source, end = before.input_value(0), after.output(0)
+    batch, channels, frames, height, width = source.get_shape()
+    images, kept, rows, columns, *size = node.input_value(0).get_shape()
+    alike = [images, kept * rows * columns, *size] == [batch * frames, channels, height, width]
+    whole = [batch, kept, frames, height * rows, width * rows]
+    if rows != columns or not alike or list(end.get_shape()) != whole:
+        return None
+    return source, end, rows
+
+
+def _reshaped_from(node: openvino.Node) -> openvino.Node | None:
+    """What a node gets, reshaped, where nothing else uses it."""
+    while (node := node.input_value(0).get_node()).get_type_name() == "Reshape":
+        if only_consumer(node.output(0)) is None:
+            return None
+    return node if only_consumer(node.output(0)) is not None else None
+
+
+def _reshaped_to(node: openvino.Node) -> openvino.Node | None:
+    """What alone uses a node's output, reshaped."""
+    user = only_consumer(node.output(0))
+    while user is not None and user.get_type_name() == "Reshape":
+        user = only_consumer(user.output(0))
+    return user
+
+
+def _order(node: openvino.Node) -> list[int] | None:
+    if node.get_type_name() != "Transpose" or not node.input_value(0).get_partial_shape().is_static:
+        return None
+    order = node.input_value(1).get_node()
+    return [int(axis) for axis in order.data] if order.get_type_name() == "Constant" else None
+
+
+def _transposed(value: openvino.Output, order: list[int]) -> openvino.Output:
+    return ops.transpose(value, ops.constant(np.array(order, np.int64))).output(0)
+
+
+def _reshaped(value: openvino.Output, shape: list[int]) -> openvino.Output:
+    return ops.reshape(value, ops.constant(np.array(shape, np.int64)), special_zero=False).output(0)
+
+
+def _replace(old: openvino.Output, new: openvino.Output) -> None:
+    for consumer in list(old.get_target_inputs()):
+        consumer.replace_source_output(new)

@@ -12,12 +12,11 @@ from torch import nn
 
 from qsci_plugins.openvino.attention import Operand
 from qsci_plugins.openvino.convert import convert_like
-from qsci_plugins.openvino.exactness import is_exact_everywhere
 from qsci_plugins.openvino.folder import name_files, write_folder
 from qsci_plugins.openvino.grids import FACTORS
 from qsci_plugins.openvino.ir import pack
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
-from qsci_plugins.openvino.lowering import check_exportable, layer_bits, lower
+from qsci_plugins.openvino.lowering import check_exportable, is_exact_everywhere, layer_bits, lower
 from qsci_plugins.openvino.manifest import Manifest, Route, StoredFile
 from qsci_plugins.openvino.signature import ImageSignature, Signature, VideoSignature
 from qsci_plugins.openvino.tiling import check_tile

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import queue
 import threading
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -14,10 +16,9 @@ from openvino import Type
 from qsci_plugins.openvino.compiling import compile_graph
 from qsci_plugins.openvino.manifest import Manifest, StoredFile, read_stored
 from qsci_plugins.openvino.precisions import Precision
-from qsci_plugins.openvino.requests import Requests
 from qsci_plugins.openvino.tiling import most_pixels
 
-__all__ = ["Graphs", "with_float_ports"]
+__all__ = ["Graphs", "Requests", "with_float_ports"]
 
 _Size = tuple[int, int]
 
@@ -137,3 +138,46 @@ def with_float_ports(model: openvino.Model) -> openvino.Model:
     converting.output(0).replace(rounding.input_value(0))
     model.validate_nodes_and_infer_types()
     return model
+
+
+class Requests:
+    """As many requests as the device is best at, lent to whichever thread needs one.
+
+    Not OpenVINO's AsyncInferQueue: its callbacks take Python's lock in the device's threads, and a graph that is dropped
+    a moment later waits for those threads with the lock held, for ever; and one queue has one callback.
+    """
+
+    def __init__(self, model: openvino.CompiledModel) -> None:
+        self.model = model
+        self.count = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
+        for _ in range(self.count):
+            self._idle.put(model.create_infer_request())
+
+    def run(self, inputs: Iterable[Mapping[Any, Any]]) -> Iterator[openvino.InferRequest]:
+        """The finished request of each of `inputs`, in their order; its results hold until the next one is asked for."""
+        pending: deque[openvino.InferRequest] = deque()
+        try:
+            for given in inputs:
+                request = self._take(wait=not pending)
+                if request is None:  # all are busy, some of them for us
+                    pending[0].wait()
+                    yield pending[0]
+                    request = pending.popleft()
+                pending.append(request)
+                request.start_async(given)
+            while pending:
+                pending[0].wait()
+                yield pending[0]
+                self._idle.put(pending.popleft())
+        finally:
+            for request in pending:
+                with suppress(RuntimeError):  # the one that is being reported already
+                    request.wait()
+                self._idle.put(request)
+
+    def _take(self, wait: bool) -> openvino.InferRequest | None:
+        try:
+            return self._idle.get(block=wait)
+        except queue.Empty:
+            return None

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.attention import lower_attention
-from qsci_plugins.openvino.exactness import grid_reach, limit_pairs
+from qsci_plugins.openvino.attention import Operand, lower_attention
 from qsci_plugins.openvino.grids import (
     FACTORS,
     Grid,
@@ -22,15 +21,23 @@ from qsci_plugins.openvino.grids import (
     varies,
 )
 from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer, pads_with_zeros
-from qsci_plugins.schemes.attention import attach_attention
+from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.ledger import record_bits
-from qsci_plugins.schemes.norms import copy_folded
+from qsci_plugins.schemes.placement import copy_folded
 from qsci_plugins.schemes.quantizer import Quantizer
-from qsci_plugins.schemes.saturation import highest_level
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
+from qsci_plugins.schemes.weight import highest_level, largest_pair_sums, saturating
 
-__all__ = ["ContentNetwork", "check_exportable", "layer_bits", "lower"]
+__all__ = [
+    "ContentNetwork",
+    "check_exportable",
+    "grid_reach",
+    "is_exact_everywhere",
+    "layer_bits",
+    "limit_pairs",
+    "lower",
+]
 
 #: of classes that backends leave in a network; NNCF wraps the very network that it is given
 _HOSTS = ("nncf.", "brevitas.", "qsci_plugins.nncf.", "qsci_plugins.brevitas.")
@@ -237,3 +244,67 @@ class ContentNetwork(nn.Module):
             return result
         # as a sum with zeros of the batch's size: one value for every sample, also where all take the same
         return result, ledger.mean(self.counted) + torch.zeros_like(x.flatten(1)[:, 0])
+
+
+def grid_reach(grid: Grid) -> float:
+    """The largest level of a grid's INT8 parts, as u8."""
+    if grid.unsigned:
+        return float(grid.high)
+    return 128.0 + min(grid.high, 127)
+
+
+def limit_pairs(weight: nn.Module, reach: float) -> nn.Module:
+    """The weight; output channels whose pairs would saturate with activations up to `reach` at half the resolution.
+
+    Schemes see to that in calibration. What is left are networks saved before they did, and the few channels that
+    training moved.
+    """
+    if not isinstance(weight, IntegerWeight):
+        return weight
+    integers = weight.integers.float()
+    over = saturating(integers, reach).reshape(-1, *[1] * (integers.dim() - 1))
+    if not bool(over.any()):
+        return weight
+    halved = torch.where(over, (integers / 2).round(), integers).to(torch.int8)
+    return IntegerWeight(halved, torch.where(over, 2 * weight.step, weight.step))
+
+
+def is_exact_everywhere(lowered: nn.Module) -> bool:
+    """Whether no layer and no attention product can saturate."""
+    for module in lowered.modules():
+        if isinstance(module, StaticLayer | DynamicLayer) and not _layer_is_exact(module):
+            return False
+        if isinstance(module, AttentionQuantizers) and not _attention_is_exact(module):
+            return False
+    return True
+
+
+def _layer_is_exact(layer: StaticLayer | DynamicLayer) -> bool:
+    if not isinstance(layer.weight, IntegerWeight):
+        return True
+    integers = layer.weight.integers.float()
+    if isinstance(layer, DynamicLayer):
+        unsigned = layer.bounds[0] == 0
+        reach: Tensor | float = highest_level(layer.quantizer, torch.zeros(1, *[8] * (integers.dim() - 1)))
+    elif layer.grid is None:
+        return True
+    else:
+        unsigned = layer.grid.unsigned
+        reach = torch.full(integers.shape[1:2], grid_reach(layer.grid))
+        if layer.ones:
+            reach[-layer.ones :] = 1.0 if unsigned else 129.0
+        reach = reach.reshape(-1, *[1] * (integers.dim() - 2))
+    if isinstance(layer.layer, nn.Conv3d) and layer.layer.groups > 1 and not unsigned:
+        return False  # its kernel for i8 activations halves the weights, and loses their last bit
+    return not bool((largest_pair_sums(integers * reach) > 32767).any())
+
+
+def _attention_is_exact(attention: AttentionQuantizers) -> bool:
+    products = ((attention.query.quantizer, attention.key.quantizer), (attention.map, attention.value))
+    for left, right in products:
+        if not isinstance(left, Operand) or not isinstance(right, Operand):
+            return False
+        largest = max(abs(right.grid.low), abs(right.grid.high))
+        if 2 * largest * grid_reach(left.grid) > 32767:
+            return False
+    return True

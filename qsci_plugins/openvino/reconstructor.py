@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.compiling import compile_graph
-from qsci_plugins.openvino.device_settings import device_settings
+from qsci_plugins.openvino.compiling import compile_graph, device_settings
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
+from qsci_plugins.openvino.graphs import Requests
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
 from qsci_plugins.openvino.precisions import Precision, allowed
-from qsci_plugins.openvino.requests import Requests
 from qsci_plugins.openvino.tiling import DEFAULT_BLEND, cut_tile, join, plan_axis, video_period
 
 __all__ = ["Reconstructor"]

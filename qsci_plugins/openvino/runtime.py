@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.device_settings import device_settings
+from qsci_plugins.openvino.compiling import device_settings
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.graphs import Graphs
 from qsci_plugins.openvino.manifest import load_manifest

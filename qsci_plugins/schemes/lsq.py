@@ -10,8 +10,7 @@ from torch import Tensor, distributed, nn
 from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, with_samples
 from qsci_plugins.schemes.rounding import round_ste
-from qsci_plugins.schemes.saturation import PairedWeight
-from qsci_plugins.schemes.weight import row_steps
+from qsci_plugins.schemes.weight import PairedWeight, row_steps
 
 __all__ = ["LearnedStepActivation", "LearnedStepWeight", "processes", "scale_gradient"]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, with_samples
-from qsci_plugins.schemes.saturation import PairedWeight
+from qsci_plugins.schemes.weight import PairedWeight
 
 __all__ = ["MaxWeight", "SymmetricActivation", "symmetric_params"]
 

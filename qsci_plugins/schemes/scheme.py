@@ -17,7 +17,7 @@ from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
-from qsci_plugins.schemes.saturation import limit_weights
+from qsci_plugins.schemes.weight import limit_weights
 
 __all__ = [
     "LayerQuantizers",

@@ -11,8 +11,7 @@ import pytest
 from openvino import opset13 as ops
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.compiling import compile_graph
-from qsci_plugins.openvino.device_settings import LOCK
+from qsci_plugins.openvino.compiling import LOCK, compile_graph
 
 
 @pytest.fixture

@@ -13,13 +13,12 @@ import torch
 from openvino_networks import EVERYWHERE, calibrated_edsr
 from torch import nn
 
-from qsci_plugins.openvino.exactness import is_exact_everywhere, limit_pairs
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.layers import IntegerWeight
-from qsci_plugins.openvino.lowering import lower
+from qsci_plugins.openvino.lowering import is_exact_everywhere, limit_pairs, lower
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.saturation import PairedWeight, largest_pair_sums
+from qsci_plugins.schemes.weight import PairedWeight, largest_pair_sums
 
 TILE = (20, 24)
 

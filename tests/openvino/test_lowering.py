@@ -18,9 +18,8 @@ from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.schemes.content import image_gradient
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
-from qsci_plugins.schemes.saturation import limit_weights
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
-from qsci_plugins.schemes.weight import ChannelWeight
+from qsci_plugins.schemes.weight import ChannelWeight, limit_weights
 
 BODY_ONLY = Placement(("body.*",))
 

@@ -15,7 +15,7 @@ from cores import TWO_CORES
 from openvino_networks import ADABM_BODY, EVERYWHERE, Bound, calibrated_edsr, force_factor, plain_apply
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.device_settings import LOCK
+from qsci_plugins.openvino.compiling import LOCK
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest

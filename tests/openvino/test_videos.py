@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
 from qsci_plugins.evaluation.latency import open_graph
-from qsci_plugins.openvino.convert import convert_like
-from qsci_plugins.openvino.videos import split_transposes, video_shuffles_as_copies
+from qsci_plugins.openvino.convert import convert_like, split_transposes, video_shuffles_as_copies
 
 
 class FrameShuffle(nn.Module):
