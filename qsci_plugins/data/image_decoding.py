@@ -24,6 +24,7 @@ __all__ = ["DAMAGE", "STRIP_PIXELS", "decoded", "opened", "reason", "upright", "
 _READABLE = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 #: what Pillow's decoders raise on damaged files, beside OSError
 DAMAGE = (
+    AssertionError,
     EOFError,
     IndexError,
     KeyError,

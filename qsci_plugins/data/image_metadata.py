@@ -161,9 +161,12 @@ def _of_size(exif: bytes, size: tuple[int, int]) -> bytes:
 
 
 def _text(image: Image.Image) -> dict[str, str]:
-    if image.format != "PNG":
+    if image.format != "PNG" or getattr(image, "is_animated", False):
+        return {}  # of an animation it would be looked for behind the last frame
+    try:
+        found = getattr(image, "text", {})
+    except (EOFError, OverflowError, AssertionError, *_DAMAGE):
         return {}
-    found = getattr(image, "text", {})
     return {
         str(key): str(value)
         for key, value in found.items()

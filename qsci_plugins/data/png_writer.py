@@ -135,7 +135,7 @@ def _compressed(strips: Iterable[np.ndarray], size: tuple[int, int], channels: i
     yield zlib.compressobj(level, zlib.DEFLATED, -15).flush() + struct.pack(">I", checksum)
 
 
-def _deflate(data: bytes, level: int) -> bytes:
+def _deflate(data: memoryview, level: int) -> bytes:
     stream = zlib.compressobj(level, zlib.DEFLATED, -15, 9)
     return stream.compress(data) + stream.flush(zlib.Z_FULL_FLUSH)
 
@@ -147,19 +147,27 @@ def _bytes_of(strip: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(strip).reshape(len(strip), -1).view(np.uint8)
 
 
-def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> bytes:
+def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> memoryview:
     """Rows as differences to the row above or the pixel before, or as they are, whichever looks smallest; each led by
     the number of its filter."""
-    up, before = data.copy(), data.copy()
-    up[0] -= above
-    up[1:] -= data[:-1]
-    before[:, step:] -= data[:, :-step]
-    some = np.s_[:: max(1, len(data) // 8)]
-    number, best = min(((0, data), (1, before), (2, up)), key=lambda choice: _cost(choice[1][some]))
+    some = range(1, len(data), max(1, len(data) // 8))
+    lines = data[some.start :: some.step] if len(some) else data
+    before_lines = lines.copy()
+    before_lines[:, step:] -= lines[:, :-step]
+    up_lines = lines - (data[: -1 : some.step][: len(lines)] if len(some) else above)
+    number = min(enumerate((lines, before_lines, up_lines)), key=lambda choice: _cost(choice[1]))[0]
     rows = np.empty((len(data), data.shape[1] + 1), np.uint8)
     rows[:, 0] = number
-    rows[:, 1:] = best
-    return rows.tobytes()
+    filtered = rows[:, 1:]
+    if number == 0:
+        filtered[:] = data
+    elif number == 1:
+        filtered[:, :step] = data[:, :step]
+        np.subtract(data[:, step:], data[:, :-step], out=filtered[:, step:])
+    else:
+        np.subtract(data[0], above, out=filtered[0])
+        np.subtract(data[1:], data[:-1], out=filtered[1:])
+    return rows.data.cast("B")
 
 
 def _cost(rows: np.ndarray) -> float:

@@ -171,7 +171,10 @@ def test_metadata_stay_and_the_orientation_is_applied(
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
     elif source == "tif":
-        options["exif"][700] = xmp
+        stored = Image.Exif()  # read again: Pillow writes no parts of one that was never stored
+        stored.load(options["exif"].tobytes())
+        stored[700] = xmp
+        options["exif"] = stored
     else:
         options["xmp"] = xmp
     image.save(tmp_path / f"a.{source}", **options)
@@ -188,7 +191,9 @@ def test_metadata_stay_and_the_orientation_is_applied(
     assert content.get_ifd(0x8825)[1] == "N"
     assert found.info["icc_profile"] == profile
     kept = found.info.get("xmp") or found.info.get("XML:com.adobe.xmp")
-    assert kept in (xmp.replace(b"6", b"1", 1), xmp.replace(b"6", b"1", 1).decode())
+    kept = kept.encode() if isinstance(kept, str) else kept
+    # where Pillow turns the pixels itself, it takes the word out
+    assert kept in (xmp.replace(b"6", b"1", 1), xmp.replace(b'tiff:Orientation="6"', b""))
     if "webp" not in (source, target):
         assert found.info["dpi"] == pytest.approx((150, 300), abs=0.1)
 
