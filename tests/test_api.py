@@ -21,7 +21,7 @@ from qsci_plugins.api import Backend
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.latency import open_exported
 from qsci_plugins.nncf import AdaBMQuantization, all_but, network
-from qsci_plugins.openvino.precisions import integer_layers
+from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
 
 SCHEME = {"name": "adabm", "weight_bits": 6, "activation_bits": 6, "image_mapping": False}
 BACKENDS: list[Backend] = ["nncf", "brevitas"]
@@ -114,3 +114,25 @@ def test_layers_that_nncf_quantized_are_named_and_not_dropped(tmp_path: Path) ->
     quantized = network(in_pipeline(copy.deepcopy(edsr()), mine, MinMaxQuantization(ignored_scope=scope)))
     with pytest.raises(UserError, match=r"head/0/conv2d/0.*another algorithm"):
         qsci_plugins.export(quantized, tmp_path / "m", tile=(24, 24), overlap=4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scheme", [{**SCHEME, "activation_bits": 4}, {"name": "qsci", "attention": []}])
+def test_static_networks_leave_by_openvinos_own_call(scheme: dict[str, Any], backend: Backend) -> None:
+    quantized = qsci_plugins.quantize(edsr(), images(), scheme=scheme, backend=backend, ignored=["*_mean"]).model.eval()
+    x = images()[:1]
+    with torch.no_grad():
+        expected = quantized(x)
+    model = openvino.convert_model(quantized, example_input=x, input=[1, 3, 24, 24])
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    difference = torch.from_numpy(compiled(x.numpy())[0]) - expected
+    assert difference.abs().max() < 1e-3 * (expected.max() - expected.min())
+    kinds = [layer.precision for layer in runtime_precisions(compiled) if "Conv" in layer.type]
+    assert sum(kind in ("u8", "i8") for kind in kinds) == 6  # all but the two mean shifts
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_adaptive_networks_name_the_call_that_exports_them(backend: Backend) -> None:
+    quantized = qsci_plugins.quantize(edsr(), images(), backend=backend)
+    with pytest.raises(Exception, match=r"qsci_plugins\.export\(quantized, folder, tile=\.\.\.\)"):
+        openvino.convert_model(quantized.model.eval(), example_input=images()[:1])

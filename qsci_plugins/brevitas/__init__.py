@@ -1,4 +1,16 @@
-"""The schemes in Brevitas: quantizers, layers, a layer map, and the backend that quantizes, saves and loads networks."""
+"""The schemes in Brevitas: quantizers, layers, a layer map, and one call each that quantizes, saves and loads networks.
+
+What Brevitas' users expect and do not find here, and why:
+
+- Layers return plain tensors, and `return_quant_tensor=True` is no use: a QuantTensor holds one scale and bit-width, and
+  ours may have one for each sample. Brevitas' convolutions would read a scale of N samples as one of N channels.
+- `bias_quant` stays None, as a quantized bias needs the input's scale, which a plain tensor does not carry.
+- AdaBM with image factors, and CADyQ, need the network's input measured: `attach_scheme(model, scheme)` behind
+  `layerwise_quantize`. They have no ONNX form; `qsci_plugins.export` writes them for OpenVINO.
+- What a quantizer learned survives Brevitas' re-initialisations, except that a new weight is fitted anew.
+- weight_norm and spectral_norm are folded by `quantize` and `apply`; ahead of `layerwise_quantize` do so yourself
+  (`qsci_plugins.schemes.placement.copy_folded`).
+"""
 
 from __future__ import annotations
 

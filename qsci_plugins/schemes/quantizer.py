@@ -106,6 +106,9 @@ class Quantizer(BoundedMoves, ABC):
     #: whether qparams depend on x itself, so that no constants can stand for them, whatever image is given
     input_dependent: ClassVar[bool] = False
 
+    #: whether it quantizes weights, whose first axis is the output channel
+    of_weight: ClassVar[bool] = False
+
     def __init__(self) -> None:
         super().__init__()
         self.mode = Mode.ON
@@ -138,6 +141,13 @@ class Quantizer(BoundedMoves, ABC):
 
     def simulate(self, x: Tensor) -> Tensor:
         """x quantized and dequantized, with gradients; notes the bits in the ledger."""
+        if torch.jit.is_tracing():
+            # imported here, as it needs QParams
+            from qsci_plugins.schemes.traced import as_fake_quantize
+
+            traced = as_fake_quantize(x, self.qparams, weight=self.of_weight)
+            if traced is not None:
+                return traced
         p = self.qparams(x)
         ledger = current_ledger()
         if ledger is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,8 @@ class PairedWeight(Quantizer):
     A channel of which a pair would gets a step twice as large and levels -64..64: 7 bits. `reach`, the largest level of
     the activations as u8, is 0 until `limit_weights` sets it; nothing is limited then.
     """
+
+    of_weight: ClassVar[bool] = True
 
     reach: Tensor
 

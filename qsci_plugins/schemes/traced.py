@@ -1,0 +1,62 @@
+"""Rounding as a host's converter finds it in a traced network: constants that OpenVINO turns into INT8 arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.quantizer import QParams
+
+__all__ = ["as_fake_quantize"]
+
+_I8 = (-128, 127)
+_U8 = (0, 255)
+
+
+@contextmanager
+def _outside_of_the_trace() -> Iterator[None]:
+    """What is computed inside stands in the trace as constants, the same with and without gradients."""
+    state = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch._C._set_tracing_state(state)
+
+
+def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight: bool) -> Tensor | None:
+    """x rounded by a clamp to the levels and a fake-quantize of all INT8 levels with the same step; None without such.
+
+    Raises UserError for an activation whose bits depend on the sample: a trace would keep those of its example.
+    """
+    with _outside_of_the_trace():
+        p = qparams(x)
+        lowest, highest = p.low * p.scale, p.high * p.scale
+        step = p.scale.flatten().expand(x.shape[0]).contiguous() if weight else p.scale
+        zero = torch.zeros(len(step) if weight else 1, dtype=torch.int32, device=x.device)
+        low, high = p.low.min().item(), p.high.max().item()
+    if not weight and p.bit_width.dim() > 0:
+        raise UserError(
+            "this network chooses its bits for every image, which no trace keeps; call qsci_plugins.export(quantized,"
+            " folder, tile=...) instead, or quantize it with static bits (AdaBM: image_mapping=False)"
+        )
+    if p.offset is not None:
+        return None
+    if low != round(low) or high != round(high) or low < -128 or high > (127 if low < 0 else 255):
+        return None
+    if weight:
+        x = torch.minimum(torch.maximum(x, lowest), highest)
+        # 255 levels: all that OpenVINO folds into int8 weights
+        return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)
+    if p.scale.numel() != 1:
+        return None
+    step_value = float(step)
+    bounds = _I8 if low < 0 else _U8
+    if (low, high) != bounds:
+        x = x.clamp(low * step_value, high * step_value)
+    return torch.fake_quantize_per_tensor_affine(x, step_value, 0, *bounds)
