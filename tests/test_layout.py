@@ -16,7 +16,7 @@ FLOORS = (
     ("architectures", "training", "openvino", "nncf", "brevitas"),
     ("recipes", "evaluation"),
     ("pipeline",),
-    ("comparing", "report"),
+    ("comparing", "report", "api"),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -111,10 +111,11 @@ def test_the_readme_is_short() -> None:
 
 
 def test_a_public_name_has_one_signature() -> None:
+    """But for `api`: its calls do with plain arguments what the functions of the same names do with the package's own."""
     differing = [
         f"{name}: " + "; ".join(f"{module}({parameters})" for module, parameters in homes.items())
         for name, homes in public_signatures().items()
-        if len(set(homes.values())) > 1
+        if len({parameters for module, parameters in homes.items() if module != f"{PACKAGE}.api"}) > 1
     ]
     assert not differing, "\n".join(differing)
 

@@ -25,7 +25,7 @@ from qsci_plugins.evaluation.latency import (
 from qsci_plugins.evaluation.memory import peak_memory
 from qsci_plugins.openvino.builtin import find_model_folder
 from qsci_plugins.openvino.manifest import MANIFEST, Manifest, load_manifest
-from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import read_metrics
 from qsci_plugins.pipeline.output import METRICS_FILE, RECIPE_FILE
 from qsci_plugins.pipeline.task import Task, task_named
@@ -59,7 +59,7 @@ def bench_model(model: Path, settings: BenchSettings, progress: Progress | None 
         contenders = _contenders(task, model, folder, Path(temporary), threads, progress)
         rows = _Timing(model, manifest, threads, settings.repeats, progress).rows(contenders)
         forms = {entry.name: entry.form for entry in contenders if isinstance(entry, Contender)}
-        quality = measure(task, forms, sets, progress)
+        quality = measure_forms(task, forms, sets, progress)
     for row in rows:
         if row["name"] in forms:
             row["psnr"] = {name: _rounded(quality[name][row["name"]]["psnr"]) for name in quality}

@@ -9,7 +9,7 @@ from qsci_plugins.comparing.settings import EvaluateSettings
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.builtin import BUILTIN, find_model_folder
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.output import RECIPE_FILE
 from qsci_plugins.pipeline.task import task_named, task_of
 from qsci_plugins.progress import Progress
@@ -36,7 +36,7 @@ def evaluate_run(settings: EvaluateSettings, progress: Progress | None = None) -
     task = task_named(manifest.task)
     names = settings.sets or (None if settings.data else ["builtin"])
     sets = task.sets([], manifest, settings.data, names)
-    return measure(task, {"openvino": task.exported(run)}, sets, progress)
+    return measure_forms(task, {"openvino": task.exported(run)}, sets, progress)
 
 
 def task_of_run(run: Path) -> str:
@@ -61,4 +61,4 @@ def _evaluate_forms(settings: EvaluateSettings, progress: Progress) -> dict[str,
     quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
     model = run / MODEL if (run / MODEL).is_dir() else None
     forms = task.forms(loaded, task.meter(loaded, quantized), model)
-    return measure(task, forms, sets, progress)
+    return measure_forms(task, forms, sets, progress)

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 
 from qsci_plugins.files import write_bytes
-from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import Journal, training_metrics, write_metrics
 from qsci_plugins.pipeline.output import WEIGHTS_FILE, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.task import task_of
@@ -49,6 +49,6 @@ def train_recipe(
         module.load_state_dict(result.weights)
         module.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
         write_bytes(work / WEIGHTS_FILE, save(result.weights, {"format": "pt"}))
-        sets = measure(task, task.forms(trainable, None, None), trainable.sets, progress)
+        sets = measure_forms(task, task.forms(trainable, None, None), trainable.sets, progress)
         write_metrics(work, training_metrics(trainable, work, journal.seconds, sets=sets, steps=result.steps))
     return output

@@ -22,10 +22,10 @@ from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.pipeline.task import PieceResult, PieceSet, Prepared, Task
 from qsci_plugins.progress import Progress
 
-__all__ = ["means", "measure", "measure_latency"]
+__all__ = ["means", "measure_forms", "measure_latency"]
 
 
-def measure(task: Task, forms: Mapping[str, Any], sets: Sequence[PieceSet], progress: Progress) -> dict[str, Any]:
+def measure_forms(task: Task, forms: Mapping[str, Any], sets: Sequence[PieceSet], progress: Progress) -> dict[str, Any]:
     """By set and form the means over the pieces, what the form says about the set, and every piece under `pieces`.
 
     The numbers are `psnr` in dB (None where pictures are equal, as JSON has no infinity), `ssim` and `fab` (None where

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
@@ -144,7 +144,7 @@ def _measured(
         from qsci_plugins.pipeline.measure import measure_latency
 
         latency = measure_latency(task, prepared, model, progress)
-    sets = measure(task, forms, prepared.sets, progress)
+    sets = measure_forms(task, forms, prepared.sets, progress)
     if not sets:  # the bits of the calibration inputs are better than none
         meter.watch(prepared.batches[0])
     metrics = quantization_metrics(

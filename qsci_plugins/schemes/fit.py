@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qsci_plugins.schemes.quantizer import QParams
-from qsci_plugins.schemes.rounding import dequantize, quantize
+from qsci_plugins.schemes.rounding import dequantize, to_integers
 
 __all__ = ["least_error", "shrinking"]
 
@@ -25,7 +25,7 @@ def shrinking(count: int, parts: int = 100) -> list[float]:
 def least_error(
     x: Tensor, candidates: Sequence[Candidate], params: Callable[[Candidate], QParams], *, per_row: bool = False
 ) -> Tensor:
-    """The index, a scalar, of the candidate whose `params` quantize x with the least mean squared error, the first of equals.
+    """The index, a scalar, of the candidate whose `params` to_integers x with the least mean squared error, the first of equals.
 
     With `per_row`, x is (rows, values) and so are the answers: one index for each row, (rows, 1). An error that is not a
     number is never the least; where none is a number the answer is 0.
@@ -33,7 +33,7 @@ def least_error(
     best_error = best = None
     for index, candidate in enumerate(candidates):
         p = params(candidate)
-        error = (dequantize(quantize(x, p.scale, p.offset, p.low, p.high), p.scale, p.offset) - x).square()
+        error = (dequantize(to_integers(x, p.scale, p.offset, p.low, p.high), p.scale, p.offset) - x).square()
         error = error.mean(1, keepdim=True) if per_row else error.mean()
         if best_error is None or best is None:
             best_error = torch.full_like(error, torch.inf)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.ledger import current_ledger
-from qsci_plugins.schemes.rounding import fake_quantize, quantize
+from qsci_plugins.schemes.rounding import fake_quantize, to_integers
 
 __all__ = ["BoundedMoves", "Mode", "ObservingQuantizer", "QParams", "Quantizer", "per_sample", "with_samples"]
 
@@ -125,7 +125,7 @@ class Quantizer(BoundedMoves, ABC):
     def integers(self, x: Tensor) -> Tensor:
         """The integers z of x, as floats, the same shape."""
         p = self.qparams(x)
-        return quantize(x, p.scale, p.offset, p.low, p.high)
+        return to_integers(x, p.scale, p.offset, p.low, p.high)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode is Mode.OFF:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["dequantize", "fake_quantize", "quantize", "quantize_again_in_backward", "quantized_again", "round_ste"]
+__all__ = ["dequantize", "fake_quantize", "quantize_again_in_backward", "quantized_again", "round_ste", "to_integers"]
 
 #: elements of a tensor to work on at a time, so that what is computed in between stays in a core's cache
 _ELEMENTS = 1 << 18
@@ -22,7 +22,7 @@ def round_ste(x: Tensor) -> Tensor:
     return x + (x.round() - x).detach()
 
 
-def quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
+def to_integers(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
     """The integers z = round(clamp((x - offset) / scale, low, high)) as floats; `offset` None stands for 0."""
     z = x / scale if offset is None else (x - offset) / scale
     return torch.minimum(torch.maximum(z, low), high).round()
@@ -43,7 +43,7 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, 
     if x.dtype in (torch.bfloat16, torch.float16):
         x = x.float()  # half the digits cannot tell 256 levels apart
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return dequantize(quantize(x, scale, offset, low, high), scale, offset)
+        return dequantize(to_integers(x, scale, offset, low, high), scale, offset)
     arguments = (x, scale, offset, low, high)
     if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
         return _FakeQuantize.apply(*arguments)

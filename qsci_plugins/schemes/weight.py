@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from qsci_plugins.schemes.content import Content, current_content, set_content
 from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
-from qsci_plugins.schemes.rounding import quantize
+from qsci_plugins.schemes.rounding import to_integers
 
 __all__ = [
     "ChannelWeight",
@@ -58,7 +58,7 @@ class PairedWeight(Quantizer):
         if p.offset is not None or self.bits < 8:  # type: ignore[operator]
             return p
         with torch.no_grad():
-            z = quantize(x, p.scale, None, p.low, p.high)
+            z = to_integers(x, p.scale, None, p.low, p.high)
             limited = saturating(z, self.reach).reshape(-1, *[1] * (x.dim() - 1))
         bound = p.high.new_tensor(float(_LARGEST_WEIGHT))
         return QParams(

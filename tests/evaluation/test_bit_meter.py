@@ -25,7 +25,7 @@ from qsci_plugins.nncf.backend import quantize
 from qsci_plugins.pipeline.image_forms import pieces_of
 from qsci_plugins.pipeline.image_prepare import find_sets
 from qsci_plugins.pipeline.image_task import ImageTask
-from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.task import Loaded
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.schema import Benchmark
@@ -61,7 +61,9 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
     quantized = quantize(network.module, scheme, placement, [batch], 255.0)
     meter = BitMeter(quantized, network)
     images = BenchmarkSet("noise", 2, (BenchmarkImage("a", NOISE), BenchmarkImage("b", NOISE // 2)))
-    table = measure(ImageTask(), {"float": float_form(network), "torch": meter.form()}, [pieces_of(images)], Progress())
+    table = measure_forms(
+        ImageTask(), {"float": float_form(network), "torch": meter.form()}, [pieces_of(images)], Progress()
+    )
     row = table["noise"]["torch"]
     assert row["fab"] == pytest.approx(np.mean([image["fab"] for image in row["pieces"].values()]))
     assert row["fab"] == pytest.approx(meter.fab())
@@ -84,7 +86,7 @@ def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:
 def test_equal_pictures_have_no_number_of_decibels() -> None:
     images = BenchmarkSet("flat", 2, (BenchmarkImage("a", np.full((40, 40, 3), 9, np.uint8)),))
     form = ImageForm(lambda low: low.repeat(2, 0).repeat(2, 1))
-    table = measure(ImageTask(), {"float": form}, [pieces_of(images)], Progress())
+    table = measure_forms(ImageTask(), {"float": form}, [pieces_of(images)], Progress())
     assert table["flat"]["float"]["psnr"] is None
 
 

@@ -15,7 +15,7 @@ from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.nncf.backend import quantize
 from qsci_plugins.pipeline.image_forms import pieces_of
 from qsci_plugins.pipeline.image_task import ImageTask
-from qsci_plugins.pipeline.measure import measure
+from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.patchwise import PatchMeter, patch_starts
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.bit_selector import BitSelector
@@ -97,7 +97,7 @@ def test_every_patch_is_what_the_network_makes_of_it_alone(network: Network, qua
 def test_the_table_says_whether_bits_follow_the_gradient(network: Network, quantized: QuantizedNetwork) -> None:
     images = pieces_of(BenchmarkSet("halves", 2, (BenchmarkImage("a", IMAGE.repeat(2, 0).repeat(2, 1)),)))
     meter = PatchMeter(quantized, network, 16, 16, 4)
-    row = measure(ImageTask(), {"torch": meter.form()}, [images, images], Progress())["halves"]["torch"]
+    row = measure_forms(ImageTask(), {"torch": meter.form()}, [images, images], Progress())["halves"]["torch"]
     assert row["patches"]["count"] == 3 * 4
     assert row["patches"]["gradient_and_fab"]["spearman"] > 0.8
     assert row["patches"]["gradient_and_fab"]["pearson"] > 0.5

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qsci_plugins.schemes.rounding import dequantize, fake_quantize, quantize, round_ste
+from qsci_plugins.schemes.rounding import dequantize, fake_quantize, round_ste, to_integers
 
 
 def _reference(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, high: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def test_gradients_equal_those_of_plain_operations(shape: tuple[int, ...], with_
 def test_integers_stay_in_range_and_are_the_nearest(bits: int, scale: float, zero_point: int, seed: int) -> None:
     low, high = torch.tensor(float(-zero_point)), torch.tensor(float(2**bits - 1 - zero_point))
     x = torch.randn(64, generator=torch.Generator().manual_seed(seed)) * scale * 100
-    z = quantize(x, torch.tensor(scale), None, low, high)
+    z = to_integers(x, torch.tensor(scale), None, low, high)
     assert torch.equal(z, z.round())
     assert z.min() >= low
     assert z.max() <= high
