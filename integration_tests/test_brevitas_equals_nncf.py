@@ -13,8 +13,8 @@ from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.brevitas import backend as brevitas
 from qsci_plugins.nncf import backend as nncf
 from qsci_plugins.schemes.bit_selector import BitSelector
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.content import image_gradient
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of

@@ -28,6 +28,7 @@ MOST_WORDS = 1100
 
 #: outside schemes/ alone these name a scheme: each host's public quantizers and algorithms, and a scheme's own training
 NAMES_SCHEMES = {
+    "api",  # whose default it is
     "brevitas",
     "brevitas.quantizers",
     "nncf",

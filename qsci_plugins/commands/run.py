@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import add_data, add_output, add_overrides
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ __all__ = ["add", "run"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
+    from qsci_plugins.commands.options import add_data, add_output, add_overrides
+
     parser = commands.add_parser(
         "run", help="quantize a network as a recipe says, measure it and export it (goes on after Ctrl-C)"
     )

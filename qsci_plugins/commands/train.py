@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import add_data, add_output, add_overrides
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ __all__ = ["add", "train"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
+    from qsci_plugins.commands.options import add_data, add_output, add_overrides
+
     parser = commands.add_parser("train", help="train a float network (goes on after Ctrl-C)")
     parser.add_argument(
         "recipe", metavar="RECIPE", help="a recipe file, or the name of a shipped one: float/edsr_x4 and the like"

@@ -13,7 +13,7 @@ from torch import Tensor
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_macs, ops
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
-from qsci_plugins.schemes.ledger import BitLedger, record_bits
+from qsci_plugins.schemes.bit_width import BitLedger, record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 __all__ = [

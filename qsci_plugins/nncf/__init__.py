@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qsci_plugins.nncf.algorithm import AdaBMQuantization, CADyQQuantization, QSCIQuantization, SchemeQuantization
 from qsci_plugins.nncf.backend import apply, default_int8, load, quantize, save
-from qsci_plugins.nncf.network import bits_per_layer, network
+from qsci_plugins.nncf.hooks import bits_per_layer, network
 from qsci_plugins.nncf.placement import all_but
 
 if TYPE_CHECKING:  # mypy compares the module with the protocol

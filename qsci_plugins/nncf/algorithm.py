@@ -20,7 +20,7 @@ from nncf.torch.graph.transformations.commands import PTTargetPoint
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.nncf.network import network as quantized_network
+from qsci_plugins.nncf.hooks import network as quantized_network
 from qsci_plugins.nncf.placement import HookPlan, insert, make_plan
 from qsci_plugins.nncf.statistics import (
     attention_reducer,

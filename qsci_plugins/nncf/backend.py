@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.nncf.algorithm import SchemeQuantization
-from qsci_plugins.nncf.network import network
+from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement, copy_folded

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.attention_hooks import FusedAttentionHook, OperandHook, operand_names
-from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, SharedQuantizerHook
+from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, SharedQuantizerHook, input_hook
 from qsci_plugins.nncf.tracing import Calls, record_calls, without_hooks
 from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.placement import Placement, copy_folded, place
@@ -36,7 +36,6 @@ __all__ = [
     "LayerPoints",
     "all_but",
     "ignored_layers",
-    "input_hook",
     "input_point",
     "insert",
     "layer_points",
@@ -215,11 +214,6 @@ def insert(plan: HookPlan, wrapper: GraphModelWrapper) -> None:
         layout.register(PT2InsertionCommand([site.output], site.hook))
     PT2ModelTransformer(wrapper).transform(layout)
     _run_first(get_hook_storage(wrapper.model), handles[0])
-
-
-def input_hook(storage: HookStorage) -> InputHook | None:
-    """The hook that one of our schemes left, None in a network without."""
-    return next((hook for _, hook in storage.named_hooks() if isinstance(hook, InputHook)), None)
 
 
 def _positional(wrapper: GraphModelWrapper) -> tuple[Any, ...]:

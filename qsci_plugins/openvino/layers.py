@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.openvino.grids import Grid
-from qsci_plugins.schemes.ledger import current_ledger
+from qsci_plugins.schemes.bit_width import current_ledger
 from qsci_plugins.schemes.quantizer import Quantizer
 
 __all__ = [

@@ -22,8 +22,8 @@ from qsci_plugins.openvino.grids import (
 )
 from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer, pads_with_zeros
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.content import InputModule
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import copy_folded
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork

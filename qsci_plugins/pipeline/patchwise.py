@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm, PatchBits
 from qsci_plugins.evaluation.correlation import pearson, spearman
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.content import image_gradient
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["PatchMeter", "patch_starts"]

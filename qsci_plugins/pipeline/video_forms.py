@@ -18,7 +18,7 @@ from qsci_plugins.evaluation.metrics import score_video
 from qsci_plugins.evaluation.torch_networks import TorchReconstructor
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.pipeline.task import PieceResult
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = ["Scene", "VideoForm", "float_video_form", "openvino_video_form", "quantized_video_form", "score_scene"]

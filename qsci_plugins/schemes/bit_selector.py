@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.bit_width import current_ledger
 from qsci_plugins.schemes.content import current_content
-from qsci_plugins.schemes.ledger import current_ledger
 from qsci_plugins.schemes.mixture import hard_forward_soft_backward
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.quantizer import QParams, per_sample

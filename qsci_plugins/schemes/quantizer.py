@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.ledger import current_ledger
+from qsci_plugins.schemes.bit_width import current_ledger
 from qsci_plugins.schemes.rounding import fake_quantize, to_integers
 
 __all__ = ["BoundedMoves", "Mode", "ObservingQuantizer", "QParams", "Quantizer", "per_sample", "with_samples"]

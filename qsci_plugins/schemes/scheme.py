@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.attention import AttentionQuantizers
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.content import InputModule
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 from qsci_plugins.schemes.weight import limit_weights

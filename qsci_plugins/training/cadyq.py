@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_selector import BitSelector
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance

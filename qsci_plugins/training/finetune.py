@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.loop import train_network, uses_bf16

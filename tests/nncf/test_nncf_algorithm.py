@@ -22,8 +22,7 @@ from torch.nn import functional as F
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.algorithm import AdaBMQuantization, SchemeQuantization
 from qsci_plugins.nncf.backend import apply
-from qsci_plugins.nncf.hooks import InputHook, QuantizerHook
-from qsci_plugins.nncf.network import bits_per_layer, network
+from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, bits_per_layer, network
 from qsci_plugins.nncf.placement import all_but
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme

@@ -16,8 +16,7 @@ from qsci_plugins.nncf.backend import apply, quantize
 from qsci_plugins.schemes.activation import RangeActivation
 from qsci_plugins.schemes.adabm import AdaBM, AdaBMConfig
 from qsci_plugins.schemes.bit_selector import BitSelector
-from qsci_plugins.schemes.bit_width import ImageToBit, MappedBitWidth
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.bit_width import ImageToBit, MappedBitWidth, record_bits
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork

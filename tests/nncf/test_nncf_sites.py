@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
 from qsci_plugins.nncf.algorithm import CADyQQuantization, QSCIQuantization
 from qsci_plugins.nncf.backend import apply, load, quantize, save
-from qsci_plugins.nncf.network import bits_per_layer, network
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.nncf.hooks import bits_per_layer, network
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of

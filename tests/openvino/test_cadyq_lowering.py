@@ -21,8 +21,8 @@ from qsci_plugins.openvino.lowering import layer_bits, lower
 from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.bit_selector import BitSelector
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.content import set_content
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme

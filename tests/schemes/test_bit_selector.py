@@ -14,8 +14,8 @@ from torch import Tensor
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_selector import BitSelector
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.content import Content, set_content
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.registry import describe, rebuild
 

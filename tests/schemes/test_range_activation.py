@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qsci_plugins.schemes.activation import RangeActivation
-from qsci_plugins.schemes.bit_width import MappedBitWidth, StaticBitWidth
+from qsci_plugins.schemes.bit_width import MappedBitWidth, StaticBitWidth, record_bits
 from qsci_plugins.schemes.content import Content, set_content
-from qsci_plugins.schemes.ledger import record_bits
 from qsci_plugins.schemes.quantizer import Mode
 
 

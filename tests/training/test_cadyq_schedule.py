@@ -13,7 +13,7 @@ from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.backend import apply, quantize
 from qsci_plugins.schemes.bit_selector import BitSelector
-from qsci_plugins.schemes.ledger import record_bits
+from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
