@@ -49,7 +49,6 @@ MEASURED = measure(scene(), MASK)
         "12 bits to the brim",
         "12 bits",
         "12-bit frames",
-        "10 bits",
         "14 bits",
         "to 1",
         "to 1, f32",
