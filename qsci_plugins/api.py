@@ -51,17 +51,16 @@ def quantize(
     names or patterns, a module's name standing for all layers inside, or an `nncf.IgnoredScope`.
     Raises UserError where the network, a pattern or the images do not fit.
 
-    >>> import tempfile, torch, qsci_plugins
+    NNCF shows its progress:
+
+    >>> import torch, qsci_plugins
     >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
     >>> images = torch.randint(0, 256, (4, 3, 24, 24)).float()
-    >>> quantized = qsci_plugins.quantize(model, images, scheme={"name": "adabm", "activation_bits": 6}, ignored=["*_mean"])
+    >>> scheme = {"name": "adabm", "activation_bits": 6}
+    >>> quantized = qsci_plugins.quantize(model, images, scheme=scheme, ignored=["*_mean"])  # doctest: +ELLIPSIS
+    Statistics collection ...
     >>> sorted(quantized.layers)
     ['body.0.body.0', 'body.0.body.2', 'body.1', 'head.0', 'tail.0.0', 'tail.1']
-    >>> folder = tempfile.mkdtemp()
-    >>> qsci_plugins.export(quantized, folder, tile=(32, 48), overlap=8).scale
-    2
-    >>> qsci_plugins.Upscaler(folder).upscale(torch.zeros(40, 40, 3, dtype=torch.uint8).numpy()).shape
-    (80, 80, 3)
     """
     if isinstance(scheme, str):
         scheme = make_scheme({"name": scheme})
@@ -91,6 +90,15 @@ def export(
     `qsci_plugins.openvino.export.export_upscaler`. With `frames` it is a network that reconstructs as many frames from a
     snapshot measurement. `stock`, the float network, is taken out of the quantized one where it is not given.
     Raises UserError for what cannot run in integers, and where the folder cannot be written.
+
+    >>> import numpy as np, torch, qsci_plugins
+    >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
+    >>> images = torch.randint(0, 256, (4, 3, 24, 24)).float()
+    >>> quantized = qsci_plugins.quantize(model, images, backend="brevitas", ignored=["*_mean"])
+    >>> qsci_plugins.export(quantized, "exported", tile=(32, 48), overlap=8).scale
+    2
+    >>> qsci_plugins.Upscaler("exported").upscale(np.zeros((40, 40, 3), np.uint8)).shape
+    (80, 80, 3)
     """
     from qsci_plugins.openvino.export import export_reconstructor, export_upscaler
 
@@ -102,7 +110,13 @@ def export(
 
 
 def save(quantized: QuantizedNetwork, file: Path | str) -> None:
-    """Writes a calibrated network into one file for `load`. Raises UserError before calibration."""
+    """Writes a calibrated network into one file for `load`. Raises UserError before calibration.
+
+    >>> import torch, qsci_plugins
+    >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
+    >>> quantized = qsci_plugins.quantize(model, torch.rand(2, 3, 24, 24) * 255, backend="brevitas")
+    >>> qsci_plugins.save(quantized, "quantized.pt")
+    """
     _backend(quantized.backend).save(quantized, file)
 
 
@@ -110,6 +124,14 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
     """The network that `save` wrote, in a copy of the same float network (whose own weights do not matter).
 
     Raises UserError for another kind of file, and for another network's.
+
+    >>> import torch, qsci_plugins
+    >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
+    >>> quantized = qsci_plugins.quantize(model, torch.rand(2, 3, 24, 24) * 255, backend="brevitas")
+    >>> qsci_plugins.save(quantized, "saved.pt")
+    >>> image = torch.rand(1, 3, 24, 24) * 255
+    >>> torch.equal(qsci_plugins.load(model, "saved.pt").model(image), quantized.model(image))
+    True
     """
     content = load_without_code(Path(file))
     form = str(content.get("format", "")) if isinstance(content, dict) else ""

@@ -186,4 +186,4 @@ def test_enlarging_needs_openvino_numpy_and_pillow_alone() -> None:
         "import qsci_plugins; qsci_plugins.upscale; import qsci_plugins.openvino.runtime, qsci_plugins.commands.console"
     )
     heavy = ("torch", "nncf", "brevitas", "pydantic", "yaml", "skimage", "sklearn", "spandrel", "onnx")
-    assert modules_after(code, "openvino", "numpy", "PIL", *heavy) == {"openvino", "numpy", "PIL"}
+    assert modules_after(code, "openvino", "numpy", "PIL", *heavy) <= {"openvino", "numpy", "PIL"}

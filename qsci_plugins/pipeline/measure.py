@@ -8,17 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs
-from qsci_plugins.evaluation.latency import (
-    failed_row,
-    latency_row,
-    open_exported,
-    open_graph,
-    runner,
-    time_in_turns,
-    usable_threads,
-)
-from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.pipeline.task import PieceResult, PieceSet, Prepared, Task
 from qsci_plugins.progress import Progress
 
@@ -85,6 +74,19 @@ def measure_latency(task: Task, prepared: Prepared, folder: Path, progress: Prog
     And in which precision ours really runs: how many nodes of each kind take and give what. What is not ours and fails
     keeps its row, which says why.
     """
+    # a float training measures too, and needs no OpenVINO
+    from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs
+    from qsci_plugins.evaluation.latency import (
+        failed_row,
+        latency_row,
+        open_exported,
+        open_graph,
+        runner,
+        time_in_turns,
+        usable_threads,
+    )
+    from qsci_plugins.openvino.precisions import runtime_precisions
+
     height, width = prepared.recipe.export.openvino.tile
     threads = usable_threads()
     compiled: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from qsci_plugins.brevitas import QuantConv2d, apply, attach_scheme, layer_map, 
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.weight import PairedWeight
 
 SCHEMES = ["adabm", "cadyq", "qsci"]
 FLOAT = ["head", "tail", "sub_mean", "add_mean"]
@@ -120,12 +121,16 @@ def test_a_float_checkpoint_changes_weights_and_their_steps_alone(name: str) -> 
         weight = copied.get_submodule(layer).weight
         assert torch.equal(weight, other.get_submodule(layer).weight)
         fresh = quantized.scheme.layer(other.get_submodule(layer), "scheme").weight
+        if isinstance(fresh, PairedWeight):  # what its input reaches is the network's, not the weight's
+            fresh.reach.copy_(quantizers.weight.reach)
         assert torch.equal(quantizers.weight.qparams(weight).scale, fresh.qparams(weight).scale)
         old = quantized.layers[layer].activation.state_dict()
         assert all(torch.equal(value, old[key]) for key, value in quantizers.activation.state_dict().items())
     # and not those of the network that was copied
     weight = quantized.model.body[0].body[0].weight
     fresh = quantized.scheme.layer(stock("edsr").body[0].body[0], "scheme").weight
+    if isinstance(fresh, PairedWeight):
+        fresh.reach.copy_(quantized.layers["body.0.body.0"].weight.reach)
     assert torch.equal(quantized.layers["body.0.body.0"].weight.qparams(weight).scale, fresh.qparams(weight).scale)
 
 
