@@ -6,13 +6,15 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from qsci_plugins.errors import UserError
+
+if TYPE_CHECKING:  # float trainings plan tiles without it
+    import openvino
 
 __all__ = [
     "ACTIVATION_BYTES",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, evaluate_image
 from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm
-from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
@@ -39,6 +38,8 @@ def openvino_form(folder: Path, threads: int | None = None) -> ImageForm:
 
     A tile's is that of its route, or what a graph that chooses its bits itself (`dynamic`, CADyQ's) says.
     """
+    from qsci_plugins.openvino.runtime import Upscaler  # which a float training does without
+
     upscaler = Upscaler(folder, precision="auto", threads=threads)
 
     def fab() -> dict[str, float]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,10 +16,12 @@ from qsci_plugins.evaluation.bit_meter import BitMeter
 from qsci_plugins.evaluation.complexity import FLOAT_BITS
 from qsci_plugins.evaluation.metrics import score_video
 from qsci_plugins.evaluation.torch_networks import TorchReconstructor
-from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.pipeline.task import PieceResult
 from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.scheme import QuantizedNetwork
+
+if TYPE_CHECKING:
+    from qsci_plugins.openvino.precisions import Precision
 
 __all__ = ["Scene", "VideoForm", "float_video_form", "openvino_video_form", "quantized_video_form", "score_scene"]
 
