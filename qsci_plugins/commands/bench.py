@@ -152,8 +152,10 @@ def _execute(arguments: argparse.Namespace) -> int:
         with console_progress() as progress:
             _bench(settings, progress, tables)
     except KeyboardInterrupt:
-        if complete := [table for table in tables if table["rows"]]:
-            _print(arguments.format, complete, bench_table)
+        complete = [table for table in tables if table["rows"]]
+        if not complete:
+            raise KeyboardInterrupt("stopped before a row was complete") from None
+        _print(arguments.format, complete, bench_table)
         raise KeyboardInterrupt("stopped; the rows that were complete are printed") from None
     if picture is not None:
         from qsci_plugins.data.images import write_image

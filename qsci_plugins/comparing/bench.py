@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,9 +84,11 @@ def bench_model(
         with progress.stage(f"{model}: contenders", len(makers)) as advance:
             for done, (name, make) in enumerate(makers.items()):
                 advance(done, name[1])
+                start = time.perf_counter()
                 made = make_contender(name, make, manifest.tile, settings.limit)
                 if isinstance(made, Contender):
                     contenders.append(made)
+                    progress.note(f"{name[1]}: ready in {time.perf_counter() - start:.1f} s")
                 else:
                     complete(failed_row(made))
                 advance(done + 1, name[1])
