@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
             "--limit",
             type=seconds,
             metavar="SECONDS",
-            help="seconds that any step of a row may take; what takes longer is left out (default: no limit)",
+            help="leave out rows that take longer to make or for a tile, and end their timed runs then (default: no limit)",
         ),
         tiled=option(
             "--tiled",
@@ -68,7 +68,7 @@ def bench(
 ) -> list[dict[str, Any]]:
     """A table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`.
 
-    `only` names the rows to make, such as ["fp32", "ours"]; `limit` is in seconds, for every step of a row.
+    `only` names the rows to make, such as ["fp32", "ours"]; `limit` is in seconds, for the making of a row and for its runs.
 
     With the run that the example of `run` makes; each row is a form of the network:
 

@@ -41,12 +41,11 @@ def bench_model(
     patches or clips; or a model folder, which has its own rows alone. All forms take turns in one process. Of these other
     ways to run the network one that fails keeps its row, with the reason in `failed` and no numbers.
 
-    `settings.only` names the rows that are made, of `settings.ROWS`. With `settings.limit` none of a row's steps may take
-    longer than so many seconds. Where making it (conversion, quantization) or its first inference does, the row has
-    failed. Its timed runs end early instead, and its rate, memory and PSNR are None; `cut` says which of these, and
-    `repeats` how many runs were timed. What takes too long is left at its next step in Python, so that nothing of it
-    disturbs the timing of the others; a single call of C++, such as an inference or a compilation, ends first (see
-    `time_limit.within`). Reading the recipe and its calibration images is no row's step.
+    `settings.only` names the rows that are made, of `settings.ROWS`. `settings.limit` is in seconds: a row whose making
+    (conversion, quantization) or first inference takes longer has failed. One whose timed runs take longer in all has
+    fewer, and one whose throughput would has none; `repeats` says how many runs were timed, and `cut` what is missing.
+    Nothing is interrupted: what takes too long to make ends in its own time and is then left out of all that follows.
+    Memory, PSNR and the reading of the recipe and its calibration images have no limit.
 
     `psnr` is by set, in dB (of images on Y); the sets are those of `data` (the standard ones; for video its scenes), of
     which `sets` names some; without either the built-in one. Every row is noted to `progress` when it is complete, and

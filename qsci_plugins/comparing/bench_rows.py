@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import openvino
 
 from qsci_plugins.comparing.contenders import Contender
-from qsci_plugins.comparing.time_limit import TimeLimitExceeded, within
 from qsci_plugins.evaluation.latency import Latency, latency_row, measure_throughput, time_in_turns
 from qsci_plugins.evaluation.memory import peak_memory
 from qsci_plugins.openvino.manifest import Manifest
@@ -18,8 +17,6 @@ from qsci_plugins.pipeline.task import PieceSet, Task
 from qsci_plugins.progress import Progress
 
 __all__ = ["Bench", "row_text"]
-
-Result = TypeVar("Result")
 
 #: throughput is measured on so many times as many tiles as a model takes at a time; video's take long
 _BURSTS = {"sr": 4, "sci": 1}
@@ -54,15 +51,14 @@ class Bench:
         rates = self._rates(contenders, latencies, cuts)
         for entry in contenders:
             cut = cuts[entry.name]
-            memory = self._limited("peak memory", cut, lambda entry=entry: self._memory(entry))  # type: ignore[misc]
             row = {
                 **latency_row(entry.name, entry.title, latencies[entry.name]),
                 "repeats": latencies[entry.name].runs,
                 "tiles_per_second": _rounded(rates.get(entry.name), 2),
-                "peak_mib": _rounded(memory, 1),
+                "peak_mib": _rounded(self._memory(entry), 1),
                 "file_bytes": entry.file_bytes,
                 "export_seconds": _rounded(entry.seconds, 2),
-                "psnr": self._limited("PSNR", cut, lambda entry=entry: self._quality(entry)),  # type: ignore[misc]
+                "psnr": self._quality(entry),
             }
             yield {**row, "cut": cut} if cut else row
 
@@ -89,13 +85,12 @@ class Bench:
         with self.progress.stage(f"{self.title}: throughput", len(contenders) + 1) as advance:
             for done, entry in enumerate(contenders):
                 advance(done, entry.title)
-                cut = cuts[entry.name]
-                graph = self._limited("tiles per second", cut, lambda entry=entry: entry.throughput(self.threads))  # type: ignore[misc]
+                graph = entry.throughput(self.threads)
                 if graph is None:
                     continue
                 tiles = bursts * (_ROUNDS + 1) * graph.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
                 if self.limit is not None and tiles * latencies[entry.name].median_ms / 1000 > self.limit:
-                    cut.append(f"tiles per second would take longer than {self.limit:g} s")
+                    cuts[entry.name].append(f"tiles per second would take longer than {self.limit:g} s")
                 else:
                     compiled[entry.name] = graph
             advance(len(contenders), "in turns")
@@ -112,14 +107,6 @@ class Bench:
     def _quality(self, entry: Contender) -> dict[str, float | None]:
         table = measure_forms(self.task, {entry.name: entry.form}, self.sets, self.progress)
         return {name: _rounded(table[name][entry.name]["psnr"]) for name in table}
-
-    def _limited(self, what: str, cut: list[str], measure: Callable[[], Result]) -> Result | None:
-        """What is measured within the limit, or None and an entry in `cut`."""
-        try:
-            return within(self.limit, measure)
-        except TimeLimitExceeded as error:
-            cut.append(f"{what} {error}")
-            return None
 
 
 def row_text(row: Mapping[str, Any]) -> str:

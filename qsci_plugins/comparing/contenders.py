@@ -177,10 +177,13 @@ def make_contender(
         within(limit, runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)
         return contender
 
-    try:
-        return make_and_run() if name in (_OURS, _ROUTED) else attempt(*name, make_and_run)
-    except TimeLimitExceeded as error:
-        return Failed(*name, str(error))
+    def make_in_time() -> Contender | Failed:
+        try:
+            return make_and_run()
+        except TimeLimitExceeded as error:
+            return Failed(*name, str(error))
+
+    return make_in_time() if name in (_OURS, _ROUTED) else attempt(*name, make_in_time)
 
 
 def _no_static_form(prepared: Prepared) -> Contender:

@@ -78,7 +78,7 @@ class BenchSettings(SetChoice):
     threads: int | None = None
     #: names of rows, of ROWS; None for all
     only: Sequence[str] | None = None
-    #: seconds that a step of a row may take; None for any
+    #: seconds that a row's making, first inference and timed runs may take each; None for any
     limit: float | None = None
     #: (width, height) of an image to time in tiles and in one piece instead
     tiled: tuple[int, int] | None = None
