@@ -8,8 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.commands.options import add_options, frame_size, option, optional_path, positive, read_settings
-from qsci_plugins.comparing.settings import BenchSettings
+from qsci_plugins.commands.options import (
+    add_options,
+    frame_size,
+    option,
+    optional_path,
+    positive,
+    read_settings,
+    seconds,
+)
+from qsci_plugins.comparing.settings import ROWS, BenchSettings
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +36,13 @@ def add(commands: Any) -> None:
             type=Path, nargs="+", metavar="MODEL", help="outputs of `qsci run`, or the model folders in them"
         ),
         repeats=option("--repeats", type=positive, metavar="N", help="runs of each form (default: 20)"),
+        only=option("--only", nargs="+", metavar="NAME", help=f"rows to make, of {', '.join(ROWS)} (default: all)"),
+        limit=option(
+            "--limit",
+            type=seconds,
+            metavar="SECONDS",
+            help="leave out rows that take longer to make or for a tile, and end their timed runs then (default: no limit)",
+        ),
         tiled=option(
             "--tiled",
             type=frame_size,
@@ -47,9 +62,13 @@ def bench(
     sets: Sequence[str] | None = None,
     repeats: int = 20,
     threads: int | None = None,
+    only: Sequence[str] | None = None,
+    limit: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
     """A table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`.
+
+    `only` names the rows to make, such as ["fp32", "ours"]; `limit` is in seconds, for the making of a row and for its runs.
 
     With the run that the example of `run` makes; each row is a form of the network:
 
@@ -63,9 +82,17 @@ def bench(
     True
     """
     settings = BenchSettings(
-        models=[Path(model) for model in models], data=optional_path(data), sets=sets, repeats=repeats, threads=threads
+        models=[Path(model) for model in models],
+        data=optional_path(data),
+        sets=sets,
+        repeats=repeats,
+        threads=threads,
+        only=only,
+        limit=limit,
     )
-    return _bench(settings, progress)
+    tables: list[dict[str, Any]] = []
+    _bench(settings, progress, tables)
+    return tables
 
 
 def bench_tiled(
@@ -83,10 +110,12 @@ def bench_tiled(
     return _bench_tiled(BenchSettings(models=[Path(model) for model in models], repeats=repeats, threads=threads), size)
 
 
-def _bench(settings: BenchSettings, progress: Progress | None) -> list[dict[str, Any]]:
+def _bench(settings: BenchSettings, progress: Progress | None, tables: list[dict[str, Any]]) -> None:
+    """Adds a table per model, each of which has at any time the rows that are complete."""
     from qsci_plugins.comparing.bench import bench_model
 
-    return [bench_model(model, settings, progress) for model in settings.models]
+    for model in settings.models:
+        bench_model(model, settings, progress, tables.append)
 
 
 def _bench_tiled(settings: BenchSettings, size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -114,10 +143,20 @@ def _execute(arguments: argparse.Namespace) -> int:
     if settings.tiled:
         if settings.data or settings.sets or picture:
             raise UserError("--tiled measures time alone; leave out --data, --sets and --picture")
+        if settings.only or settings.limit:
+            raise UserError("--tiled has rows of its own; leave out --only and --limit")
         _print(arguments.format, _bench_tiled(settings, settings.tiled), tiled_table)
         return 0
-    with console_progress() as progress:
-        tables = _bench(settings, progress)
+    tables: list[dict[str, Any]] = []
+    try:
+        with console_progress() as progress:
+            _bench(settings, progress, tables)
+    except KeyboardInterrupt:
+        complete = [table for table in tables if table["rows"]]
+        if not complete:
+            raise KeyboardInterrupt("stopped before a row was complete") from None
+        _print(arguments.format, complete, bench_table)
+        raise KeyboardInterrupt("stopped; the rows that were complete are printed") from None
     if picture is not None:
         from qsci_plugins.data.images import write_image
 

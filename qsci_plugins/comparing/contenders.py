@@ -14,7 +14,9 @@ import openvino
 import torch
 from torch import Tensor
 
-from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs
+from qsci_plugins.comparing.time_limit import TimeLimitExceeded, within
+from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, once, plain_graph_makers
 from qsci_plugins.evaluation.latency import open_graph, runner
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import Precision
@@ -29,8 +31,10 @@ from qsci_plugins.schemes.shortcuts import WithShortcut
 __all__ = [
     "Contender",
     "MakeContender",
+    "Makers",
     "PlainGraphs",
     "exported_contenders",
+    "make_contender",
     "plain_contenders",
     "plain_graphs_of",
     "static_contenders",
@@ -38,7 +42,9 @@ __all__ = [
     "stock_placement",
 ]
 
-#: name and title of the row that is ours without anything that adapts, and of torch's
+#: name and title of the rows that are ours, of the one without anything that adapts, and of torch's
+_OURS = ("ours", "ours")
+_ROUTED = ("routed", "ours, with routing")
 _STATIC = ("static_int8", "static INT8, same placement")
 _TORCH = ("torch", "torch eager")
 
@@ -73,6 +79,8 @@ class Contender:
 
 
 MakeContender = Callable[[], Contender]
+#: by name and title
+Makers = dict[tuple[str, str], MakeContender]
 
 
 class PlainGraphs(Protocol):
@@ -101,8 +109,8 @@ class PlainGraphs(Protocol):
         quantize: Callable[[str], QuantizedNetwork],
         folder: Path,
         threads: int,
-    ) -> dict[tuple[str, str], MakeContender]:
-        """The static network in other runtimes, by name and title."""
+    ) -> Makers:
+        """The static network in other runtimes."""
         ...
 
 
@@ -112,67 +120,78 @@ def plain_graphs_of(task: Task) -> PlainGraphs:
     return importlib.import_module(f"qsci_plugins.comparing.{name}")  # type: ignore[return-value]
 
 
-def exported_contenders(task: Task, folder: Path, threads: int, seconds: float | None = None) -> list[Contender]:
+def exported_contenders(task: Task, folder: Path, threads: int, seconds: float | None = None) -> Makers:
     """A model folder: the graph of its middle route alone and, where there are routes, with choosing among them."""
     manifest = load_manifest(folder)
-    form = task.exported(folder, threads)
-    alone = _of_folder("ours", "ours", folder, form, threads, seconds)
-    if manifest.thresholds is None:
-        return [alone]
-    run = plain_graphs_of(task).run_routed(form, manifest)
-    return [alone, Contender("routed", "ours, with routing", run, form, files=alone.files, seconds=seconds)]
+    opened = once(lambda: task.exported(folder, threads))
+    makers: Makers = {_OURS: lambda: _of_folder(*_OURS, folder, opened(), threads, seconds)}
+    if manifest.thresholds is not None:
+        run = plain_graphs_of(task).run_routed
+        files = _files(folder)
+        makers[_ROUTED] = lambda: Contender(*_ROUTED, run(opened(), manifest), opened(), files=files, seconds=seconds)
+    return makers
 
 
-def plain_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> list[Contender | Failed]:
+def plain_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> Makers:
     """What there is without us, written to `folder`: OpenVINO fp32 and bf16, NNCF's default INT8, torch.
 
     All of the float network without shortcuts. And the scheme's static form at the recipe's placement, in OpenVINO and
-    where possible elsewhere, unless that is what the recipe makes itself. What fails on the network says why.
+    where possible elsewhere, unless that is what the recipe makes itself. Nothing is made before its maker is called.
     """
-    tile = task.signature(prepared).tile
-    graphs = plain_graphs(lambda: task.float_graph(prepared), task.samples(prepared, every=True))
-    rows = [
-        graph
-        if isinstance(graph, Failed)
-        else _tried(graph.name, graph.title, partial(_plain, task, graph, prepared, folder, threads), tile)
-        for graph in graphs
-    ]
-    torch_row = _tried(*_TORCH, lambda: _torch(task, prepared), tile)
-    return [*rows, *static_contenders(task, prepared, folder, threads), torch_row]
+    graphs = plain_graph_makers(lambda: task.float_graph(prepared), lambda: task.samples(prepared, every=True))
+    return {
+        **{name: partial(_plain, task, graph, prepared, folder, threads) for name, graph in graphs.items()},
+        **static_contenders(task, prepared, folder, threads),
+        _TORCH: lambda: _torch(task, prepared),
+    }
 
 
-def static_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> list[Contender | Failed]:
+def static_contenders(task: Task, prepared: Prepared, folder: Path, threads: int) -> Makers:
     """The scheme's static form at the recipe's placement; no row where the recipe makes that itself.
 
-    A scheme without such a form has a row that says so.
+    The maker raises UserError for a scheme without such a form.
     """
     static = prepared.scheme.static()
     if static is None:
-        return [Failed(*_STATIC, f"the scheme {prepared.scheme.config.name} has no static form")]
+        return {_STATIC: lambda: _no_static_form(prepared)}
     if prepared.scheme.is_same(static) and prepared.network.module is prepared.float_network.module:
-        return []
+        return {}
     quantize = partial(static_network, prepared, static)
-    makers: dict[tuple[str, str], MakeContender] = {
+    return {
         _STATIC: lambda: _static(task, prepared, quantize, folder / "static", threads),
         **plain_graphs_of(task).onnx_contenders(prepared, prepared.overlap, quantize, folder, threads),
     }
-    tile = task.signature(prepared).tile
-    return [_tried(*title, make, tile) for title, make in makers.items()]
 
 
-def _tried(name: str, title: str, make: MakeContender, tile: tuple[int, int]) -> Contender | Failed:
-    """A contender that has run a tile, or why there is none; for what is not ours, as ours must not fail."""
+def make_contender(
+    name: tuple[str, str], make: MakeContender, tile: tuple[int, int], limit: float | None = None
+) -> Contender | Failed:
+    """A contender that has run a tile, or why there is none; for what is ours only that it exceeds the limit.
+
+    Each of both, making it and its first inference, may take `limit` seconds; see `time_limit.within`.
+    """
 
     def make_and_run() -> Contender:
-        contender = make()
+        contender = within(limit, make)
         timed = contender.tile
-        (runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)()
+        within(limit, runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)
         return contender
 
-    return attempt(name, title, make_and_run)
+    def make_in_time() -> Contender | Failed:
+        try:
+            return make_and_run()
+        except TimeLimitExceeded as error:
+            return Failed(*name, str(error))
+
+    return make_in_time() if name in (_OURS, _ROUTED) else attempt(*name, make_in_time)
 
 
-def _plain(task: Task, plain: PlainGraph, prepared: Prepared, folder: Path, threads: int) -> Contender:
+def _no_static_form(prepared: Prepared) -> Contender:
+    raise UserError(f"the scheme {prepared.scheme.config.name} has no static form")
+
+
+def _plain(task: Task, make: Callable[[], PlainGraph], prepared: Prepared, folder: Path, threads: int) -> Contender:
+    plain = make()
     graphs, own = plain_graphs_of(task), folder / plain.name
     graphs.write_plain(plain.graph, own, task.signature(prepared), prepared.overlap)
     form = graphs.plain_form(own, prepared, prepared.overlap, threads, plain.precision)
@@ -187,9 +206,13 @@ def _of_folder(name: str, title: str, folder: Path, form: Any, threads: int, sec
     manifest = load_manifest(folder)
     graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
     compiled = open_graph(graph, weights, precision=manifest.precision, threads=threads)
-    # the constants once: further names of theirs take no room
-    files = [folder / entry.name for entry in (manifest.weights, *manifest.graphs())]
-    return Contender(name, title, compiled, form, graph, weights, manifest.precision, files, seconds)
+    return Contender(name, title, compiled, form, graph, weights, manifest.precision, _files(folder), seconds)
+
+
+def _files(folder: Path) -> list[Path]:
+    """A model folder's graphs, and their constants once: further names of theirs take no room."""
+    manifest = load_manifest(folder)
+    return [folder / entry.name for entry in (manifest.weights, *manifest.graphs())]
 
 
 def _static(

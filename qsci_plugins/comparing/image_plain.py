@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 import torch
 
-from qsci_plugins.comparing.contenders import Contender, MakeContender
+from qsci_plugins.comparing.contenders import Contender, Makers
 from qsci_plugins.evaluation.baselines import (
     TiledGraph,
     default_int8_graph,
@@ -73,7 +73,7 @@ def run_routed(form: ImageForm, manifest: Manifest) -> Callable[[], object]:
 
 def onnx_contenders(
     prepared: Prepared, overlap: int, quantize: Callable[[str], QuantizedNetwork], folder: Path, threads: int
-) -> dict[tuple[str, str], MakeContender]:
+) -> Makers:
     """By name and title: the static network through Brevitas as QCDQ ONNX, where onnxruntime is installed.
 
     `quantize` makes the static network through the backend that it is given.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "ROWS",
     "BenchSettings",
     "BenchmarkSettings",
     "CostSettings",
@@ -16,6 +17,10 @@ __all__ = [
     "SetChoice",
     "SweepSettings",
 ]
+
+
+#: names of the rows that a bench may have, in their order; which of them depends on the model and the machine
+ROWS = ("fp32", "bf16", "nncf_int8", "static_int8", "onnxruntime", "torch", "ours", "routed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,10 @@ class BenchSettings(SetChoice):
     models: Sequence[Path]
     repeats: int = 20
     threads: int | None = None
+    #: names of rows, of ROWS; None for all
+    only: Sequence[str] | None = None
+    #: seconds that a row's making, first inference and timed runs may take each; None for any
+    limit: float | None = None
     #: (width, height) of an image to time in tiles and in one piece instead
     tiled: tuple[int, int] | None = None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from qsci_plugins.comparing.contenders import MakeContender
+from qsci_plugins.comparing.contenders import Makers
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.evaluation.baselines import default_int8_graph
 from qsci_plugins.openvino.folder import write_folder
@@ -55,6 +55,6 @@ def run_routed(form: VideoForm, manifest: Manifest) -> Callable[[], object]:
 
 def onnx_contenders(
     prepared: Prepared, overlap: int, quantize: Callable[[str], QuantizedNetwork], folder: Path, threads: int
-) -> dict[tuple[str, str], MakeContender]:
+) -> Makers:
     """None: Brevitas' QCDQ export takes networks of one input."""
     return {}

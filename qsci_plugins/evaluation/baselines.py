@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +29,8 @@ __all__ = [
     "default_int8_graph",
     "float_graph",
     "inference",
+    "once",
+    "plain_graph_makers",
     "plain_graphs",
     "tile_samples",
 ]
@@ -57,20 +60,36 @@ def plain_graphs(convert: Callable[[], openvino.Model], samples: Sequence[Sample
 
     `convert` makes the graph of the float network. What fails on it says why instead.
     """
-    kinds: list[tuple[str, str, Precision]] = [("fp32", "OpenVINO fp32", "f32")]
+    makers = plain_graph_makers(convert, lambda: samples)
+    return [attempt(name, title, make) for (name, title), make in makers.items()]
+
+
+def plain_graph_makers(
+    convert: Callable[[], openvino.Model], samples: Callable[[], Sequence[Sample]]
+) -> dict[tuple[str, str], Callable[[], PlainGraph]]:
+    """By name and title what makes each of the graphs of `plain_graphs`; all share one conversion, made when needed."""
+    kinds: dict[tuple[str, str], Precision] = {("fp32", "OpenVINO fp32"): "f32"}
     if has_bf16():
-        kinds.append(("bf16", "OpenVINO bf16", "bf16"))
+        kinds["bf16", "OpenVINO bf16"] = "bf16"
     default = ("nncf_int8", "NNCF default INT8")
-    start = time.perf_counter()
-    graph = attempt("", "", convert)
-    converted = time.perf_counter()
-    if isinstance(graph, Failed):
-        return [Failed(name, title, graph.reason) for name, title in (*(kind[:2] for kind in kinds), default)]
-    plain = [PlainGraph(name, title, graph, precision, converted - start) for name, title, precision in kinds]
-    quantized = attempt(*default, lambda: default_int8_graph(graph, samples))
-    if isinstance(quantized, Failed):
-        return [*plain, quantized]
-    return [*plain, PlainGraph(*default, quantized, "f32", time.perf_counter() - start)]
+
+    def convert_timed() -> tuple[openvino.Model, float]:
+        start = time.perf_counter()
+        return convert(), time.perf_counter() - start
+
+    converted = once(convert_timed)
+
+    def float_at(name: tuple[str, str], precision: Precision) -> PlainGraph:
+        graph, seconds = converted()
+        return PlainGraph(*name, graph, precision, seconds)
+
+    def quantized() -> PlainGraph:
+        graph, seconds = converted()
+        start = time.perf_counter()
+        result = default_int8_graph(graph, samples())
+        return PlainGraph(*default, result, "f32", seconds + time.perf_counter() - start)
+
+    return {**{name: partial(float_at, name, precision) for name, precision in kinds.items()}, default: quantized}
 
 
 def default_int8_graph(graph: openvino.Model, samples: Sequence[Sample]) -> openvino.Model:
@@ -157,6 +176,25 @@ class Failed:
     name: str
     title: str
     reason: str
+
+
+def once(make: Callable[[], Result]) -> Callable[[], Result]:
+    """Returns at every call what `make` returned at the first, or raises what it raised."""
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def remembered() -> Result:
+        if errors:
+            raise errors[0]
+        if not results:
+            try:
+                results.append(make())
+            except BaseException as error:
+                errors.append(error)
+                raise
+        return results[0]
+
+    return remembered
 
 
 def attempt(name: str, title: str, make: Callable[[], Result]) -> Result | Failed:

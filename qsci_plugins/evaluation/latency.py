@@ -34,11 +34,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one inference: the median, the fastest fifth (less disturbed by other programs), the slowest."""
+    """Milliseconds of one inference: the median, the fastest fifth (less disturbed by other programs), the slowest.
+
+    `runs` is of how many.
+    """
 
     median_ms: float
     fast_ms: float
     slowest_ms: float
+    runs: int
 
 
 def time_in_turns(
@@ -46,25 +50,37 @@ def time_in_turns(
     shape: tuple[int, int],
     repeats: int = 30,
     warm_up: int = 3,
+    *,
+    limit: float | None = None,
+    advance: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Latency]:
     """Runs every model, or function, once per round, for `repeats` rounds, so that whatever disturbs one disturbs all.
 
     `shape` is the height and width of the input, for models that leave theirs open. Inputs are random images, float
-    NCHW or uint8 NHWC as the model takes them, or a measurement of random frames, its mask and mask_sum.
+    NCHW or uint8 NHWC as the model takes them, or a measurement of random frames, its mask and mask_sum. A model that
+    has run for `limit` seconds, warm-up included, sits out the rounds that are left, but for one that is timed.
+    `advance` is called with the rounds done, of warm_up + repeats.
     """
     runs = {
         name: runner(model, shape) if isinstance(model, openvino.CompiledModel) else model
         for name, model in models.items()
     }
     times: dict[str, list[float]] = {name: [] for name in models}
+    spent = dict.fromkeys(models, 0.0)
     for turn in range(warm_up + repeats):
         for name, run in runs.items():
+            timed = turn >= warm_up
+            if limit is not None and spent[name] >= limit and (times[name] or not timed):
+                continue
             start = time.perf_counter()
             run()
-            if turn >= warm_up:
-                times[name].append(1000 * (time.perf_counter() - start))
+            seconds = time.perf_counter() - start
+            spent[name] += seconds
+            if timed:
+                times[name].append(1000 * seconds)
+        advance(turn + 1)
     return {
-        name: Latency(statistics.median(taken), float(np.quantile(taken, 0.2)), max(taken))
+        name: Latency(statistics.median(taken), float(np.quantile(taken, 0.2)), max(taken), len(taken))
         for name, taken in times.items()
     }
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.report.summary import bench_quality
 
 __all__ = ["Point", "bench_picture", "front", "scatter"]
@@ -107,14 +108,19 @@ def _write_upwards(
 
 
 def bench_picture(tables: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR (of images on Y) over the sets."""
+    """uint8 (H,W,3) of what `bench` returns; quality is the mean PSNR (of images on Y) over the sets.
+
+    Rows without numbers are left out. Raises UserError where there is no other.
+    """
     points = []
     images = all(table["task"] == "sr" for table in tables)
     for table in tables:
         for row in table["rows"]:
-            if "failed" in row:
+            quality = [decibels for decibels in bench_quality(row).values() if decibels is not None]
+            if "failed" in row or not quality:
                 continue
-            quality = list(bench_quality(row).values())
             title = row["title"] if len(tables) == 1 else f"{table['model']}: {row['title']}"
             points.append(Point(title, row["median_ms"], sum(quality) / len(quality)))
+    if not points:
+        raise UserError("--picture: no row has both a time and a PSNR to draw")
     return scatter(points, "ms of one tile, median", "PSNR-Y, dB" if images else "PSNR, dB")

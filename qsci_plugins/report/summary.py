@@ -37,11 +37,11 @@ def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
 def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Milliseconds of one tile and the share of OpenVINO's fp32; where measured, tiles per second, memory, size, PSNR.
 
-    Below the table stands why a row has no numbers.
+    Below the table stands why a row has no numbers, or not all.
     """
     reference = next((row["median_ms"] for row in rows if row["name"] == "fp32"), None)
     measured = [row for row in rows if "failed" not in row]
-    sets = list(bench_quality(measured[0])) if measured else []
+    sets = list(dict.fromkeys(name for row in measured for name in bench_quality(row)))
     keys = [(key, divisor, title) for key, divisor, title in _MORE if measured and key in measured[0]]
     lines, reasons = [], []
     for row in rows:
@@ -50,10 +50,11 @@ def latency_table(rows: Sequence[Mapping[str, Any]]) -> str:
             reasons.append(f"\n\n{row['title']} fails: {row['failed']}")
             continue
         share = "" if not reference else f"{row['median_ms'] / reference:.2f}"
-        quality = [f"{bench_quality(row)[name]:.2f}" for name in sets]
+        quality = [_decibels(bench_quality(row), name) for name in sets]
         milliseconds = [f"{row[key]:.1f}" for key in ("median_ms", "fast_ms", "slowest_ms")]
         more = [_measured(row[key], divisor) for key, divisor, _ in keys]
         lines.append([row["title"], *milliseconds, share, *more, *quality])
+        reasons.extend(f"\n\n{row['title']}: {cut}" for cut in row.get("cut", ()))
     more = [title for _, _, title in keys]
     header = ["form", "median ms", "fastest fifth", "slowest", "of fp32", *more, *(f"{name} dB" for name in sets)]
     return table(header, lines) + "".join(reasons)
@@ -68,9 +69,14 @@ _MORE = (
 )
 
 
-def bench_quality(row: Mapping[str, Any]) -> Mapping[str, float]:
-    """The decibels of a row of `qsci bench` by set (of images on Y); none of a row of a run."""
+def bench_quality(row: Mapping[str, Any]) -> Mapping[str, float | None]:
+    """The decibels of a row of `qsci bench` by set (of images on Y), None for equal pictures; none of a row of a run."""
     return row.get("psnr") or {}
+
+
+def _decibels(quality: Mapping[str, float | None], name: str) -> str:
+    decibels = quality.get(name)
+    return "" if name not in quality else "equal" if decibels is None else f"{decibels:.2f}"
 
 
 def _measured(value: float | None, unit: float) -> str:

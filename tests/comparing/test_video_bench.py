@@ -13,7 +13,7 @@ from tiny_video import TINY_VIDEO
 
 from qsci_plugins.cli import main
 from qsci_plugins.commands.bench import bench
-from qsci_plugins.comparing.contenders import static_contenders, stock_placement
+from qsci_plugins.comparing.contenders import make_contender, static_contenders, stock_placement
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
@@ -123,11 +123,12 @@ def test_the_float_network_is_quantized_where_the_recipe_quantizes() -> None:
 def test_the_row_of_a_scheme_without_a_static_form_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared = prepare(make_recipe(TINY_VIDEO), None, Progress())
     monkeypatch.setattr(type(prepared.scheme), "static", Scheme.static)
-    (row,) = static_contenders(task_of(prepared.recipe), prepared, tmp_path, 1)
-    assert row == Failed("static_int8", "static INT8, same placement", "the scheme qsci has no static form")
+    ((name, make),) = static_contenders(task_of(prepared.recipe), prepared, tmp_path, 1).items()
+    reason = "the scheme qsci has no static form"
+    assert make_contender(name, make, (24, 24)) == Failed("static_int8", "static INT8, same placement", reason)
 
 
 def test_a_recipe_that_is_static_itself_has_no_second_row(tmp_path: Path) -> None:
     static = ["scheme={name: qsci, weight_bits: 8, activation_bits: 8, shift: false}", "shortcuts=[]"]
     prepared = prepare(make_recipe(TINY_VIDEO, overrides=static), None, Progress())
-    assert static_contenders(task_of(prepared.recipe), prepared, tmp_path, 1) == []
+    assert static_contenders(task_of(prepared.recipe), prepared, tmp_path, 1) == {}

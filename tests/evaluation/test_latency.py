@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import openvino
@@ -48,6 +49,16 @@ def test_functions_take_turns_with_models() -> None:
     told = time_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, (1, 1), repeats=3, warm_up=1)
     assert calls == ["a", "b"] * 4
     assert set(told) == {"a", "b"}
+
+
+def test_a_model_that_has_run_as_long_as_it_may_sits_out() -> None:
+    rounds: list[int] = []
+    models = {"slow": lambda: time.sleep(0.1), "fast": lambda: None}
+    latencies = time_in_turns(models, (1, 1), repeats=4, warm_up=1, limit=0.25, advance=rounds.append)
+    assert {name: latency.runs for name, latency in latencies.items()} == {"slow": 2, "fast": 4}
+    assert rounds == [1, 2, 3, 4, 5]
+    # one run is timed of what the warm-up alone takes too long for
+    assert time_in_turns(models, (1, 1), repeats=4, warm_up=2, limit=0.05)["slow"].runs == 1
 
 
 def test_throughput_counts_every_image() -> None:

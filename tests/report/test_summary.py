@@ -74,6 +74,14 @@ def test_a_row_that_failed_says_why_below_the_table() -> None:
     assert len({len(line) for line in lines[:4]}) == 1
 
 
+def test_a_row_that_was_cut_says_what_it_lacks() -> None:
+    cut = {**ROWS[0], "psnr": None, "cut": ["PSNR took longer than 5 s"]}
+    text = latency_table([cut, {**ROWS[1], "psnr": {"Set5": 37.0, "B100": None}}])
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:4]]
+    assert [row[-2:] for row in cells] == [["", ""], ["37.00", "equal"]]
+    assert text.splitlines()[-1] == f"{ROWS[0]['title']}: PSNR took longer than 5 s"
+
+
 def test_a_bench_of_video_says_how_many_frames_a_tile_has() -> None:
     rows = [{**row, "export_seconds": None, "psnr": {"builtin": 30.5}} for row in ROWS]
     rows[0]["export_seconds"] = 35.04
