@@ -36,6 +36,7 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     count=st.integers(1, 9),
 )
 @example(gaps=[4, 1, 1], start=0, length=4, count=3)
+@example(gaps=[1, 1, 90_000, 1, 1, 40_000, 1], start=0, length=1, count=3)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_times_are_written_as_they_are(
     tmp_path: Path, gaps: list[int], start: int, length: int, count: int
@@ -57,11 +58,6 @@ def test_any_times_are_written_as_they_are(
             join_segments(work, encoding, output, source, 0, only_film=True)
             work.remove()
         got = stamps_of(output)
-        if suffix != ".mkv" and len(got) < len(stamps):
-            # known limit: FFmpeg's reader ends at a late key frame whose decoding takes longer than what is shown after it
-            with av.open(str(output)) as written:
-                assert written.streams.video[0].frames == len(stamps)
-            continue
         assert len(got) == len(stamps)
         assert max(abs(time - stamp / 90_000) for time, stamp in zip(got, stamps, strict=True)) <= tick
         if suffix == ".mkv" and min(gaps) < 180:  # frames share a millisecond
