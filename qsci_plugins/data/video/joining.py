@@ -146,7 +146,8 @@ def _times(work: WorkFolder) -> _Times:
     least = max(delay, last - last_decoded)
     most = least if last == times[-1] else end - last_decoded - 1
     lead = min(max(int(times[delay] - times[0]), least), most)
-    decoded[:delay] = times[0] - lead + np.arange(delay) * lead // delay
+    # FFmpeg takes a late start for none where a frame decoded before 0 is shown less than `lead` after that
+    decoded[:delay] = np.minimum(times[0] + np.arange(delay) * lead // delay, times[:delay]) - lead
     return _Times(times, end, decoded, lead)
 
 
