@@ -101,7 +101,7 @@ def _packets(work: WorkFolder, encoding: Encoding, stream: Any) -> Iterator[Any]
             packet = av.Packet(frame.data)
             packet.stream, packet.time_base = stream, encoding.time_base
             packet.pts, packet.is_keyframe = frame.stamp, frame.is_key
-            packet.dts = times.decoding(index)
+            packet.dts = int(times.decoded[index])
             # a duration that rounds to nothing on the container's clock would be guessed there
             packet.duration = max(times.duration(index, frame.stamp), shortest)
             yield packet
@@ -110,44 +110,55 @@ def _packets(work: WorkFolder, encoding: Encoding, stream: Any) -> Iterator[Any]
 
 @dataclass(frozen=True)
 class _Times:
-    """`shown`: when frames are shown, in order, and `end` when the last one ends; `delay`: by how many frames coding is
-    ahead at most, and `lead` by how many ticks at the beginning."""
+    """In ticks. `shown`: when frames are shown, in order, and `end` when the last one ends; `decoded`: when frames are
+    decoded, in coding order, each before it is shown; `lead`: how much earlier decoding begins."""
 
     shown: np.ndarray
     end: int
-    delay: int
+    decoded: np.ndarray
     lead: int
-
-    def decoding(self, index: int) -> int:
-        """When the frame at this place in coding order is decoded: before it is shown, and after the one before it."""
-        if index >= self.delay:
-            return int(self.shown[index - self.delay])
-        return int(self.shown[0]) - self.lead + index * self.lead // self.delay
 
     def duration(self, index: int, stamp: int) -> int:
         """How long a frame lasts; for the last one in coding order, until all decoding took as long as all display."""
         if index == len(self.shown) - 1:
-            return self.end - self.lead - self.decoding(index)
+            return self.end - self.lead - int(self.decoded[index])
         after = int(np.searchsorted(self.shown, stamp, side="right"))
         return (int(self.shown[after]) if after < len(self.shown) else self.end) - stamp
 
 
 def _times(work: WorkFolder) -> _Times:
-    shown, delay, last = [], 0, 0
-    for stamps in work.stamps():
+    shown, coded, keys, delay = [], [], [], 0
+    for stamps, are_keys in work.stamps():
         order = np.argsort(np.argsort(stamps))
+        # by how many frames coding is ahead
         delay = max(delay, int((np.arange(len(stamps)) - order).max()))
         shown.append(np.sort(stamps))
-        last = int(stamps[-1])
-    times = np.concatenate(shown)
+        coded.append(stamps)
+        keys.append(are_keys)
+    times, stamps = np.concatenate(shown), np.concatenate(coded)
     end = max(work.end or 0, int(times[-1]) + 1)
     if not delay:
-        return _Times(times, end, 0, 0)
+        return _Times(times, end, times, 0)
+    decoded = np.concatenate([times[:delay], times[:-delay]])
+    _shorten_key_frames(end, decoded, stamps, np.flatnonzero(np.concatenate(keys)[delay:-1]) + delay)
     # the last frame in coding order takes what is left of the time, and is not shown beyond the end
-    before_last = int(times[len(times) - 1 - delay])
-    least = max(delay, last - before_last)
-    most = least if last == times[-1] else end - before_last - 1
-    return _Times(times, end, delay, min(max(int(times[delay] - times[0]), least), most))
+    last, last_decoded = int(stamps[-1]), int(decoded[-1])
+    least = max(delay, last - last_decoded)
+    most = least if last == times[-1] else end - last_decoded - 1
+    lead = min(max(int(times[delay] - times[0]), least), most)
+    # FFmpeg takes a late start for none where a frame decoded before 0 is shown less than `lead` after that
+    decoded[:delay] = np.minimum(times[0] + np.arange(delay) * lead // delay, times[:delay]) - lead
+    return _Times(times, end, decoded, lead)
+
+
+def _shorten_key_frames(end: int, decoded: np.ndarray, stamps: np.ndarray, keys: np.ndarray) -> None:
+    """Lowers `decoded` where a frame follows one of `keys`, in coding order: a key frame that is decoded for as long as until
+    `end`, counted from when it is shown, is FFmpeg's sign that an edit of an MP4 is over; after two it reads no further.
+
+    Times still grow: all that follows a key frame is shown later, and before `end`.
+    """
+    for key in keys:
+        decoded[key + 1] = min(decoded[key + 1], decoded[key] + end - 1 - stamps[key])
 
 
 def _time(packet: Any) -> Fraction:

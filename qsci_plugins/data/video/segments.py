@@ -107,11 +107,11 @@ class WorkFolder:
                     header, [EncodedFrame(int(s), bool(key), data[end - size : end]) for s, key, size, end in frames]
                 )
 
-    def stamps(self) -> Iterator[np.ndarray]:
-        """The times of each segment's frames, in coding order."""
+    def stamps(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The times of each segment's frames, and which are key frames, in coding order."""
         for index in range(len(self.counts)):
             with np.load(self._file(index), allow_pickle=False) as content:
-                yield content["stamps"]
+                yield content["stamps"], content["keys"]
 
     def __enter__(self) -> WorkFolder:
         return self

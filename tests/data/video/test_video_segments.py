@@ -36,6 +36,8 @@ def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     count=st.integers(1, 9),
 )
 @example(gaps=[4, 1, 1], start=0, length=4, count=3)
+@example(gaps=[1, 1, 90_000, 1, 1, 40_000, 1], start=0, length=1, count=3)
+@example(gaps=[*[1] * 9, 90_000, *[1] * 6, 40_000, 1], start=1000, length=1, count=8)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_times_are_written_as_they_are(
     tmp_path: Path, gaps: list[int], start: int, length: int, count: int
@@ -43,25 +45,20 @@ def test_any_times_are_written_as_they_are(
     """Through segments of any length, into containers with clocks of their own."""
     stamps = [start, *(start + int(gap) for gap in np.cumsum(gaps))]
     encoding = Encoding(64, 48, Fraction(1, 90_000), Fraction(25))
-    frames = smooth_frames(4)
+    frames = smooth_frames(9)  # of which x264 codes some out of order
     source = write_clip(tmp_path / "source.mp4", frames[:1])
-    for suffix, tick in ((".mp4", Fraction(1, 90_000)), (".mov", Fraction(1, 90_000)), (".mkv", Fraction(1, 1000))):
+    for suffix, tick in ((".mp4", 0), (".mov", 0), (".mkv", Fraction(1, 1000))):
         output = tmp_path / f"out{suffix}"
         with WorkFolder(output, {}) as work:
             for first in range(0, len(stamps), count):
                 encoder, coded = Encoder(encoding), []
                 for index, stamp in enumerate(stamps[first : first + count]):
-                    coded += encoder.encode(frames[(first + index) % 4], stamp)
+                    coded += encoder.encode(frames[index], stamp)
                 work.add(Segment(encoder.header, [*coded, *encoder.finish()]))
             work.finish(stamps[-1] + length)
             join_segments(work, encoding, output, source, 0, only_film=True)
             work.remove()
         got = stamps_of(output)
-        if suffix != ".mkv" and len(got) < len(stamps):
-            # known limit: FFmpeg's reader ends at a late key frame whose decoding takes longer than what is shown after it
-            with av.open(str(output)) as written:
-                assert written.streams.video[0].frames == len(stamps)
-            continue
         assert len(got) == len(stamps)
         assert max(abs(time - stamp / 90_000) for time, stamp in zip(got, stamps, strict=True)) <= tick
         if suffix == ".mkv" and min(gaps) < 180:  # frames share a millisecond
