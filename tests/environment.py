@@ -12,5 +12,8 @@ switch_off_telemetry()
 # threads that wait for the next small layer by spinning keep the others from computing theirs
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# pytest-xdist runs a process for each core
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # NNCF compiles its CPU extension at first use, which takes minutes on a busy machine; it gives up after 60 seconds
 os.environ.setdefault("NNCF_EXTENSION_LOAD_TIMEOUT", "900")

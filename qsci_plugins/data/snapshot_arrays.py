@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -18,7 +19,18 @@ __all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "array_names", "frames_come_first
 ARRAY_SUFFIXES = (".mat", ".npy", ".npz")
 #: files of one array without a name
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
-_DAMAGE = (EOFError, IndexError, KeyError, MemoryError, OSError, OverflowError, SyntaxError, TypeError, ValueError)
+_DAMAGE = (
+    tokenize.TokenError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
 def frames_come_first(path: Path) -> bool:

@@ -96,7 +96,10 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(clips: list[Snap
 def test_signals_in_a_process_of_their_own() -> None:
     """In this one, libraries that other tests have loaded change how signals arrive."""
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", "alone", __file__], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "alone", __file__],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert told.returncode == 0, told.stdout
 
