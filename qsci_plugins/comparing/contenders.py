@@ -14,7 +14,7 @@ import openvino
 import torch
 from torch import Tensor
 
-from qsci_plugins.comparing.time_limit import TimeLimitExceeded, within
+from qsci_plugins.comparing.time_limit import TimeLimitError, within
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, once, plain_graph_makers
 from qsci_plugins.evaluation.latency import open_graph, runner
@@ -180,7 +180,7 @@ def make_contender(
     def make_in_time() -> Contender | Failed:
         try:
             return make_and_run()
-        except TimeLimitExceeded as error:
+        except TimeLimitError as error:
             return Failed(*name, str(error))
 
     return make_in_time() if name in (_OURS, _ROUTED) else attempt(*name, make_in_time)

@@ -6,22 +6,22 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-__all__ = ["TimeLimitExceeded", "within"]
+__all__ = ["TimeLimitError", "within"]
 
 Result = TypeVar("Result")
 
 
-class TimeLimitExceeded(Exception):
+class TimeLimitError(Exception):
     """Work took longer than it may."""
 
 
 def within(limit: float | None, work: Callable[[], Result]) -> Result:
-    """What `work` returns; raises TimeLimitExceeded where that took more than `limit` seconds (None: any time).
+    """What `work` returns; raises TimeLimitError where that took more than `limit` seconds (None: any time).
 
     The work is not interrupted: it ends in its own time, so that nothing of it goes on behind what is timed next.
     """
     start = time.monotonic()
     result = work()
     if limit is not None and time.monotonic() - start > limit:
-        raise TimeLimitExceeded(f"took longer than {limit:g} s")
+        raise TimeLimitError(f"took longer than {limit:g} s")
     return result

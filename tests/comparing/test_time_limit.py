@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from qsci_plugins.comparing.time_limit import TimeLimitExceeded, within
+from qsci_plugins.comparing.time_limit import TimeLimitError, within
 
 
 def test_work_in_time_returns_its_result() -> None:
@@ -14,7 +14,7 @@ def test_work_in_time_returns_its_result() -> None:
 
 
 def test_a_result_that_came_too_late_does_not_count() -> None:
-    with pytest.raises(TimeLimitExceeded, match=r"^took longer than 0.05 s$"):
+    with pytest.raises(TimeLimitError, match=r"^took longer than 0.05 s$"):
         within(0.05, lambda: time.sleep(0.1))
 
 
