@@ -76,7 +76,7 @@ def load_factory(
 
 def _describes(name: str, value: Any) -> bool:
     fits = isinstance(value, _DESCRIPTION[name]) and not isinstance(value, bool)
-    return fits and (name != "blocks" or all(isinstance(one, str) for one in value))
+    return fits and (name != "blocks" or all(isinstance(block, str) for block in value))
 
 
 def _import(architecture: str) -> Callable[..., Any]:

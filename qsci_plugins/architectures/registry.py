@@ -98,7 +98,7 @@ def load_network(
     wanted = named.name if named is not None else architecture
     if found is None or (wanted is not None and wanted.lower() != found.lower()):
         raise _another_network(str(weights), state, found, named, architecture)
-    stock = next((one for one in STOCK if one.name == found), None)
+    stock = next((each for each in STOCK if each.name == found), None)
     if stock is None:
         return spandrel_bridge.load_foreign(state, scale, str(weights), settings)
     if scale is None and not stock.tells_scale:

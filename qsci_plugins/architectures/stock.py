@@ -63,7 +63,7 @@ class Stock(ABC):
         there.
         """
 
-    def published(self, told: dict[str, Any]) -> dict[str, Any]:
+    def published(self, determined: dict[str, Any]) -> dict[str, Any]:
         """What the published network with these tensors does besides; a setting of the user's goes first."""
         return {}
 
@@ -81,7 +81,7 @@ class Stock(ABC):
 
     def defaults(self) -> dict[str, Any]:
         """Every setting with the value that it has where nobody says otherwise."""
-        return {one.name: one.default for one in inspect.signature(self.network).parameters.values()}
+        return {parameter.name: parameter.default for parameter in inspect.signature(self.network).parameters.values()}
 
 
 def count_children(state: StateDict, prefix: str) -> int:
@@ -112,20 +112,20 @@ def from_tensors(
     settings = settings or {}
     state = stock.canonical(state)
     try:
-        told = stock.read(state, scale)
+        determined = stock.read(state, scale)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         differences = tensor_differences(state, stock.network().state_dict())
         raise UserError(f"{weights} looks like {stock.name}, but not all of it is there: {differences}") from error
-    if stock.task == "sr" and scale is not None and told["scale"] != scale:
+    if stock.task == "sr" and scale is not None and determined["scale"] != scale:
         raise UserError(
-            f"{weights} holds {stock.name} for x{told['scale']}, but model.scale is {scale}; make them agree"
+            f"{weights} holds {stock.name} for x{determined['scale']}, but model.scale is {scale}; make them agree"
         )
     for name, value in settings.items():
-        if name in told and told[name] != value:
+        if name in determined and determined[name] != value:
             raise UserError(
-                f"{weights}: the tensors say {name} {told[name]}, not {value} as the recipe; make them agree"
+                f"{weights}: the tensors say {name} {determined[name]}, not {value} as the recipe; make them agree"
             )
-    chosen = {**stock.defaults(), **stock.published(told), **settings, **told}
+    chosen = {**stock.defaults(), **stock.published(determined), **settings, **determined}
     module = build(stock, chosen)
     load_tensors(module, stock.needed(state, chosen), weights, stock.name)
     return stock.describe(module.eval(), chosen)
@@ -154,7 +154,7 @@ def load_tensors(module: nn.Module, state: Mapping[str, Tensor], weights: str, a
     """
     expected = module.state_dict()
     # checkpoints older than PyTorch 0.4.1 do not count batches, and nothing here reads the counts
-    state = {**{name: one for name, one in expected.items() if name.endswith("num_batches_tracked")}, **state}
+    state = {**{name: tensor for name, tensor in expected.items() if name.endswith("num_batches_tracked")}, **state}
     differences = tensor_differences(state, expected)
     if differences:
         raise UserError(f"{weights} does not fit {architecture}: {differences}")
@@ -187,6 +187,6 @@ def _list(title: str, names: list[str], count: int) -> str:
 
 def nearest(name: str, known: list[str]) -> str:
     """ "nearest: ..." of the known names, or all of them where none is near."""
-    by_lowered = {one.lower(): one for one in known}
+    by_lowered = {name.lower(): name for name in known}
     near = difflib.get_close_matches(name.lower(), by_lowered, n=3, cutoff=0.5)
-    return f"nearest: {', '.join(by_lowered[one] for one in near)}" if near else f"known: {', '.join(known)}"
+    return f"nearest: {', '.join(by_lowered[name] for name in near)}" if near else f"known: {', '.join(known)}"

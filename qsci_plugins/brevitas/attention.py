@@ -85,8 +85,8 @@ class ShiftedScaledDotProductAttention(qnn.QuantScaledDotProductAttention):
 
         def operand(count: int) -> Any:
             channels = 1 if integer else count
-            made = LearnedStepActivation(bits, channels=channels, axis=-3, integer=integer)
-            return SchemeActQuant.let(quantizer=made)
+            activation = LearnedStepActivation(bits, channels=channels, axis=-3, integer=integer)
+            return SchemeActQuant.let(quantizer=activation)
 
         key_heads = key_heads or heads
         super().__init__(

@@ -147,7 +147,7 @@ def reconstruct(
         if ready is None or not np.array_equal(ready[0], source.mask):
             ready = (source.mask, network.behind(source.mask))
         done.append(_reconstruct(source, ready[1], target, settings.format, settings.rate, progress))
-    if any(one.scores for one in done):
+    if any(result.scores for result in done):
         _write_scores(output / SCORES_FILE, done)
     return done
 
@@ -159,7 +159,11 @@ def _reconstruct(
     count = 0
 
     def extras() -> dict[str, Any]:
-        return {"psnr": [one.psnr for one in scores], "ssim": [one.ssim or np.nan for one in scores]} if scores else {}
+        return (
+            {"psnr": [score.psnr for score in scores], "ssim": [score.ssim or np.nan for score in scores]}
+            if scores
+            else {}
+        )
 
     with (
         progress.stage(f"reconstructing {source.name}", max(1, source.count)) as advance,
@@ -207,17 +211,21 @@ def _write_scores(file: Path, done: Sequence[Reconstruction]) -> None:
     from qsci_plugins.files import write_text
 
     scenes = {
-        one.name: {"psnr": one.psnr, "ssim": one.ssim, "measurements": [asdict(score) for score in one.scores]}
-        for one in done
-        if one.scores
+        result.name: {
+            "psnr": result.psnr,
+            "ssim": result.ssim,
+            "measurements": [asdict(score) for score in result.scores],
+        }
+        for result in done
+        if result.scores
     }
     write_text(file, json.dumps({"version": 1, "scenes": scenes}, indent=2) + "\n")
 
 
 def _lines(done: Sequence[Reconstruction]) -> Iterator[str]:
-    for one in done:
-        ssim = "" if one.ssim is None else f", SSIM {one.ssim:.4f}"
-        yield str(one.target) if one.psnr is None else f"{one.target}: {one.psnr:.2f} dB{ssim}"
+    for result in done:
+        ssim = "" if result.ssim is None else f", SSIM {result.ssim:.4f}"
+        yield str(result.target) if result.psnr is None else f"{result.target}: {result.psnr:.2f} dB{ssim}"
 
 
 def _execute(arguments: argparse.Namespace) -> int:

@@ -150,11 +150,11 @@ def _bytes_of(strip: np.ndarray) -> np.ndarray:
 def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> memoryview:
     """Rows as differences to the row above or the pixel before, or as they are, whichever looks smallest; each led by
     the number of its filter."""
-    some = range(1, len(data), max(1, len(data) // 8))
-    lines = data[some.start :: some.step] if len(some) else data
+    sampled = range(1, len(data), max(1, len(data) // 8))
+    lines = data[sampled.start :: sampled.step] if len(sampled) else data
     before_lines = lines.copy()
     before_lines[:, step:] -= lines[:, :-step]
-    up_lines = lines - (data[: -1 : some.step][: len(lines)] if len(some) else above)
+    up_lines = lines - (data[: -1 : sampled.step][: len(lines)] if len(sampled) else above)
     number = min(enumerate((lines, before_lines, up_lines)), key=lambda choice: _cost(choice[1]))[0]
     rows = np.empty((len(data), data.shape[1] + 1), np.uint8)
     rows[:, 0] = number

@@ -125,7 +125,7 @@ def _measured(path: Path, key: str, frames: np.ndarray, mask: np.ndarray, white:
         raise UserError(f"{path}: {key} has {len(frames)} frames, fewer than the {len(mask)} of one measurement")
     white = _level(path, frames) if white is None else white
     truth = _grouped(frames[: count * len(mask)], len(mask), white)
-    measurements = np.stack([measure(one, mask) for one in truth]).astype(np.float32)
+    measurements = np.stack([measure(frames, mask) for frames in truth]).astype(np.float32)
     return Snapshots(measurements, mask, truth, white)
 
 
@@ -169,7 +169,7 @@ def _mask_beside(path: Path, key: str, mask: np.ndarray, measured: np.ndarray | 
     # the last: all dimensions reversed, as between programs that store columns and rows
     layers = [_as_layers(levels, usual), other, np.ascontiguousarray(other.transpose(0, 2, 1))]
     sizes = _sizes(measured, usual)
-    return next((one for size in sizes for one in layers if one.shape[1:] == size), layers[0])
+    return next((layer for size in sizes for layer in layers if layer.shape[1:] == size), layers[0])
 
 
 def _sizes(measured: np.ndarray, usual: int) -> list[tuple[int, int]]:
@@ -204,9 +204,9 @@ def _as_frames(path: Path, key: str, array: np.ndarray, size: Sequence[int]) -> 
         orders = [(0, 3, 1, 2), (0, 1, 2, 3), (3, 2, 0, 1)]
     if 0 not in array.shape:
         fitting = [array.transpose(order) for order in (orders if first else orders[::-1])]
-        fitting = [one for one in fitting if one.ndim == 3 or one.shape[1] == 3]
+        fitting = [array for array in fitting if array.ndim == 3 or array.shape[1] == 3]
         if fitting:
-            return next((one for one in fitting if one.shape[-2:] == tuple(size)), fitting[0])
+            return next((array for array in fitting if array.shape[-2:] == tuple(size)), fitting[0])
     order = "frames x height x width [x 3]" if first else "height x width [x 3] x frames"
     raise UserError(f"{path}: {key} is {_shape(array.shape)}; it should be {order}")
 

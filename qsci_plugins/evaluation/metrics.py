@@ -110,7 +110,7 @@ def score_video(frames: np.ndarray, truth: np.ndarray) -> VideoScore:
     """
     if frames.ndim == 4:
         frames, truth = bayer_mosaic(frames), bayer_mosaic(truth)
-    pairs = [(255.0 * one.astype(np.float64), 255.0 * true) for one, true in zip(frames, truth, strict=True)]
-    ratios = [psnr(one, true) for one, true in pairs]
-    likeness = [ssim(one, true) for one, true in pairs] if min(frames.shape[1:]) >= _SSIM_SIDE else None
+    pairs = [(255.0 * frame.astype(np.float64), 255.0 * true) for frame, true in zip(frames, truth, strict=True)]
+    ratios = [psnr(frame, true) for frame, true in pairs]
+    likeness = [ssim(frame, true) for frame, true in pairs] if min(frames.shape[1:]) >= _SSIM_SIDE else None
     return VideoScore(float(np.mean(ratios)), None if likeness is None else float(np.mean(likeness)), ratios, likeness)

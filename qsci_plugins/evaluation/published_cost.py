@@ -43,7 +43,7 @@ def published_cost(
     macs = count_macs(stock, *shapes)
     macs["activations"] = sum(count_activations(stock, *shapes).values())
     widths = {name: (bits, bits) for name in macs}
-    parameters = sum(one.numel() for one in stock.parameters()) * bits / FLOAT_BITS
+    parameters = sum(parameter.numel() for parameter in stock.parameters()) * bits / FLOAT_BITS
     products = sum(macs.values()) - macs["activations"]
     if shortcuts:
         changed = add_shortcuts(stock, shortcuts)
@@ -52,7 +52,9 @@ def published_cost(
                 macs[name], widths[name] = count, (_SHORTCUT_BITS, _SHORTCUT_BITS)
         for module in changed.modules():
             if isinstance(module, WithShortcut):
-                parameters += sum(one.numel() for one in module.shortcut.parameters()) * _SHORTCUT_BITS / FLOAT_BITS
+                parameters += (
+                    sum(parameter.numel() for parameter in module.shortcut.parameters()) * _SHORTCUT_BITS / FLOAT_BITS
+                )
     return PublishedCost(products, qsci_ops(macs, widths), parameters)
 
 

@@ -178,25 +178,25 @@ def make_plan(
     example = _positional(wrapper)
     tensors = [value for value in example if isinstance(value, Tensor)]
     with without_hooks(model):
-        made = scheme.plan(model, placement, tensors[0] if len(tensors) == 1 else tensors)
+        scheme_plan = scheme.plan(model, placement, tensors[0] if len(tensors) == 1 else tensors)
     settings = scheme.config.model_dump(mode="json")
     plan = HookPlan(input_point(graph), InputHook(scheme.input_module(value_range), settings, value_range))
-    for name, points in layer_points(model, graph, made.layers).items():
-        quantizers = made.layers[name]
+    for name, points in layer_points(model, graph, scheme_plan.layers).items():
+        quantizers = scheme_plan.layers[name]
         for role in ("activation", "weight", "output"):
             if (quantizer := getattr(quantizers, role)) is not None:
                 hook = QuantizerHook(quantizer, name, role, counted=quantizers.counted)
                 plan.hooks.append((hook, getattr(points, role)))
-    if made.blocks or made.attentions:
-        modules = {name: model.get_submodule(name) for name in (*made.blocks, *made.attentions)}
+    if scheme_plan.blocks or scheme_plan.attentions:
+        modules = {name: model.get_submodule(name) for name in (*scheme_plan.blocks, *scheme_plan.attentions)}
         calls = record_calls(model, example, set(modules.values()))
         # an outer block's quantizer runs before that of a block inside, which may read the same tensor
-        for order, name in sorted(enumerate(made.blocks), key=lambda entry: entry[1].count(".")):
+        for order, name in sorted(enumerate(scheme_plan.blocks), key=lambda entry: entry[1].count(".")):
             runs = calls.readers(modules[name])
             details = {"readers": len(runs[0]), "order": order}
-            hook = SharedQuantizerHook(made.blocks[name], name, "block", details=details)
+            hook = SharedQuantizerHook(scheme_plan.blocks[name], name, "block", details=details)
             plan.hooks.append((hook, [_before(*reader) for run in runs for reader in run]))
-        for name, attention in made.attentions.items():
+        for name, attention in scheme_plan.attentions.items():
             _plan_attention(plan, calls, modules[name], name, attention)
     return plan
 

@@ -133,15 +133,15 @@ def load_manifest(folder: Path | str) -> Manifest:
         raise UserError(f"{folder} is no model folder: cannot read {MANIFEST} ({error.strerror})") from None
     try:
         content = json.loads(text)
-        told, version = str(content["sha256"]), content["version"]
+        digest, version = str(content["sha256"]), content["version"]
         if content["format"] != _FORMAT:
             raise KeyError("format")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{file} is damaged or not ours; export the model again") from None
     if isinstance(version, int) and version > VERSION:
         raise UserError(f"{file} has version {version}, this package reads up to {VERSION}; update qsci-plugins")
-    blank = text.replace(told.encode(), _NO_SUM.encode(), 1)
-    if not re.fullmatch("[0-9a-f]{64}", told) or hashlib.sha256(blank).hexdigest() != told:
+    blank = text.replace(digest.encode(), _NO_SUM.encode(), 1)
+    if not re.fullmatch("[0-9a-f]{64}", digest) or hashlib.sha256(blank).hexdigest() != digest:
         raise UserError(f"{file} has been changed since it was written (its checksum does not match); export again")
     try:
         manifest = _from_json(content)

@@ -80,14 +80,18 @@ def runtime_precisions(compiled: openvino.CompiledModel) -> list[LayerPrecision]
     found = []
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = node.get_rt_info()
-        told = {
+        runtime_info = {
             key: info[key].astype(str) for key in ("layerType", "runtimePrecision", "outputPrecisions") if key in info
         }
-        kind = told.get("layerType", "")
+        kind = runtime_info.get("layerType", "")
         if kind in ("Const", "Input", "Output"):
             continue
         name = _module_name(node.get_friendly_name())
-        found.append(LayerPrecision(name, kind, told.get("runtimePrecision", ""), told.get("outputPrecisions", "")))
+        found.append(
+            LayerPrecision(
+                name, kind, runtime_info.get("runtimePrecision", ""), runtime_info.get("outputPrecisions", "")
+            )
+        )
     return found
 
 

@@ -133,7 +133,7 @@ class Reconstructor:
             row = self._run(tiles, lambda done, before=before: progress(before + done, self.tiles))  # type: ignore[misc]
             yield np.concatenate(list(join(row, self._columns, 1, 1)), axis=1)
 
-    def _run(self, tiles: list[Floats], told: Callable[[int], None]) -> list[Floats]:
+    def _run(self, tiles: list[Floats], on_tiles: Callable[[int], None]) -> list[Floats]:
         """The reconstructions (H,W,T) or (H,W,3*T) of tiles (H,W,T+1) of mask and measurement, route by route."""
         by_graph: dict[StoredFile, list[tuple[int, dict[str, Floats]]]] = {}
         for index, tile in enumerate(tiles):
@@ -146,7 +146,7 @@ class Reconstructor:
                 output = request.get_output_tensor(0).data[0]
                 pixels = np.moveaxis(output.reshape(-1, *output.shape[-2:]), 0, -1)
                 results[index] = np.ascontiguousarray(pixels / np.float32(self.manifest.value_range))
-                told(len(results))
+                on_tiles(len(results))
         return [results[index] for index in range(len(tiles))]
 
     def _inputs(self, tile: Floats) -> tuple[StoredFile, dict[str, Floats]]:

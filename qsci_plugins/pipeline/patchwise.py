@@ -71,9 +71,9 @@ class PatchMeter(BitMeter):
         self._last = []
         places = list(grid)
         for start in range(0, len(places), self._sizes[2]):
-            some = places[start : start + self._sizes[2]]
-            patches = torch.cat([x[..., top : top + grid.height, left : left + grid.width] for top, left in some])
-            for (top, left), y in zip(some, self._run(patches, some), strict=True):
+            batch = places[start : start + self._sizes[2]]
+            patches = torch.cat([x[..., top : top + grid.height, left : left + grid.width] for top, left in batch])
+            for (top, left), y in zip(batch, self._run(patches, batch), strict=True):
                 rows = slice(top * scale, (top + grid.height) * scale)
                 columns = slice(left * scale, (left + grid.width) * scale)
                 total[:, rows, columns] += y

@@ -182,7 +182,11 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Every dotted key of a recipe class, depth first; list items are left out (`evaluate.set`)."""
     for key, annotation in _children(model).items():
         yield f"{prefix}{key}"
-        inner = [one for section in _sections(annotation).values() for one in all_keys(section, f"{prefix}{key}.")]
+        inner = [
+            key_inside
+            for section in _sections(annotation).values()
+            for key_inside in all_keys(section, f"{prefix}{key}.")
+        ]
         yield from dict.fromkeys(inner)
 
 

@@ -181,7 +181,9 @@ class CARNStock(Stock):
 
     def needed(self, state: StateDict, settings: dict[str, Any]) -> dict[str, Tensor]:
         own = f"upsample.up{settings['scale']}." if settings["multi_scale"] else "upsample.up."
-        return {name: one for name, one in state.items() if not name.startswith("upsample.") or name.startswith(own)}
+        return {
+            name: tensor for name, tensor in state.items() if not name.startswith("upsample.") or name.startswith(own)
+        }
 
     def describe(self, module: nn.Module, settings: dict[str, Any]) -> Network:
         # entry, and three blocks of three units of two 3x3 convolutions

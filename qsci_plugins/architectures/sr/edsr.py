@@ -119,19 +119,19 @@ class EDSRStock(Stock):
     def read(self, state: StateDict, scale: int | None = None) -> dict[str, Any]:
         width = state["head.0.weight"].shape[0]
         growth = [state[name].shape[0] // width for name in state if re.fullmatch(r"tail\.0\.\d+\.weight", name)]
-        told: dict[str, Any] = {
+        determined: dict[str, Any] = {
             "blocks": count_children(state, "body") - 1,
             "width": width,
             "scale": math.isqrt(math.prod(growth)),
             "mean_shift": "sub_mean.weight" in state,
         }
-        shift = state["sub_mean.bias"].abs().max().item() if told["mean_shift"] else 0.0
+        shift = state["sub_mean.bias"].abs().max().item() if determined["mean_shift"] else 0.0
         if shift > 0:
-            told["value_range"] = 255.0 if shift > 2 else 1.0
-        return told
+            determined["value_range"] = 255.0 if shift > 2 else 1.0
+        return determined
 
-    def published(self, told: dict[str, Any]) -> dict[str, Any]:
-        return {"residual_scale": 0.1} if told["width"] >= 256 else {}
+    def published(self, determined: dict[str, Any]) -> dict[str, Any]:
+        return {"residual_scale": 0.1} if determined["width"] >= 256 else {}
 
     def describe(self, module: nn.Module, settings: dict[str, Any]) -> Network:
         blocks, scale = settings["blocks"], settings["scale"]

@@ -109,14 +109,14 @@ class IDNStock(Stock):
         first = "dblocks.0.enhancement_top.0.weight"
         width = state["fblock.module.0.weight"].shape[0]
         narrow = state[first].shape[0]
-        told = {
+        determined = {
             "width": width,
             "blocks": count_children(state, "dblocks"),
             "diff": width - narrow,
             "groups": narrow // state["dblocks.0.enhancement_top.2.weight"].shape[1],
             "kernel": state["deconv.weight"].shape[2],
         }
-        return told if scale is None else {**told, "scale": scale}
+        return determined if scale is None else {**determined, "scale": scale}
 
     def describe(self, module: nn.Module, settings: dict[str, Any]) -> Network:
         blocks, scale = settings["blocks"], settings["scale"]

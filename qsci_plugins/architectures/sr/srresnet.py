@@ -112,19 +112,21 @@ class SRResNetStock(Stock):
         return {
             "blocks": count_children(state, "body") - 2,
             "width": width,
-            "scale": math.isqrt(math.prod(one.shape[0] // width for one in upsampler if one.dim() == 4)),
+            "scale": math.isqrt(math.prod(tensor.shape[0] // width for tensor in upsampler if tensor.dim() == 4)),
             "channel_slopes": slopes[0].numel() > 1,
-            "shared_slope": all(one.shape == slopes[0].shape and bool((one == slopes[0]).all()) for one in slopes),
+            "shared_slope": all(
+                tensor.shape == slopes[0].shape and bool((tensor == slopes[0]).all()) for tensor in slopes
+            ),
             "bias": "head.0.bias" in state,
         }
 
     def needed(self, state: StateDict, settings: dict[str, Any]) -> dict[str, Tensor]:
         # the published network carries a mean shift that its forward never calls
-        return {name: one for name, one in state.items() if not name.startswith(("sub_mean.", "add_mean."))}
+        return {name: tensor for name, tensor in state.items() if not name.startswith(("sub_mean.", "add_mean."))}
 
-    def published(self, told: dict[str, Any]) -> dict[str, Any]:
+    def published(self, determined: dict[str, Any]) -> dict[str, Any]:
         # the converted networks with biases take 0..1 and return -1..1
-        return {"value_range": 1.0, "signed_output": True} if told["bias"] else {}
+        return {"value_range": 1.0, "signed_output": True} if determined["bias"] else {}
 
     def describe(self, module: nn.Module, settings: dict[str, Any]) -> Network:
         blocks = settings["blocks"]
