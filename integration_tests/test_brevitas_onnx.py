@@ -157,7 +157,10 @@ def test_adaptive_networks_go_through_the_same_lowering_as_nncf_models(settings:
     with torch.no_grad():
         expected = quantized.model.eval()(x)
         output = lower(edsr(), quantized, None)(x)
-    assert_equal_but_for_flips(output.numpy(), expected)
+    error = (output - expected).abs().flatten(1) / (expected.max() - expected.min())
+    assert error.mean() < 1e-4
+    # one flip early in the network is seen in much of its image, so it is images that are counted
+    assert ((error > 1e-4).float().mean(1) < 0.02).sum() >= len(x) - 1
 
 
 def test_brevitas_own_exporter_knows_our_quantizers(tmp_path: Path) -> None:
