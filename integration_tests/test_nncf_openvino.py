@@ -59,9 +59,14 @@ def test_static_mixed_precision_runs_in_integers(tmp_path: Path) -> None:
     assert all(layers.values()), layers
 
 
-@pytest.mark.parametrize("image_mapping", [True, False])
-def test_openvino_converts_the_wrapped_network_as_it_is(image_mapping: bool) -> None:
-    model = in_pipeline(AdaBMQuantization(targets=("body.*",), image_mapping=image_mapping))
+def test_a_network_whose_bits_follow_the_image_names_its_own_export() -> None:
+    model = in_pipeline(AdaBMQuantization(targets=("body.*",)))
+    with pytest.raises(Exception, match=r"qsci_plugins\.export\("):
+        openvino.convert_model(model, example_input=batches()[1][:1], input=[1, 3, *TILE])
+
+
+def test_openvino_converts_the_wrapped_network_as_it_is() -> None:
+    model = in_pipeline(AdaBMQuantization(targets=("body.*",), image_mapping=False))
     image = batches()[1][:1]
     with torch.no_grad():
         expected = model(image).numpy()
