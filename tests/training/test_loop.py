@@ -11,10 +11,11 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
-from qsci_plugins.training.loop import learning_rate_at, train_network
+from qsci_plugins.training.loop import train_network
+from qsci_plugins.training.rates import learning_rate_at
 from qsci_plugins.training.settings import LoopSettings
 
-SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, cpu=True)
+SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, device="cpu")
 
 
 def _network(seed: int = 0) -> nn.Module:
@@ -35,7 +36,7 @@ def pairs() -> PatchPairs:
 
 def test_training_lowers_the_loss(pairs: PatchPairs) -> None:
     losses: list[float] = []
-    settings = LoopSettings(steps=60, learning_rate=1e-2, warmup=5, cpu=True)
+    settings = LoopSettings(steps=60, learning_rate=1e-2, warmup=5, device="cpu")
     train_network(_network(), _loss, lambda s, r, w: pairs.draw(0, 0, 4, r, w), settings, on_step=_keep(losses))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
@@ -78,7 +79,7 @@ def test_a_hard_kill_goes_back_to_the_last_checkpoint(pairs: PatchPairs, tmp_pat
 
 
 def test_a_network_trained_in_bf16_computes_in_float_afterwards(pairs: PatchPairs) -> None:
-    settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", cpu=True)
+    settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", device="cpu")
     network, other = _network(), _network(1)
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     for one in (network, other):
@@ -136,7 +137,7 @@ def test_a_rate_that_halves() -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_normalisation_keeps_its_statistics_where_asked(pairs: PatchPairs, keep: bool) -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), _network())
-    settings = LoopSettings(steps=2, warmup=0, cpu=True, keep_statistics=keep)
+    settings = LoopSettings(steps=2, warmup=0, device="cpu", keep_statistics=keep)
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     assert (result.weights["0.running_mean"].abs().max() == 0) == keep
 
@@ -150,7 +151,7 @@ def test_a_step_may_be_left_out_or_move_some_parameters_alone(pairs: PatchPairs)
         network[2].requires_grad_(False)
         return step in (1, 3)
 
-    settings = LoopSettings(steps=5, learning_rate=1e-2, warmup=0, ema=0.0, cpu=True)
+    settings = LoopSettings(steps=5, learning_rate=1e-2, warmup=0, ema=0.0, device="cpu")
     result = train_network(
         network,
         _loss,
@@ -180,7 +181,7 @@ def test_a_checkpoint_made_with_something_else_is_refused(pairs: PatchPairs, tmp
 
 def test_without_an_average_none_is_kept(pairs: PatchPairs, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
-    settings = LoopSettings(steps=2, ema=0.0, cpu=True)
+    settings = LoopSettings(steps=2, ema=0.0, device="cpu")
     network = _network()
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, file)
     assert torch.load(file, weights_only=True)["average"] == {}
