@@ -10,6 +10,7 @@ from typing import Any
 from qsci_plugins.comparing.fingerprints import fingerprint, network_fingerprint
 from qsci_plugins.errors import UserError
 from qsci_plugins.pipeline.metrics import read_metrics
+from qsci_plugins.pipeline.networks import device_of
 from qsci_plugins.pipeline.output import CHECKPOINT, METRICS_FILE, RECIPE_FILE
 from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.task import Task, task_of
@@ -127,6 +128,7 @@ def _of_run(run: Path, device: str | None) -> Subject:
 
 
 def _subject(title: str, recipe: Recipe | VideoRecipe, run: Callable[[str], Path]) -> Subject:
+    device_of(recipe)  # a GPU that is not there is refused before the first run
     loaded = task_of(recipe).load(recipe)
     name = network_fingerprint(loaded.float_network)
     shape = NetworkShape(loaded.scale, loaded.channels, loaded.frames)

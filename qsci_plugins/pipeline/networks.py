@@ -63,13 +63,15 @@ def load_recipe_video_network(model: Model, seed: int) -> Network:
 
 
 def device_of(recipe: AnyRecipe) -> str:
-    """Where torch is to compute, "cpu" or "cuda:N"; a recipe's older `train.cpu` speaks where its `device` is auto.
+    """Where torch is to compute, "cpu" or "cuda:N", by a recipe's `device` and its older `train.cpu`.
 
-    Raises UserError for a GPU that is not there.
+    Raises UserError for a GPU that is not there, and where the two disagree.
     """
-    if recipe.device == "auto" and getattr(recipe.train, "cpu", False):
-        return "cpu"
-    return choose_device(recipe.device)
+    if not getattr(recipe.train, "cpu", False):
+        return choose_device(recipe.device)
+    if recipe.device not in ("auto", "cpu"):
+        raise UserError(f"device is {recipe.device}, but train.cpu says to train on the CPU; leave one of the two out")
+    return "cpu"
 
 
 @contextmanager
