@@ -13,6 +13,7 @@ from qsci_plugins.commands import (
     bench,
     benchmark,
     cost,
+    doctor,
     evaluate,
     recipes,
     reconstruct,
@@ -31,7 +32,7 @@ __all__ = ["main"]
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, benchmark, sweep, cost)
+_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, benchmark, sweep, cost, doctor)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -16,6 +16,7 @@ from qsci_plugins.errors import UserError
 __all__ = [
     "DEVICES",
     "choose_device",
+    "cpu_flags",
     "describe_device",
     "describe_gpu",
     "describe_machine",
@@ -96,6 +97,15 @@ def memory_error(error: BaseException) -> UserError | None:
         f"the GPU has not enough memory for this ({what}); use smaller batches and patches (train.batch, calibrate.batch,"
         " inference.patch) or images, or --device cpu"
     )
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the system says the processor can do, in Linux' words (avx2, avx512_vnni, amx_int8); empty where it does not."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("flags", "Features")):
+                return frozenset(line.partition(":")[2].split())
+    return frozenset()
 
 
 def _processor() -> str:

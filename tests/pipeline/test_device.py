@@ -63,7 +63,8 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     write_image(folder / "a.png", np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype=np.uint8))
     (tmp_path / "train.yaml").write_text(
-        f"version: 1\nmodel: {{architecture: 'python:{__name__}:hungry', scale: 2, value_range: 255.0}}\ndata: [{{path: {folder}}}]\n"
+        f"version: 1\nmodel: {{architecture: 'python:{__name__}:hungry', scale: 2, value_range: 255.0}}\n"
+        f"data: [{{path: {folder}}}]\n"
         "train: {steps: 6, batch: 2, patch: 8, checkpoint_every: 100, precision: float32}\n"
     )
     return tmp_path / "train.yaml"
@@ -73,7 +74,7 @@ def test_a_recipe_says_where_and_its_text_for_a_run_does_not() -> None:
     there, here = (make_recipe({**QUANTIZE, "device": device}) for device in ("cuda:1", "cpu"))
     assert (there.device, make_recipe(QUANTIZE).device) == ("cuda:1", "auto")
     assert recipe_text(there) == recipe_text(here) == recipe_text(make_recipe(QUANTIZE))
-    with pytest.raises(UserError, match="device: .*'gpu'"):
+    with pytest.raises(UserError, match=r"device: .*'gpu'"):
         make_recipe({**QUANTIZE, "device": "gpu"})
 
 
@@ -89,7 +90,7 @@ def test_the_older_key_means_the_cpu_and_bears_no_other_device(monkeypatch: pyte
     train = {"schedule": "cadyq", "data": [{"path": "photos"}], "cpu": True}
     recipe = make_recipe({**QUANTIZE, "scheme": {"name": "cadyq"}, "train": train})
     assert device_of(recipe) == "cpu"
-    with pytest.raises(UserError, match="device is cuda, but train.cpu says"):
+    with pytest.raises(UserError, match=r"device is cuda, but train\.cpu says"):
         device_of(recipe.model_copy(update={"device": "cuda"}))
     assert device_of(make_recipe(QUANTIZE)) == "cuda:0"
 
