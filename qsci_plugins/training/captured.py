@@ -34,8 +34,9 @@ def repeatable_algorithms() -> Iterator[None]:
 
 
 class CapturedStep:
-    """Calls `run(batch)`, which computes a row of scalars, its loss first, and gradients; from its graph where that exists.
+    """Calls `run(batch)`, which makes a row of scalars, the loss first, and gradients; from its graph where that exists.
 
+    Gradients are those of `model` and of the optimizer's `groups`.
     A graph belongs to the batch's shapes, to what in the batch is no tensor, and to which parameters want gradients; for
     another of these another one is captured, and the oldest of more than four is dropped. Where a capture fails, as
     of a network whose Python decides by what it computes, or a replay computes another loss, `note` gets one line and all
@@ -45,12 +46,14 @@ class CapturedStep:
     def __init__(
         self,
         model: nn.Module,
-        parameters: Iterable[Tensor],
+        groups: Iterable[dict[str, Any]],
         run: Callable[[Any], Tensor],
         note: Callable[[str], None],
     ) -> None:
         self._model, self._run, self._note = model, run, note
-        self._parameters = list({id(p): p for p in (*model.parameters(), *parameters)}.values())
+        self._parameters = list(
+            {id(p): p for p in (*model.parameters(), *(p for group in groups for p in group["params"]))}.values()
+        )
         self._graphs: dict[Any, _Graph] = {}
         self._works = True
 
@@ -84,9 +87,7 @@ class CapturedStep:
 class _Graph:
     """One captured step, its own memory for a batch, and for what it computes."""
 
-    def __init__(
-        self, model: nn.Module, parameters: list[Tensor], run: Callable[[Any], Tensor], batch: Any
-    ) -> None:
+    def __init__(self, model: nn.Module, parameters: list[Tensor], run: Callable[[Any], Tensor], batch: Any) -> None:
         self._batch = _copied(batch)
         kept = [(tensor, tensor.clone()) for tensor in model.buffers()]
         random = torch.cuda.get_rng_state()

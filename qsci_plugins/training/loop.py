@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
+from qsci_plugins.machine import choose_device, cpu_flags
 from qsci_plugins.training.average import WeightAverage
 from qsci_plugins.training.captured import CapturedStep, repeatable_algorithms
+from qsci_plugins.training.checkpoint import restore
 from qsci_plugins.training.draws import DrawnAhead, killed_worker, suitable_workers
 from qsci_plugins.training.rates import learning_rate_at
 from qsci_plugins.training.settings import LoopSettings
@@ -81,8 +83,7 @@ def train_network(
     """
     started = time.perf_counter()
     accelerator = _accelerator(settings)
-    device = accelerator.device
-    on_gpu = device.type == "cuda"
+    device, on_gpu = accelerator.device, accelerator.device.type == "cuda"
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for buffer in model.buffers():
@@ -98,12 +99,8 @@ def train_network(
     model, optimizer = accelerator.prepare(model, optimizer)
     average = WeightAverage(plain) if settings.ema else None
     averaged = {} if average is None else average.tensors
-    step = 0
-    if checkpoint is not None and checkpoint.is_file():
-        from qsci_plugins.training.checkpoint import restore
-
-        step = restore(checkpoint, plain, optimizer, averaged, accelerator, made_with)
-    begin = step
+    found = None if checkpoint is None or not checkpoint.is_file() else checkpoint
+    begin = step = 0 if found is None else restore(found, plain, optimizer, averaged, accelerator, made_with)
     readings = _Readings(on_step, rate_keys)
 
     def save() -> None:
@@ -131,8 +128,7 @@ def train_network(
         return draw(step, accelerator.process_index, accelerator.num_processes)
 
     if settings.compile and on_gpu and accelerator.num_processes == 1:
-        trained = [p for group in optimizer.param_groups for p in group["params"]]
-        run = CapturedStep(plain, trained, run, note)  # type: ignore[assignment]
+        run = CapturedStep(plain, optimizer.param_groups, run, note)  # type: ignore[assignment]
     workers = 0 if settings.workers == 0 else suitable_workers(settings.workers, settings.steps - step, on_gpu)
     ahead = DrawnAhead(drawn, step, settings.steps, workers, pinned=on_gpu) if workers else None
     model.train(not settings.keep_statistics)
@@ -158,22 +154,22 @@ def train_network(
                     average.update(min(settings.ema, (1 + step) / (10 + step)))
                 step += 1
                 readings.add(step, rate, row)
-                together = not on_gpu or step % _READ_EVERY == 0
-                if together:
+                if not on_gpu or step % _READ_EVERY == 0:
                     readings.read()
-                if step % settings.checkpoint_every == 0 and step < settings.steps:
-                    save()
-                if together:
                     finished = step == settings.steps or not _asked(accelerator, interruption)
+                if finished and step % settings.checkpoint_every == 0 and step < settings.steps:
+                    save()
         readings.read()
     except KeyboardInterrupt:
         finished = False
     except torch.OutOfMemoryError:
-        if step > begin:
+        if step > begin:  # the steps done are whole, and may go on with less at once or on another device
             save()
         raise
     except RuntimeError as error:
-        raise error if ahead is None else killed_worker(error) or error
+        if ahead is not None and (killed := killed_worker(error)):
+            raise killed from None
+        raise
     finally:
         if ahead is not None:
             ahead.close()
@@ -191,16 +187,12 @@ def train_network(
 
 def _accelerator(settings: LoopSettings) -> Accelerator:
     """Knows the processes, each one's device, and the precision."""
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+    name = choose_device(settings.device)
     # an earlier training of this Python session may have had another precision, or another device
     AcceleratorState._reset_state(reset_partial_state=False)
     state = PartialState(cpu=name == "cpu")
     if state.num_processes == 1:
         state.device = torch.device(name)
-        if state.device.type == "cuda" and state.device.index is None:
-            state.device = torch.device("cuda", torch.cuda.current_device())
     precision = settings.precision
     if precision == "auto":
         precision = "bf16" if state.device.type == "cuda" and uses_bf16("auto", state.device) else "float32"
@@ -273,14 +265,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if device.type == "cuda":
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in cpu_flags()
 
 
 class Interruption:

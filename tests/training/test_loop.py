@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
-from qsci_plugins.training.loop import train_network
+from qsci_plugins.training import loop
+from qsci_plugins.training.loop import _Readings, train_network, uses_bf16
 from qsci_plugins.training.rates import learning_rate_at
 from qsci_plugins.training.settings import LoopSettings
 
@@ -23,7 +26,7 @@ def _network(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 12, 3, padding=1), nn.PixelShuffle(2))
 
 
-def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     low, high = batch
     return F.l1_loss(model(low / 255), high / 255), {}
 
@@ -186,3 +189,46 @@ def test_without_an_average_none_is_kept(pairs: PatchPairs, tmp_path: Path) -> N
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, file)
     assert torch.load(file, weights_only=True)["average"] == {}
     assert all(torch.equal(result.weights[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_scalars_that_are_read_together_reach_the_steps_they_belong_to() -> None:
+    got: list[tuple[int, dict[str, float]]] = []
+    readings = _Readings(lambda step, scalars: got.append((step, scalars)), "train.learning_rate")
+    for step in range(3):
+        row = readings.row(torch.tensor(0.5 + step, requires_grad=True), {"psnr": torch.tensor(30.0 + step)})
+        readings.add(step + 1, 0.1 * step, row)
+    assert got == []
+    readings.read()
+    assert got == [(n + 1, {"loss": 0.5 + n, "rate": 0.1 * n, "psnr": 30.0 + n}) for n in range(3)]
+    readings.add(4, 0.1, readings.row(torch.tensor(1.0), {}))
+    readings.add(5, 0.1, readings.row(torch.tensor(float("nan")), {}))
+    with pytest.raises(UserError, match=r"the loss became nan at step 4; lower train\.learning_rate"):
+        readings.read()
+    assert got[-1][0] == 4
+
+
+def test_auto_asks_the_device_for_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "cpu_flags", lambda: frozenset({"avx2"}))
+    assert not uses_bf16("auto", torch.device("cpu"))
+    assert uses_bf16("bf16", torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    for native in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert uses_bf16("auto", torch.device("cuda", 0)) == native
+    assert not uses_bf16("float32", torch.device("cuda", 0))
+
+
+def test_compile_changes_nothing_on_a_cpu(pairs: PatchPairs) -> None:
+    notes: list[str] = []
+    weights = [
+        train_network(
+            _network(),
+            _loss,
+            lambda s, r, w: pairs.draw(0, s, 4, r, w),
+            replace(SETTINGS, compile=wanted),
+            note=notes.append,
+        ).weights
+        for wanted in (False, True)
+    ]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert notes == []
