@@ -24,7 +24,7 @@ from qsci_plugins.commands import (
     validate,
 )
 from qsci_plugins.errors import UserError
-from qsci_plugins.machine import memory_error
+from qsci_plugins.machine import memory_error, yield_waiting_threads
 from qsci_plugins.telemetry import switch_off_telemetry
 
 __all__ = ["main"]
@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
     _fill_closed_streams()
     switch_off_telemetry()  # a command writes nothing outside its output
+    yield_waiting_threads()  # torch reads it when it is imported
     parser = _Parser(prog="qsci", description=_SUMMARY, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"qsci {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)

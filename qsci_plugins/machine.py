@@ -22,6 +22,7 @@ __all__ = [
     "describe_machine",
     "memory_error",
     "package_version",
+    "yield_waiting_threads",
 ]
 
 #: what a device may be called
@@ -41,6 +42,15 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         **{package: found for package in _PACKAGES if (found := package_version(package)) is not None},
     }
+
+
+def yield_waiting_threads() -> None:
+    """Has OpenMP's threads sleep while they wait for one another. Without effect where torch was imported before.
+
+    Threads that wait by spinning hold a core from the very thread that they wait for, as soon as another program has one:
+    minutes instead of seconds. Who sets OMP_WAIT_POLICY decides.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def choose_device(wanted: str = "auto") -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -127,6 +128,16 @@ def test_importing_the_package_is_light() -> None:
 def test_listing_recipes_needs_no_torch() -> None:
     code = "from qsci_plugins.cli import main; main(['recipes'])"
     assert modules_after(code, "torch", "openvino", "nncf", "brevitas") == set()
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_a_command_has_threads_sleep_while_they_wait_unless_told_otherwise(chosen: str | None) -> None:
+    """A thread that spins holds the core from the one that it waits for, where another program has a core."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
+    code = "import os, qsci_plugins.cli as c; c.main(['recipes']); print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == (chosen or "PASSIVE")
 
 
 def test_every_public_name_is_there() -> None:
