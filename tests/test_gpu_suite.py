@@ -16,27 +16,32 @@ import sys
 for name in ("openvino", "openvino_telemetry", "av", "h5py", "tifffile", "onnx", "onnxruntime", "onnxscript", "tensorboard"):
     sys.modules[name] = None
 import pytest
-sys.exit(pytest.main(["-m", "gpu", "-n", "0", "-s", "-p", "no:cacheprovider", "tests/gpu"]))
+sys.exit(pytest.main(["-m", "gpu", "-n", "0", "-s", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
 
 
-def run(**environment: str) -> subprocess.CompletedProcess[str]:
+def run(suite: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
     variables.pop("PYTEST_ADDOPTS", None)
     return subprocess.run(
-        [sys.executable, "-c", WITHOUT], cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=False
+        [sys.executable, "-c", WITHOUT, suite],
+        cwd=REPOSITORY,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
 def test_its_tests_pass_on_a_cpu_without_openvino() -> None:
-    done = run(QSCI_GPU_TESTS="cpu")
+    done = run("tests/gpu", QSCI_GPU_TESTS="cpu")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"adabm in nncf on cpu: [\d.]+ of float, goal 1\.6", done.stdout)
     assert re.search(r"EDSR-baseline x4, W4A4, in brevitas on cpu: [\d.]+ s, goal 26", done.stdout)
 
 
 def test_without_a_gpu_it_skips_and_says_why() -> None:
-    done = run(CUDA_VISIBLE_DEVICES="", QSCI_GPU_TESTS="")
+    done = run("tests/gpu/test_gpu_training.py", CUDA_VISIBLE_DEVICES="", QSCI_GPU_TESTS="")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" not in done.stdout
     assert "skipped" in done.stdout
