@@ -136,5 +136,5 @@ def train(made: QuantizedNetwork, *steps: Any) -> None:
 
 
 def test_images_may_be_on_either_side(device: str) -> None:
-    first, second = (quantized(IMAGES, ADABM, "nncf", device, side) for side in ("cpu", device))
+    first, second = (quantized(IMAGES, {"name": "qsci"}, "nncf", device, side) for side in ("cpu", device))
     assert torch.equal(output(first, batches(IMAGES)[0]), output(second, batches(IMAGES)[0]))

@@ -61,7 +61,7 @@ def test_a_training_step_beside_the_float_one(scheme: str, backend: str, device:
     assert found["ratio"] > 0
 
 
-@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+@pytest.mark.parametrize("backend", ["brevitas"] if SMALL else ["nncf", "brevitas"])
 def test_edsr_baseline_in_4_bits(backend: str, device: str, tmp_path: Path) -> None:
     """100 patches of 96x96, the shipped recipe's fine-tuning: calibration and fine-tuning in under 26 s."""
     overrides = [f"backend={backend}", "calibrate.patch=96", "export.openvino.mode=none", "evaluate=[]"]
