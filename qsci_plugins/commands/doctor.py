@@ -11,33 +11,31 @@ from qsci_plugins.machine import cpu_flags, describe_machine, package_version
 
 __all__ = ["add", "doctor"]
 
-#: what a missing package takes away, and how to get it
-_NEEDED = {
-    "torch": "all but upscale and reconstruct",
-    "nncf": "backend: nncf, and NNCF's default INT8 in tables",
-    "brevitas": "backend: brevitas",
-    "openvino": "export, upscale, reconstruct, bench",
-    "numpy": "everything",
-    "pillow": "image files",
-    "pydantic": "recipes",
-    "pyyaml": "recipes",
-    "accelerate": "training",
-    "safetensors": "checkpoints",
-    "spandrel": "networks recognised by their checkpoints",
-    "scikit-image": "builtin:photos",
-    "scikit-learn": "builtin:photos",
-    "scipy": ".mat files",
-    "h5py": ".mat files of MATLAB v7.3",
-    "tifffile": "TIFF files of several pages or 16 bits",
-    "av": "video files",
-    "onnx": "ONNX files",
-    "rich": "progress bars",
-}
-_OPTIONAL = {
-    "tensorboard": ("curves and pictures of trainings", "pip install 'qsci-plugins[tensorboard]'"),
-    "onnxruntime": ("its row in `qsci bench`", "pip install onnxruntime"),
-    "onnxscript": ("ONNX by Brevitas' exporters", "pip install 'qsci-plugins[onnx]'"),
-    "onnxoptimizer": ("ONNX by Brevitas' exporters", "pip install 'qsci-plugins[onnx]'"),
+#: what a missing package takes away, and the extra that brings it; those without one belong to every installation
+_PACKAGES = {
+    "torch": ("all but upscale and reconstruct", "nncf,train"),
+    "nncf": ("backend: nncf, and NNCF's default INT8 in tables", "nncf"),
+    "brevitas": ("backend: brevitas", "brevitas"),
+    "openvino": ("export, upscale, reconstruct, bench", ""),
+    "numpy": ("everything", ""),
+    "pillow": ("image files", ""),
+    "pydantic": ("recipes", ""),
+    "pyyaml": ("recipes", ""),
+    "rich": ("progress bars", ""),
+    "tifffile": ("TIFF files of several pages or 16 bits", ""),
+    "accelerate": ("training", "train"),
+    "safetensors": ("checkpoints", "train"),
+    "spandrel": ("networks recognised by their checkpoints", "train"),
+    "scikit-image": ("builtin:photos", "train"),
+    "scikit-learn": ("builtin:photos", "train"),
+    "av": ("video files", "video"),
+    "scipy": (".mat files", "matlab"),
+    "h5py": (".mat files of MATLAB v7.3", "matlab"),
+    "onnx": ("ONNX files", "onnx"),
+    "onnxscript": ("ONNX by Brevitas' exporters", "onnx"),
+    "onnxoptimizer": ("ONNX by Brevitas' exporters", "onnx"),
+    "tensorboard": ("curves and pictures of trainings", "tensorboard"),
+    "onnxruntime": ("its row in `qsci bench`", ""),
 }
 
 #: those whose versions decide what works, in their order
@@ -76,10 +74,9 @@ def doctor() -> dict[str, Any]:
     features = {name: name in flags for name in known}
     packages = {name: package_version(name) for name in _VERSIONS}
     missing = {
-        name: f"{purpose}: pip install {name}" for name, purpose in _NEEDED.items() if package_version(name) is None
-    }
-    missing |= {
-        name: f"{purpose}: {command}" for name, (purpose, command) in _OPTIONAL.items() if package_version(name) is None
+        name: f"{purpose}: pip install {_installed(name, extra)}"
+        for name, (purpose, extra) in _PACKAGES.items()
+        if package_version(name) is None
     }
     gpus, trouble = _gpus(packages["torch"])
     machine = {key: value for key, value in describe_machine().items() if key not in packages}
@@ -92,6 +89,11 @@ def doctor() -> dict[str, Any]:
         "missing": missing,
         "conclusions": conclusions,
     }
+
+
+def _installed(name: str, extra: str) -> str:
+    """What pip is given."""
+    return f"'qsci-plugins[{extra}]'" if extra else name
 
 
 def _gpus(torch_version: str | None) -> tuple[list[dict[str, Any]], str]:

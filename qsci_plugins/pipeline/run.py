@@ -20,7 +20,7 @@ from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["MODEL", "RunResult", "run_recipe"]
+__all__ = ["MODEL", "RunResult", "prepared_on", "run_recipe"]
 
 #: the folder to deploy
 MODEL = "model"
@@ -68,7 +68,7 @@ def run_recipe(
     prepared = task.prepare(recipe, None if data is None else Path(data), progress)
     with shared_work_folder(output, recipe_text(recipe), force, cpu=device == "cpu") as work:
         journal = Journal(work, device)
-        moved = _on_device(prepared, device)
+        moved = prepared_on(device, prepared)
         with full_precision():
             quantized = _calibrated(moved, work, journal, progress)
         _train(task, moved, quantized, work, journal, progress)
@@ -87,7 +87,7 @@ def run_recipe(
     return output
 
 
-def _on_device(prepared: Prepared, device: str) -> Prepared:
+def prepared_on(device: str, prepared: Prepared) -> Prepared:
     """The same with its networks, which are moved, and calibration batches where torch is to compute."""
     move_networks(device, prepared)
     batches = [
