@@ -163,6 +163,20 @@ def test_float_training_imports_neither_nncf_nor_brevitas(tmp_path: Path) -> Non
     assert (tmp_path / "out" / "weights.safetensors").is_file()
 
 
+def test_video_training_needs_no_openvino_and_no_readers_of_files(tmp_path: Path) -> None:
+    """A machine with a GPU that trains need not be the one that exports."""
+    recipe = {
+        "version": 1,
+        "model": {"architecture": "efficientsci", "settings": {"in_ch": 2, "units": 1, "group_num": 1}},
+        "clips": {"frames": 3, "size": 16, "resize": False},
+        "train": {"phases": [{"crop": 8, "steps": 1, "rate": 1e-3}], "batch": 1, "cpu": True},
+    }
+    code = "from qsci_plugins.pipeline.float_run import train_recipe; from qsci_plugins.recipes import make_recipe\n"
+    code += f"train_recipe(make_recipe({recipe!r}), {str(tmp_path / 'out')!r})"
+    assert modules_after(code, "torch", "openvino", "av", "h5py", "nncf", "brevitas") == {"torch"}
+    assert (tmp_path / "out" / "weights.safetensors").is_file()
+
+
 def test_plain_progress_is_a_few_lines() -> None:
     stream = io.StringIO()
     progress = PlainProgress(stream, pause=0.0)
