@@ -113,6 +113,19 @@ class Quantizer(BoundedMoves, ABC):
         super().__init__()
         self.mode = Mode.ON
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
+        self._read: dict[str, bool] = {}
+
+    def is_true(self, name: str) -> bool:
+        """Whether a buffer, a truth value, holds True. Read once between calibrations and loads, as a GPU has to finish
+        all its work before anything of it can be read.
+        """
+        if name not in self._read:
+            self._read[name] = bool(getattr(self, name))
+        return self._read[name]
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self._read.clear()
+        super()._load_from_state_dict(*args)
 
     @abstractmethod
     def qparams(self, x: Tensor) -> QParams:
@@ -164,6 +177,7 @@ class Quantizer(BoundedMoves, ABC):
     def initialise(self) -> None:
         """Sets the parameters from the statistics seen, once all batches went by."""
         self.calibrated.fill_(True)
+        self._read.clear()
 
     def refine(self, x: Tensor) -> None:
         """Fits the parameters to x."""
@@ -181,7 +195,7 @@ class ObservingQuantizer(Quantizer):
         """Sets the parameters from the statistics of every batch (count, length), as `reduce` gave them."""
 
     def update(self, statistics: Tensor) -> None:
-        self._batches.append(statistics.detach().cpu())
+        self._batches.append(statistics.detach())
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -194,8 +208,9 @@ class ObservingQuantizer(Quantizer):
 
 def with_samples(summary: Tensor, x: Tensor, count: int = 4096) -> Tensor:
     """A batch's statistics (n,) with `count` values of x behind them, always from the same places."""
-    picks = torch.randint(x.numel(), (count,), generator=torch.Generator().manual_seed(0)).to(x.device)
-    return torch.cat([summary, x.flatten()[picks]])
+    generator = torch.Generator().manual_seed(0)
+    picks = torch.randint(x.numel(), (count,), generator=generator, device="cpu")
+    return torch.cat([summary, x.flatten()[picks.to(x.device)]])
 
 
 def per_sample(value: Tensor, x: Tensor) -> Tensor:
