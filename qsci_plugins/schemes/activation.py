@@ -131,7 +131,7 @@ class ImageGridActivation(RangeActivation):
         self.register_buffer("high", torch.zeros(()))
 
     def qparams(self, x: Tensor) -> QParams:
-        if not self.is_true("on_grid"):
+        if not self.known("on_grid"):
             return super().qparams(x)
         return QParams(self.step, self.offset, self.low, self.high, self.step.new_tensor(8.0))
 
@@ -169,7 +169,7 @@ class ImageGridActivation(RangeActivation):
         super().fit(batches)
 
     def refine(self, x: Tensor) -> None:
-        if not self.is_true("on_grid"):
+        if not self.known("on_grid"):
             super().refine(x)
 
 

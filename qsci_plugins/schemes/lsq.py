@@ -75,7 +75,7 @@ class LearnedStepActivation(ObservingQuantizer):
         return value if self.channels == 1 else value.reshape(-1, *[1] * (x.dim() - axis - 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.mode is Mode.ON and not self.is_true("calibrated"):
+        if self.training and self.mode is Mode.ON and not self.known("calibrated"):
             with torch.no_grad():
                 self.refine(x.detach())
         return super().forward(x)
@@ -93,7 +93,7 @@ class LearnedStepActivation(ObservingQuantizer):
 
     def refine(self, x: Tensor) -> None:
         """Takes x for the first batch, in the published form and wherever nothing was observed before."""
-        if self.integer and self.is_true("calibrated"):
+        if self.integer and self.known("calibrated"):
             return
         self.update(self.reduce(x))
         self._batches = self._batches[-1:]

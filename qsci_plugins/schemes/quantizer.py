@@ -112,20 +112,8 @@ class Quantizer(BoundedMoves, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.mode = Mode.ON
+        self._known: dict[str, tuple[Tensor, int, bool]] = {}
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
-        self._read: dict[str, bool] = {}
-
-    def is_true(self, name: str) -> bool:
-        """Whether a buffer, a truth value, holds True. Read once between calibrations and loads, as a GPU has to finish
-        all its work before anything of it can be read.
-        """
-        if name not in self._read:
-            self._read[name] = bool(getattr(self, name))
-        return self._read[name]
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._read.clear()
-        super()._load_from_state_dict(*args)
 
     @abstractmethod
     def qparams(self, x: Tensor) -> QParams:
@@ -167,6 +155,14 @@ class Quantizer(BoundedMoves, ABC):
             ledger.add(self, p.bit_width)
         return fake_quantize(x, p.scale, p.offset, p.low, p.high)
 
+    def known(self, name: str) -> bool:
+        """The truth of the buffer `name`, read again only where it changed: a device is not waited for in every step."""
+        buffer: Tensor = getattr(self, name)
+        held = self._known.get(name)
+        if held is None or held[0] is not buffer or held[1] != buffer._version:
+            held = self._known[name] = buffer, buffer._version, bool(buffer)
+        return held[2]
+
     def reduce(self, x: Tensor) -> Tensor:
         """The statistics of one batch, one vector: what NNCF's collectors gather for `update`."""
         return torch.stack([x.amin(), x.amax()])
@@ -177,7 +173,6 @@ class Quantizer(BoundedMoves, ABC):
     def initialise(self) -> None:
         """Sets the parameters from the statistics seen, once all batches went by."""
         self.calibrated.fill_(True)
-        self._read.clear()
 
     def refine(self, x: Tensor) -> None:
         """Fits the parameters to x."""
@@ -208,9 +203,8 @@ class ObservingQuantizer(Quantizer):
 
 def with_samples(summary: Tensor, x: Tensor, count: int = 4096) -> Tensor:
     """A batch's statistics (n,) with `count` values of x behind them, always from the same places."""
-    generator = torch.Generator().manual_seed(0)
-    picks = torch.randint(x.numel(), (count,), generator=generator, device="cpu")
-    return torch.cat([summary, x.flatten()[picks.to(x.device)]])
+    picks = torch.randint(x.numel(), (count,), generator=torch.Generator().manual_seed(0)).to(x.device)
+    return torch.cat([summary, x.flatten()[picks]])
 
 
 def per_sample(value: Tensor, x: Tensor) -> Tensor:

@@ -316,7 +316,9 @@ class Plan:
     def beside(self, model: nn.Module) -> Plan:
         """Moves each quantizer to the device of the layer, block or attention that it serves; returns the plan itself."""
         device = device_of(model)
-        served = [(name, quantizer) for name, layer in self.layers.items() for quantizer in layer]
+        served: list[tuple[str, nn.Module]] = [
+            (name, quantizer) for name, layer in self.layers.items() for quantizer in layer
+        ]
         for name, module in (*served, *self.blocks.items(), *self.attentions.items()):
             module.to(device_of(model.get_submodule(name), device))
         return self
