@@ -55,5 +55,5 @@ def pretended_gpu() -> Iterator[None]:
     """Inside, `torch.device("cuda")` works as far as shapes and devices go: no backward pass, and no values."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nn.Module, "_apply", _apply)
-        with FakeTensorMode(allow_non_fake_inputs=True), _Answers():
+        with FakeTensorMode(allow_non_fake_inputs=True), _Answers(), torch.no_grad():
             yield
