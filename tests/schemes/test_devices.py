@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import nncf
@@ -30,6 +33,10 @@ from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
 from tests.pretended_gpu import pretended_gpu
 
 BACKENDS: tuple[Backend, ...] = ("nncf", "brevitas")
+
+#: this torch may crash when a process that pretended ends, so they run in one of their own
+_INSIDE = "QSCI_PRETENDED_GPU"
+pretended = pytest.mark.skipif(_INSIDE not in os.environ, reason="runs in the process that the last test starts")
 
 SETTINGS: list[dict[str, Any]] = [
     {"name": "adabm", "mean_bits": 4.0},
@@ -91,6 +98,7 @@ def _devices(model: nn.Module) -> set[str]:
     return {str(tensor.device) for tensor in (*model.parameters(), *model.buffers())}
 
 
+@pretended
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: "-".join(str(value) for value in s.values()))
 def test_a_network_on_a_gpu_stays_there(settings: dict[str, Any], backend: Backend) -> None:
@@ -102,6 +110,7 @@ def test_a_network_on_a_gpu_stays_there(settings: dict[str, Any], backend: Backe
         assert quantized.fab(_images()).device.type == "cuda"  # images from the other side
 
 
+@pretended
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_the_images_may_be_there_too(backend: Backend) -> None:
     with pretended_gpu():
@@ -109,6 +118,7 @@ def test_the_images_may_be_there_too(backend: Backend) -> None:
         assert _devices(quantized.model) == {"cuda:0"}
 
 
+@pretended
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_attention_in_one_call(backend: Backend) -> None:
     with pretended_gpu():
@@ -117,6 +127,7 @@ def test_attention_in_one_call(backend: Backend) -> None:
         assert quantized.model(_images("cuda")).device.type == "cuda"
 
 
+@pretended
 def test_nncfs_own_pipeline_with_a_dataset_on_the_cpu() -> None:
     with pretended_gpu():
         wrapper = GraphModelWrapper(wrap_model(_network("adabm")), _images("cuda"))
@@ -129,6 +140,7 @@ def test_nncfs_own_pipeline_with_a_dataset_on_the_cpu() -> None:
         assert set(bits_per_layer(qsci_plugins.nncf.network(model)).values()) == {100.0}
 
 
+@pretended
 @pytest.mark.parametrize("name", ["adabm", "cadyq", "qsci"])
 def test_brevitas_layerwise_call(name: str) -> None:
     with pretended_gpu():
@@ -142,6 +154,7 @@ def test_brevitas_layerwise_call(name: str) -> None:
         assert _devices(quantized.float_form()) == {"cuda:0"}  # type: ignore[misc]
 
 
+@pretended
 def test_inputs_are_moved() -> None:
     mask = torch.ones(1)
     assert inputs_of(mask) == (mask,)
@@ -206,3 +219,11 @@ def test_an_image_on_a_grid_is_known_after_a_reload() -> None:
     assert grid.qparams(image).offset is not None
     other.load_state_dict(grid.state_dict())
     assert torch.equal(other(image), image)
+
+
+@pytest.mark.skipif(_INSIDE in os.environ, reason="this is that process")
+def test_all_that_pretends() -> None:
+    program = "import os, sys, pytest; code = pytest.main(sys.argv[1:]); sys.stdout.flush(); os._exit(code)"
+    command = [sys.executable, "-c", program, "-n", "0", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    result = subprocess.run(command, env={**os.environ, _INSIDE: "1"}, capture_output=True, text=True, timeout=600)
+    assert result.returncode == 0, result.stdout[-4000:]
