@@ -17,7 +17,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, device_of, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, inputs_of, module_device
 
 if TYPE_CHECKING:
     from nncf import IgnoredScope
@@ -70,7 +70,7 @@ def quantize(
     batches = list(images.split(_BATCH)) if isinstance(images, Tensor) else list(images)
     if not batches:
         raise UserError("quantize got no images; give at least one batch")
-    left = _ignored(model, inputs_of(batches[0], device_of(model)), ignored)
+    left = _ignored(model, inputs_of(batches[0], module_device(model)), ignored)
     placement = Placement(tuple(targets), tuple(eight_bit), left)
     return _backend(backend).quantize(model, scheme, placement, batches, value_range)  # type: ignore[no-any-return]
 

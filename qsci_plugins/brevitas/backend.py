@@ -31,8 +31,8 @@ from qsci_plugins.schemes.scheme import (
     Scheme,
     attach_block,
     check_batches,
-    device_of,
     inputs_of,
+    module_device,
 )
 
 __all__ = ["apply", "load", "quantize", "save"]
@@ -50,7 +50,7 @@ def apply(
     """
     model = _float_copy(model)
     precisions = place(model, placement)
-    arguments = inputs_of(example, device_of(model))
+    arguments = inputs_of(example, module_device(model))
     plan = scheme.plan(model, placement, arguments[0] if isinstance(example, Tensor) else arguments)
     return _install(model, scheme, plan, precisions, value_range)
 
@@ -152,15 +152,15 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
 def _install(
     model: nn.Module, scheme: Scheme, plan: Plan, precisions: Mapping[str, Precision], value_range: float
 ) -> QuantizedNetwork:
-    device = device_of(model)
+    device = module_device(model)
     for name, quantizers in plan.layers.items():
         _replace(model, name, scheme, quantizers, precisions[name])
     for name, quantizer in plan.blocks.items():
         block = model.get_submodule(name)
-        attach_block(block, identity_of(quantizer).to(device_of(block, device)))
+        attach_block(block, identity_of(quantizer).to(module_device(block, device)))
     for name, attention in plan.attentions.items():
         module = model.get_submodule(name)
-        attach_attention(module, ProxiedAttention(attention).to(device_of(module, device)))
+        attach_attention(module, ProxiedAttention(attention).to(module_device(module, device)))
     return attach_scheme(model, scheme, value_range, precisions)
 
 

@@ -25,7 +25,7 @@ from qsci_plugins.schemes.scheme import (
     QuantizedNetwork,
     Scheme,
     complete_observation,
-    device_of,
+    module_device,
 )
 
 __all__ = ["SchemeRecord", "attach_scheme", "network"]
@@ -98,7 +98,7 @@ def attach_scheme(
         precisions or {name: "scheme" for name, _ in _layers(model)},
         scheme.input_module(value_range),
     )
-    model.add_module(_CHILD, record.to(device_of(model)))
+    model.add_module(_CHILD, record.to(module_device(model)))
     model.register_forward_pre_hook(_measure)
     return network(model, scheme)
 

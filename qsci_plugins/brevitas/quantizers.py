@@ -19,7 +19,7 @@ from qsci_plugins.brevitas.tensor_quant import (
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme, device_of
+from qsci_plugins.schemes.scheme import Scheme, module_device
 
 __all__ = [
     "AdaBMAct",
@@ -113,7 +113,7 @@ class QSCIWeight(_QSCI, SchemeWeightQuant):
 
 
 def _beside(module: nn.Module, quantizer: Quantizer | None) -> Quantizer | None:
-    return None if quantizer is None else quantizer.to(device_of(module))
+    return None if quantizer is None else quantizer.to(module_device(module))
 
 
 def _scheme(name: str, **settings: Any) -> Scheme:

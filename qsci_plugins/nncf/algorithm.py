@@ -34,7 +34,7 @@ from qsci_plugins.nncf.statistics import (
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme, check_batches, device_of, finish_observation
+from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, module_device
 
 __all__ = ["AdaBMQuantization", "CADyQQuantization", "QSCIQuantization", "SchemeQuantization"]
 
@@ -208,7 +208,7 @@ class _Bar:
 
 
 def _move_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    device = device_of(model)
+    device = module_device(model)
 
     def moved(value: Any) -> Any:
         return value.to(device) if isinstance(value, Tensor) else value

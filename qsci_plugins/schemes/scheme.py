@@ -29,9 +29,9 @@ __all__ = [
     "calibrate",
     "check_batches",
     "complete_observation",
-    "device_of",
     "finish_observation",
     "inputs_of",
+    "module_device",
     "refine_pass",
     "set_mode",
 ]
@@ -79,7 +79,7 @@ class QuantizedNetwork:
     @property
     def device(self) -> torch.device:
         """Where the network is, and its inputs have to be."""
-        return device_of(self.model)
+        return module_device(self.model)
 
     def counted(self) -> list[Quantizer]:
         """The activation quantizers that FAB averages over."""
@@ -251,7 +251,7 @@ def inputs_of(batch: Tensor | Sequence[Tensor], device: torch.device | None = No
     return arguments if device is None else tuple(tensor.to(device) for tensor in arguments)
 
 
-def device_of(module: nn.Module, default: torch.device | None = None) -> torch.device:
+def module_device(module: nn.Module, default: torch.device | None = None) -> torch.device:
     """Where a module's first parameter or buffer is; `default`, or the CPU, for a module without any."""
     tensors = (*module.parameters(), *module.buffers())
     return tensors[0].device if tensors else default or torch.device("cpu")
@@ -315,12 +315,12 @@ class Plan:
 
     def beside(self, model: nn.Module) -> Plan:
         """Moves each quantizer to the device of the layer, block or attention that it serves; returns the plan itself."""
-        device = device_of(model)
+        device = module_device(model)
         served: list[tuple[str, nn.Module]] = [
             (name, quantizer) for name, layer in self.layers.items() for quantizer in layer
         ]
         for name, module in (*served, *self.blocks.items(), *self.attentions.items()):
-            module.to(device_of(model.get_submodule(name), device))
+            module.to(module_device(model.get_submodule(name), device))
         return self
 
 
