@@ -11,7 +11,7 @@ from torch import Tensor
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.rounding import dequantize, to_integers
 
-__all__ = ["least_error", "shrinking"]
+__all__ = ["least_error", "shrinking", "with_samples"]
 
 Candidate = TypeVar("Candidate")
 
@@ -43,3 +43,9 @@ def least_error(
     if best is None:
         raise ValueError("no candidates")
     return best
+
+
+def with_samples(summary: Tensor, x: Tensor, count: int = 4096) -> Tensor:
+    """A batch's statistics (n,) with `count` values of x behind them, always from the same places."""
+    picks = torch.randint(x.numel(), (count,), generator=torch.Generator().manual_seed(0)).to(x.device)
+    return torch.cat([summary, x.flatten()[picks]])
