@@ -45,11 +45,11 @@ class BoundedMoves(nn.Module):
     """Adam moves a parameter by its rate whatever the gradient: at 1e-3 a step of 1e-4 would leave its size behind at once.
 
     The values stay plain parameters, with their exact gradients and names. What has moved since the last backward pass
-    is bounded where it is used next, or saved: `before - 0.05 size .. before + 0.05 size`. Nothing of it waits for a
-    device, and the same operations run in every step, so that a whole step can be captured in a CUDA graph.
+    is bounded where it is used next, or saved: `before - 0.05 size .. before + 0.05 size`. Nothing waits for a device, and
+    every step runs the same operations, so that a CUDA graph can hold a step.
     """
 
-    #: by name, the parameter's version at the last backward pass, until a move since then was bounded
+    #: by name, the parameter's version at the last backward pass, until its move was bounded
     _marks: dict[str, int]
     #: by name, the least and the greatest value of the next move, at the same place in memory for good
     _limits: dict[str, tuple[Tensor, Tensor]]
@@ -175,7 +175,7 @@ class Quantizer(BoundedMoves, ABC):
         """The parameters that quantize x."""
 
     def choices(self, x: Tensor) -> QParams:
-        """Everything that `qparams(x)` may answer, one entry for each; only an input-dependent one has several."""
+        """Everything that `qparams(x)` may answer, one entry each; only an input-dependent one has several."""
         return self.qparams(x)
 
     def integers(self, x: Tensor) -> Tensor:
@@ -205,10 +205,9 @@ class Quantizer(BoundedMoves, ABC):
             if traced is not None:
                 return traced
         functions = fused_functions(x) if x.is_cuda else None
-        if functions is not None:
-            fused = attempt(self.fused, x, functions)
-            if fused is not None:
-                return self._noted(*fused)
+        fused = None if functions is None else attempt(self.fused, x, functions)
+        if fused is not None:
+            return self._noted(*fused)
         p = self.qparams(x)
         return self._noted(fake_quantize(x, p.scale, p.offset, p.low, p.high), p.bit_width)
 
@@ -217,8 +216,7 @@ class Quantizer(BoundedMoves, ABC):
         return None
 
     def _noted(self, quantized: Tensor, bit_width: Tensor) -> Tensor:
-        ledger = current_ledger()
-        if ledger is not None:
+        if (ledger := current_ledger()) is not None:
             ledger.add(self, bit_width)
         return quantized
 
@@ -287,17 +285,13 @@ _SCALARS: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
 
 def scalars(like: Tensor, *values: float) -> tuple[Tensor, ...]:
     """Numbers as tensors () of the type and device of `like`, the same ones every time; not to be written to."""
-    key = (like.dtype, like.device, values)
-    held = _SCALARS.get(key)
+    held = _SCALARS.get(key := (like.dtype, like.device, values))
     if held is None:
         # filled where they are: a copy from the CPU would wait for the device, and cannot be captured in a CUDA graph
         held = tuple(like.new_full((), value) for value in values)
-        plain = type(held[0]) is Tensor and not torch.is_inference_mode_enabled() and not torch.jit.is_tracing()
-        if (
-            plain
-            and not torch.compiler.is_compiling()
-            and not (like.is_cuda and torch.cuda.is_current_stream_capturing())
-        ):
+        followed = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+        captured = like.is_cuda and type(held[0]) is Tensor and torch.cuda.is_current_stream_capturing()
+        if type(held[0]) is Tensor and not followed and not captured:
             _SCALARS[key] = held
     return held
 

@@ -30,7 +30,7 @@ if DEVICE == "cpu":
     if not triton.knobs.runtime.interpret:
         pytest.skip("without a GPU the kernels need TRITON_INTERPRET=1", allow_module_level=True)
 
-from qsci_plugins.schemes.fused import quantizing  # noqa: E402
+from qsci_plugins.schemes.fused import quantizing  # noqa: E402  where Triton is
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ WEIGHTS: dict[str, Callable[[Tensor, int], Quantizer]] = {
 }
 
 
-def compared(quantizer: Quantizer, x: Tensor, *, again: bool = False) -> None:
+def compared(quantizer: Quantizer, x: Tensor) -> None:
     """Values, gradients and the bounds of the next move are those of plain operations."""
     upstream = torch.randn(x.shape, generator=torch.Generator().manual_seed(7)).to(x)
     plain = copy.deepcopy(quantizer)

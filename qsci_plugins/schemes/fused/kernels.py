@@ -187,13 +187,14 @@ def backward(
 @triton.jit
 def total(partial, number, r, rows, blocks, ROWS: tl.constexpr, CHUNK: tl.constexpr):
     """The sums of every row's blocks, (ROWS,)."""
-    result = tl.zeros([ROWS], tl.float32)
+    # summed along the row behind the loop: Triton 3.8 fails on a sum that a loop carries
+    result = tl.zeros([ROWS, CHUNK], tl.float32)
     for start in range(0, blocks, CHUNK):
         c = start + tl.arange(0, CHUNK)
         inside = (r[:, None] < rows) & (c[None, :] < blocks)
         at = (number * rows + r[:, None]) * blocks + c[None, :]
-        result += tl.sum(tl.load(partial + at, mask=inside, other=0.0), axis=1)
-    return result
+        result += tl.load(partial + at, mask=inside, other=0.0)
+    return tl.sum(result, axis=1)
 
 
 @triton.jit
