@@ -114,7 +114,7 @@ def train_network(
                 torch.save(state, temporary)
 
     model.train(not settings.keep_statistics)
-    finished = True
+    finished, begin = True, step
     try:
         with Interruption() as interruption:
             while step < settings.steps and finished:
@@ -143,6 +143,10 @@ def train_network(
                 finished = step == settings.steps or not _asked(accelerator, interruption)
     except KeyboardInterrupt:
         finished = False
+    except torch.OutOfMemoryError:
+        if step > begin:  # the steps done are whole, and may go on with less at once or on another device
+            save()
+        raise
     finally:
         _restore_forward(plain, forward)
     save()
