@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_width import current_ledger
 from qsci_plugins.schemes.content import current_content
-from qsci_plugins.schemes.fused.choice import attempt, fused_functions
+from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
 from qsci_plugins.schemes.mixture import hard_forward_soft_backward
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.quantizer import QParams, per_sample
@@ -132,7 +132,7 @@ class BitSelector(SymmetricActivation):
         functions = fused_functions(x) if x.is_cuda and self.integer else None
         if functions is not None:
             arguments = self, x, scores.softmax(1), self.alpha, self.bits, self.signed, choice
-            fused = attempt(functions.mixture, *arguments)
+            fused = unless_triton_fails(functions.mixture, *arguments)
             if fused is not None:
                 quantized: Tensor = fused
                 return quantized

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.bit_width import current_ledger
-from qsci_plugins.schemes.fused.choice import attempt, fused_functions
+from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
 from qsci_plugins.schemes.rounding import fake_quantize, to_integers
 
 __all__ = ["BoundedMoves", "Mode", "ObservingQuantizer", "QParams", "Quantizer", "per_sample", "scalars"]
@@ -205,7 +205,7 @@ class Quantizer(BoundedMoves, ABC):
             if traced is not None:
                 return traced
         functions = fused_functions(x) if x.is_cuda else None
-        fused = None if functions is None else attempt(self.fused, x, functions)
+        fused = None if functions is None else unless_triton_fails(self.fused, x, functions)
         if fused is not None:
             return self._noted(*fused)
         p = self.qparams(x)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qsci_plugins.schemes.fused.choice import attempt, fused_functions
+from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
 
 __all__ = [
     "dequantize",
@@ -57,7 +57,7 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, 
     arguments = (x, scale, offset, low, high)
     functions = fused_functions(x) if x.is_cuda else None
     if functions is not None:
-        fused = attempt(functions.given, *arguments)
+        fused = unless_triton_fails(functions.given, *arguments)
         if fused is not None:
             result: Tensor = fused
             return result

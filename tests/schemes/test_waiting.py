@@ -57,7 +57,7 @@ def test_where_kernels_fail_plain_operations_take_over_and_say_so_once(monkeypat
     monkeypatch.setattr(choice, "_functions", SimpleNamespace(given=fails))
     assert choice.fused_functions(x) is not None
     with pytest.warns(UserWarning, match="plain operations.*RuntimeError: no ptxas$"):
-        assert choice.attempt(choice.fused_functions(x).given, x) is None
+        assert choice.unless_triton_fails(choice.fused_functions(x).given, x) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert choice.fused_functions(x) is None
@@ -72,5 +72,5 @@ def test_running_out_of_memory_is_no_reason_to_change_the_path(monkeypatch: pyte
 
     monkeypatch.setattr(choice, "_functions", SimpleNamespace(given=full))
     with pytest.raises(torch.OutOfMemoryError):
-        choice.attempt(full, torch.zeros(1))
+        choice.unless_triton_fails(full, torch.zeros(1))
     assert choice.fused_functions(torch.zeros(1)) is not None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["attempt", "fused_functions"]
+__all__ = ["fused_functions", "unless_triton_fails"]
 
 #: the functions that quantize on a GPU in one kernel; False once they are known not to work here
 _functions: Any = None
@@ -41,7 +41,7 @@ def fused_functions(x: Tensor) -> Any:
     return _functions or None
 
 
-def attempt(function: Callable[..., Any], *arguments: Any) -> Any:
+def unless_triton_fails(function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function of `fused_functions` gives; None where Triton fails, which is said once and not tried again."""
     try:
         return function(*arguments)
