@@ -13,7 +13,7 @@ from torch import nn
 
 from qsci_plugins.architectures.checkpoint import read_checkpoint
 from qsci_plugins.architectures.network import Network, repeated_blocks
-from qsci_plugins.architectures.stock import load_tensors
+from qsci_plugins.architectures.stock import load_tensors, tensor_differences
 from qsci_plugins.errors import UserError
 
 __all__ = ["PYTHON", "load_factory"]
@@ -60,7 +60,9 @@ def load_factory(
     if not isinstance(module, nn.Module):
         raise UserError(f"{architecture} returned {type(module).__name__}; it must return a torch.nn.Module")
     if weights is not None:
-        load_tensors(module, read_checkpoint(weights), str(weights), architecture)
+        expected = module.state_dict()
+        state = read_checkpoint(weights, lambda given: not tensor_differences(given, expected))
+        load_tensors(module, state, str(weights), architecture)
     own = {name: getattr(module, name) for name in _DESCRIPTION if _describes(name, getattr(module, name, None))}
     said = {**described, **own}
     if scale is not None and said.setdefault("scale", scale) != scale:

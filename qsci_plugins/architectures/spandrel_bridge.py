@@ -11,10 +11,12 @@ from spandrel import (
     ArchSupport,
     ImageModelDescriptor,
     ModelLoader,
+    ModelTiling,
     SizeRequirements,
 )
 from torch import Tensor, nn
 
+from qsci_plugins.architectures.adapted import adapted
 from qsci_plugins.architectures.network import Network, repeated_blocks
 from qsci_plugins.architectures.stock import StateDict, Stock, from_tensors
 from qsci_plugins.errors import UserError
@@ -85,7 +87,7 @@ def recognise_foreign(state: StateDict) -> str | None:
 def load_foreign(state: StateDict, scale: int | None, weights: str, settings: dict[str, Any]) -> Network:
     """A network that spandrel recognises. Its range is 0..1 and its hyper-parameters are spandrel's to read.
 
-    Raises UserError for one that is not an RGB super-resolution network, or of another scale.
+    Raises UserError for one that needs more than an image, or is of another scale.
     """
     contradicting = [name for name, value in settings.items() if (name, value) != ("value_range", 1.0)]
     if contradicting:
@@ -100,17 +102,27 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
             f"{weights} looks like {recognise_foreign(state)}, but spandrel cannot load it: {error}"
         ) from error
     name = str(descriptor.architecture.id)
-    channels = (descriptor.input_channels, descriptor.output_channels)
-    if not isinstance(descriptor, ImageModelDescriptor) or channels != (3, 3):
-        raise UserError(f"{weights} holds {name}, which does not map RGB images to RGB images; nothing here uses it")
+    if not isinstance(descriptor, ImageModelDescriptor):
+        raise UserError(f"{weights} holds {name}, which needs a mask beside the image; nothing here uses it")
     if scale is not None and descriptor.scale != scale:
         raise UserError(f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree")
+    need = descriptor.size_requirements
+    descriptor.model.eval()
+    module = adapted(descriptor, weights).eval()
     return Network(
-        module=descriptor.model.eval(),
+        module=module,
         architecture=name,
         scale=descriptor.scale,
         value_range=1.0,
-        blocks=repeated_blocks(descriptor.model),
+        blocks=repeated_blocks(module),
         settings={"tags": list(descriptor.tags)},
-        size_multiple=descriptor.size_requirements.multiple_of,
+        size_multiple=need.multiple_of,
+        size_minimum=max(1, need.minimum),
+        square=need.square,
+        tiling=descriptor.tiling is ModelTiling.SUPPORTED,
+        batches=name not in _ONE_BY_ONE,
     )
+
+
+#: networks whose forward cuts one image into parts
+_ONE_BY_ONE = frozenset({"IPT"})

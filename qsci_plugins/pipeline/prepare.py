@@ -49,16 +49,18 @@ def absolute_sets(evaluate: Sequence[Any]) -> list[Any]:
 
 def check_sizes(sizes: Mapping[str, Sequence[int]], network: Network) -> None:
     """Raises UserError for sides, by the key that they stand under, which the network does not take."""
-    multiple = network.size_multiple
     for key, sides in sizes.items():
-        if any(side % multiple for side in sides):
-            raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
+        height, width = network.valid_size(sides[0], sides[-1])
+        if (height, width) != (sides[0], sides[-1]):
+            nearest = [height, width] if len(sides) > 1 else [height]
+            raise UserError(f"{key} is {sides}, but {network.architecture} needs {network.sizes()}, such as {nearest}")
 
 
 def check_crop(key: str, side: int, network: Network) -> None:
     """Raises UserError for training examples of a size which the network does not take."""
-    if side % network.size_multiple:
-        raise UserError(f"{key} is {side}; {network.architecture} needs a multiple of {network.size_multiple}")
+    if network.valid_size(side, side) != (side, side):
+        valid = network.valid_size(side, side)[0]
+        raise UserError(f"{key} is {side}; {network.architecture} needs {network.sizes()}, such as {valid}")
 
 
 def check_batch(batch: int) -> None:

@@ -1,0 +1,69 @@
+"""What spandrel does around a network's forward, as a module: the network then maps RGB to RGB like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from spandrel import ImageModelDescriptor
+from torch import Tensor, nn
+
+from qsci_plugins.errors import UserError
+
+__all__ = ["adapted"]
+
+Call = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Adapted(nn.Module):
+    """`model`, called as spandrel calls it: with its noise map, in its range, its picture taken out of a tuple.
+
+    RGB (N,3,H,W) in 0..1 to (N,3,scale*H,scale*W) in 0..1. A grey network runs on each of the three colours, one for
+    RGBA on an opaque image.
+    """
+
+    def __init__(self, model: nn.Module, call: Call, channels: int) -> None:
+        super().__init__()
+        self.model = model
+        self._call = call
+        self._channels = channels
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self._channels == 1:
+            single = self._call(self.model, image.reshape(-1, 1, *image.shape[-2:]))
+            return single.reshape(-1, 3, *single.shape[-2:])
+        if self._channels == 4:
+            opaque = torch.ones_like(image[:, :1])
+            return self._call(self.model, torch.cat([image, opaque], dim=1))[:, :3]
+        return self._call(self.model, image)
+
+
+def adapted(descriptor: ImageModelDescriptor[nn.Module], weights: str) -> nn.Module:
+    """The network of a descriptor, itself where its forward maps RGB to RGB already.
+
+    `weights` names its origin in errors. Raises UserError for other numbers of channels than 1, 3 and 4.
+    """
+    channels = (descriptor.input_channels, descriptor.output_channels)
+    if channels not in ((1, 1), (3, 3), (4, 4)):
+        raise UserError(
+            f"{weights} holds {descriptor.architecture.id}, which maps {channels[0]} channels to {channels[1]};"
+            " images here have as many after as before: 1, 3 or 4"
+        )
+    call: Call = descriptor._call_fn
+    # spandrel keeps no description of a plain call, but it is a function of this very module of its own
+    if call.__module__ == ImageModelDescriptor.__module__ and channels == (3, 3):
+        return descriptor.model
+    if call.__module__.endswith((".DRUNet", ".DnCNN")):
+        noisy = str(descriptor.architecture.id) == "DRUNet" or descriptor.model.mode == "FDnCNN"
+        call = _with_noise_map if noisy else nn.Module.__call__
+    return Adapted(descriptor.model, call, channels[0])
+
+
+#: of 0..1; the level of noise that spandrel, as the authors' own demonstrations, has such networks remove
+_NOISE_LEVEL = 15 / 255
+
+
+def _with_noise_map(model: nn.Module, image: Tensor) -> Tensor:
+    """As spandrel's own call, whose map is for one image, for a batch."""
+    return cast(Tensor, model(torch.cat([image, torch.full_like(image[:, :1], _NOISE_LEVEL)], dim=1)))
