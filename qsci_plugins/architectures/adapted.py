@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["adapted"]
+__all__ = ["adapted", "fold_branches"]
 
 Call = Callable[[nn.Module, Tensor], Tensor]
 
@@ -67,3 +67,21 @@ _NOISE_LEVEL = 15 / 255
 def _with_noise_map(model: nn.Module, image: Tensor) -> Tensor:
     """As spandrel's own call, whose map is for one image, for a batch."""
     return cast(Tensor, model(torch.cat([image, torch.full_like(image[:, :1], _NOISE_LEVEL)], dim=1)))
+
+
+@torch.no_grad()
+def fold_branches(model: nn.Module) -> None:
+    """Replaces every convolution that SPAN computes anew from three others in each forward by that one, in place.
+
+    In eval mode the network computes the same. What quantizers, operation counts and exporters see is then one layer, and
+    its weight is there to be trained.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            folded, update = getattr(child, "eval_conv", None), getattr(child, "update_params", None)
+            if not isinstance(folded, nn.Conv2d) or update is None:
+                continue
+            update()
+            folded.requires_grad_(True)
+            activation = nn.LeakyReLU(0.05) if getattr(child, "has_relu", False) else None
+            setattr(parent, name, folded if activation is None else nn.Sequential(folded, activation))

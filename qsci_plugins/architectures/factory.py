@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from qsci_plugins.architectures.checkpoint import read_checkpoint
-from qsci_plugins.architectures.network import Network, repeated_blocks
+from qsci_plugins.architectures.network import Network, keep_inputs, repeated_blocks
 from qsci_plugins.architectures.stock import load_tensors, tensor_differences
 from qsci_plugins.errors import UserError
 
@@ -73,7 +73,7 @@ def load_factory(
         raise UserError(f"{architecture} has no attribute `scale`; give model.scale")
     said.setdefault("value_range", 1.0)
     said.setdefault("blocks", repeated_blocks(module))
-    return Network(module=module.eval(), architecture=architecture, settings=arguments, **said)
+    return Network(module=keep_inputs(module.eval()), architecture=architecture, settings=arguments, **said)
 
 
 def _describes(name: str, value: Any) -> bool:

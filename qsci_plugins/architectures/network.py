@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Network", "Task", "repeated_blocks"]
+__all__ = ["Network", "Task", "keep_inputs", "repeated_blocks"]
 
 #: "sr": image super-resolution; "sci": video reconstruction from a snapshot measurement
 Task = Literal["sr", "sci"]
@@ -63,6 +63,16 @@ class Network:
         parts = [f"multiples of {self.size_multiple}"] if self.size_multiple > 1 else []
         parts += [f"at least {self.size_minimum}"] if self.size_minimum > self.size_multiple else []
         return " and ".join([*parts, *(["equal sides"] if self.square else [])])
+
+
+def keep_inputs(module: nn.Module) -> nn.Module:
+    """The same module, which from here on gets copies of its inputs: RCAN, for one, scales an image in place."""
+    module.register_forward_pre_hook(_copied)
+    return module
+
+
+def _copied(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(given.clone() if isinstance(given, Tensor) else given for given in inputs)
 
 
 def repeated_blocks(module: nn.Module) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from spandrel import (
@@ -16,8 +17,8 @@ from spandrel import (
 )
 from torch import Tensor, nn
 
-from qsci_plugins.architectures.adapted import adapted
-from qsci_plugins.architectures.network import Network, repeated_blocks
+from qsci_plugins.architectures.adapted import adapted, fold_branches
+from qsci_plugins.architectures.network import Network, keep_inputs, repeated_blocks
 from qsci_plugins.architectures.stock import StateDict, Stock, from_tensors
 from qsci_plugins.errors import UserError
 
@@ -64,7 +65,14 @@ def _caller(network: Network) -> Any:
 
 
 def register(stocks: Sequence[Stock]) -> None:
-    """Adds our networks after spandrel's own; a second call changes nothing."""
+    """Adds those of spandrel_extra_arches, where it is installed, and ours after spandrel's own.
+
+    A second call changes nothing.
+    """
+    with suppress(ImportError):
+        import spandrel_extra_arches
+
+        spandrel_extra_arches.install(ignore_duplicates=True)
     MAIN_REGISTRY.add(
         *(ArchSupport.from_architecture(StockArchitecture(stock)) for stock in stocks), ignore_duplicates=True
     )
@@ -104,11 +112,15 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
     name = str(descriptor.architecture.id)
     if not isinstance(descriptor, ImageModelDescriptor):
         raise UserError(f"{weights} holds {name}, which needs a mask beside the image; nothing here uses it")
+    if name in _BY_IMAGE:
+        raise UserError(
+            f"{weights} holds {name}, which chooses among its layers by the image; no exported graph can do that"
+        )
     if scale is not None and descriptor.scale != scale:
         raise UserError(f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree")
     need = descriptor.size_requirements
-    descriptor.model.eval()
-    module = adapted(descriptor, weights).eval()
+    fold_branches(descriptor.model.eval())
+    module = keep_inputs(adapted(descriptor, weights).eval())
     return Network(
         module=module,
         architecture=name,
@@ -123,6 +135,9 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
         batches=name not in _ONE_BY_ONE,
     )
 
+
+#: networks whose layers are different ones for different images
+_BY_IMAGE = frozenset({"SeemoRe"})
 
 #: networks whose forward cuts one image into parts
 _ONE_BY_ONE = frozenset({"IPT"})

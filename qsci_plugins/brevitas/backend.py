@@ -21,7 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
-from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place
+from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place, place_called
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
 from qsci_plugins.schemes.scheme import (
@@ -44,10 +44,12 @@ def apply(
 ) -> QuantizedNetwork:
     """Puts a scheme's quantizers into a copy of a stock network; nothing is calibrated.
 
-    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs. Raises UserError where the network
+    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs; layers that it does not reach stay
+    float. Raises UserError where the network
     or the placement does not fit.
     """
     model = _float_copy(model)
+    placement = place_called(model, placement, example)
     precisions = place(model, placement)
     return _install(model, scheme, scheme.plan(model, placement, example), precisions, value_range)
 
@@ -65,13 +67,14 @@ def quantize(
     Raises UserError where the network, the placement or the images do not fit.
     """
     check_batches(batches, value_range)
-    arguments = [inputs_of(batch) for batch in batches]
+    # a network may write into its input
+    arguments = [tuple(tensor.clone() for tensor in inputs_of(batch)) for batch in batches]
     quantized = apply(model, scheme, placement, [tensor[:1] for tensor in arguments[0]], value_range)
     training = quantized.model.training
     quantized.model.eval()
     with calibration_mode(quantized.model):
         for inputs in arguments:
-            quantized.model(*inputs)
+            quantized.model(*(tensor.clone() for tensor in inputs))
     scheme.complete(quantized, arguments[0])
     quantized.model.train(training)
     return quantized

@@ -36,7 +36,8 @@ def apply(
 ) -> QuantizedNetwork:
     """Puts a scheme's quantizers into a copy of a stock network; nothing is calibrated.
 
-    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs. Raises UserError where the network
+    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs; layers that it does not reach, or
+    whose weight NNCF's graph does not show, stay float. Raises UserError where the network
     or the placement does not fit.
     """
     wrapper = GraphModelWrapper(_wrapped_copy(model), example if isinstance(example, Tensor) else tuple(example))
@@ -57,9 +58,11 @@ def quantize(
     """
     check_batches(batches, value_range)
     arguments = [inputs_of(batch) for batch in batches]
-    wrapper = GraphModelWrapper(_wrapped_copy(model), tuple(tensor[:1] for tensor in arguments[0]))
+    wrapper = GraphModelWrapper(_wrapped_copy(model), tuple(tensor[:1].clone() for tensor in arguments[0]))
     algorithm = SchemeQuantization(scheme, placement, value_range)
-    quantized = Pipeline([[algorithm]]).run(wrapper, nncf.Dataset(arguments)).model
+    # a network may write into its input
+    dataset = nncf.Dataset(arguments, lambda inputs: tuple(tensor.clone() for tensor in inputs))
+    quantized = Pipeline([[algorithm]]).run(wrapper, dataset).model
     quantized.train(model.training)
     return network(quantized, scheme)
 

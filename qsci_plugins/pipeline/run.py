@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
@@ -15,9 +15,13 @@ from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 from qsci_plugins.schemes.backend import load_backend
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.placement import called_layers, place
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
-__all__ = ["MODEL", "RunResult", "run_recipe"]
+if TYPE_CHECKING:
+    from qsci_plugins.evaluation.bit_meter import BitMeter
+
+__all__ = ["MODEL", "RunResult", "float_layers", "run_recipe"]
 
 #: the folder to deploy
 MODEL = "model"
@@ -89,6 +93,9 @@ def _calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Prog
                 network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
             )
         advance(1)
+    if left := float_layers(prepared, quantized):
+        some = ", ".join([*left][:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        progress.note(f"left in float, as nothing calls or shows them: {some}")
     if is_main():
         backend.save(quantized, state)
     return quantized
@@ -127,6 +134,29 @@ def _export(
         advance(1)
 
 
+def float_layers(prepared: Prepared, quantized: QuantizedNetwork) -> dict[str, str]:
+    """Why a layer that the recipe places is float nevertheless, by its name; mostly there is none."""
+    module = prepared.network.module
+    left = [name for name in place(module, prepared.placement) if name not in quantized.layers]
+    if not left:
+        return {}
+    called = called_layers(module, [tensor[:1] for tensor in inputs_of(prepared.batches[0])])
+    hidden = f"{quantized.backend} does not see where its weight is used"
+    return {name: hidden if name in called else "the network does not call it" for name in left}
+
+
+def _operations(
+    task: Task, prepared: Prepared, quantized: QuantizedNetwork, meter: BitMeter, progress: Progress
+) -> dict[str, Any] | None:
+    """The counts, without which a run is as good: some networks do not run on shapes alone."""
+    try:
+        return task.operations(task.macs(prepared), quantized, meter)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
+        progress.note(f"operations: not counted ({type(error).__name__}: {reason})")
+        return None
+
+
 def _measured(
     task: Task,
     prepared: Prepared,
@@ -152,8 +182,9 @@ def _measured(
         work,
         journal.seconds,
         sets=sets,
-        operations=task.operations(task.macs(prepared), quantized, meter),
+        operations=_operations(task, prepared, quantized, meter, progress),
         latency=latency,
         bits=meter.bits(),
+        float_layers=float_layers(prepared, quantized),
     )
     return RunResult(task, prepared, quantized, forms, metrics)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,16 @@ from spandrel.architectures.LaMa import LaMa
 from spandrel.architectures.MixDehazeNet import MixDehazeNet
 from spandrel.architectures.MMRealSR import MMRealSR
 from spandrel.architectures.RealCUGAN import UpCunet2x_fast
+from spandrel.architectures.SeemoRe import SeemoRe
+from spandrel.architectures.SPAN import SPAN
 from torch import nn
 
+from qsci_plugins.architectures import spandrel_bridge
 from qsci_plugins.architectures.network import Network
-from qsci_plugins.architectures.registry import load_network
+from qsci_plugins.architectures.registry import STOCK, load_network
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
+from qsci_plugins.schemes.placement import Placement, called_layers, place
 
 
 def _real_esrgan_with_degradation() -> nn.Module:
@@ -63,6 +69,37 @@ def test_the_network_computes_what_spandrel_computes_with_it(name: str, tmp_path
     assert np.abs(ours.astype(int) - wanted).max() <= 1
     batch = torch.rand(2, 3, *network.valid_size(16, 16))
     assert torch.allclose(network.module(batch)[1:], network.module(batch[1:]), atol=1e-5)
+
+
+@torch.no_grad()
+def test_convolutions_that_span_computes_from_others_are_folded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=4).state_dict(), tmp_path / "it.pth")
+    network, descriptor = load_network(None, tmp_path / "it.pth"), ModelLoader().load_from_file(tmp_path / "it.pth")
+    x = torch.rand(1, 3, 9, 12)
+    assert torch.allclose(network.module(x), descriptor.model.eval()(x), atol=1e-5)
+    layers = place(network.module, Placement())
+    assert len(layers) == 22
+    assert layers.keys() == called_layers(network.module, x)
+    assert all(network.module.get_submodule(name).weight.requires_grad for name in layers)
+
+
+def test_a_network_whose_layers_depend_on_the_image_is_refused(tmp_path: Path) -> None:
+    module = SeemoRe(scale=4, num_experts=3, num_layers=2, embedding_dim=16)
+    torch.save(module.state_dict(), tmp_path / "it.pth")
+    with pytest.raises(UserError, match="holds SeemoRe, which chooses among its layers by the image"):
+        load_network(None, tmp_path / "it.pth")
+
+
+def test_the_architectures_of_spandrel_extra_arches_are_known_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extra = ModuleType("spandrel_extra_arches")
+    calls: list[dict[str, bool]] = []
+    extra.install = lambda **settings: calls.append(settings)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "spandrel_extra_arches", extra)
+    spandrel_bridge.register(STOCK)
+    assert calls == [{"ignore_duplicates": True}]
 
 
 def test_valid_sizes() -> None:
