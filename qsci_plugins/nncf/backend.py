@@ -12,7 +12,6 @@ import nncf
 import nncf.torch
 import torch
 from nncf.quantization.algorithms.pipeline import Pipeline
-from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped, wrap_model
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from qsci_plugins.files import replacing
 from qsci_plugins.nncf.algorithm import SchemeQuantization
 from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
+from qsci_plugins.nncf.tracing import TracedModel
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement, copy_folded
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
@@ -40,7 +40,7 @@ def apply(
     whose weight NNCF's graph does not show, stay float. Raises UserError where the network
     or the placement does not fit.
     """
-    wrapper = GraphModelWrapper(_wrapped_copy(model), example if isinstance(example, Tensor) else tuple(example))
+    wrapper = TracedModel(_wrapped_copy(model), example if isinstance(example, Tensor) else tuple(example))
     insert(make_plan(wrapper, wrapper.get_graph(), scheme, placement, value_range), wrapper)
     return network(wrapper.model, scheme)
 
@@ -58,7 +58,7 @@ def quantize(
     """
     check_batches(batches, value_range)
     arguments = [inputs_of(batch) for batch in batches]
-    wrapper = GraphModelWrapper(_wrapped_copy(model), tuple(tensor[:1].clone() for tensor in arguments[0]))
+    wrapper = TracedModel(_wrapped_copy(model), tuple(tensor[:1].clone() for tensor in arguments[0]))
     algorithm = SchemeQuantization(scheme, placement, value_range)
     # a network may write into its input
     dataset = nncf.Dataset(arguments, lambda inputs: tuple(tensor.clone() for tensor in inputs))
