@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
+from qsci_plugins.pipeline.prepare import fingerprints
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
 from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.recipes.reading import recipe_text
@@ -54,7 +55,8 @@ def run_recipe(
     torch) and, unless the recipe exports nothing, model/. `report` adds to the folder before it moves to its place.
     Without `latency` the exported model is not timed.
     `data` is a folder of benchmark sets (of video: of scenes), measured besides those that the recipe names. Ctrl-C while
-    calibrating or training keeps what is done; the same call goes on from there. Started by `accelerate launch`, all
+    calibrating or training keeps what is done; the same call goes on from there, unless the weights or images are others
+    since. Started by `accelerate launch`, all
     processes train and the first one does the rest.
     Raises UserError, before the long work begins, for everything that does not fit.
     """
@@ -65,7 +67,8 @@ def run_recipe(
     task = task_of(recipe)
     recipe = task.resolve(recipe)
     prepared = task.prepare(recipe, None if data is None else Path(data), progress)
-    with shared_work_folder(output, recipe_text(recipe), force, cpu=getattr(recipe.train, "cpu", True)) as work:
+    inputs, cpu = fingerprints(prepared), getattr(recipe.train, "cpu", True)
+    with shared_work_folder(output, recipe_text(recipe), force, inputs=inputs, cpu=cpu) as work:
         journal = Journal(work)
         quantized = _calibrated(prepared, work, journal, progress)
         _train(task, prepared, quantized, work, journal, progress)
