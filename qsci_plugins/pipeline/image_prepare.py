@@ -84,7 +84,8 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
             sizes["inference.patch"] = [recipe.inference.patch]
         check_sizes(sizes, network)
         sets = find_sets(recipe.evaluate, data, network.scale)
-        overlap = tile_overlap(recipe.export.openvino, network)
+        period = _period(recipe, network, progress)
+        overlap = tile_overlap(recipe.export.openvino, network, period)
         side, _ = network.valid_size(16, 16)
         small = torch.full((1, network.channels, side, side), network.value_range / 2)
         expected = (1, network.channels, side * network.scale, side * network.scale)
@@ -104,7 +105,20 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         placement=placement,
         batches=list(patches.split(recipe.calibrate.batch if network.batches else 1)),
         overlap=overlap,
+        period=period,
     )
+
+
+def _period(recipe: Recipe, network: Network, progress: Progress) -> int:
+    """What the places of tiles are multiples of; a network whose receptive radius is known neither strides nor has windows."""
+    if network.receptive_radius is not None or recipe.export.openvino.mode == "none":
+        return 1
+    from qsci_plugins.pipeline.tile_period import find_period
+
+    found = find_period(network, recipe.export.openvino.tile)
+    if found.note:
+        progress.note(f"tiles: {found.note}")
+    return found.period
 
 
 def prepare_training(recipe: FloatRecipe, data: Path | None, progress: Progress) -> Trainable:
