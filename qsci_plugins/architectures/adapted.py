@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["adapted", "fold_branches"]
+__all__ = ["adapted", "fold_branches", "part_joined"]
 
 Call = Callable[[nn.Module, Tensor], Tensor]
 
@@ -85,3 +85,40 @@ def fold_branches(model: nn.Module) -> None:
             folded.requires_grad_(True)
             activation = nn.LeakyReLU(0.05) if getattr(child, "has_relu", False) else None
             setattr(parent, name, folded if activation is None else nn.Sequential(folded, activation))
+
+
+class SummedConv(nn.Module):
+    """A convolution of several tensors joined along the channels, as the sum of one for each of `count` equal parts.
+
+    What it computes is the same; but the parts, whose ranges may differ hundredfold, each get a quantizer of their own.
+    """
+
+    def __init__(self, joined: nn.Conv2d, count: int) -> None:
+        super().__init__()
+        width = joined.in_channels // count
+        self.parts = nn.ModuleList()
+        for index in range(count):
+            part = nn.Conv2d(
+                width, joined.out_channels, joined.kernel_size, joined.stride, joined.padding, bias=index == 0  # type: ignore[arg-type]
+            )  # fmt: skip
+            part.weight.copy_(joined.weight[:, index * width : (index + 1) * width])
+            if part.bias is not None and joined.bias is not None:
+                part.bias.copy_(joined.bias)
+            self.parts.append(part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = (part(y) for part, y in zip(self.parts, x.chunk(len(self.parts), 1), strict=True))
+        for other in others:
+            first = first + other
+        return cast(Tensor, first)
+
+
+@torch.no_grad()
+def part_joined(model: nn.Module) -> None:
+    """Replaces SPAN's convolution of the first, a middle and the last features, in place, by the sum of one for each.
+
+    As one tensor of 8 bits, the features of the first layer leave the others a few levels, which costs 0.9 dB.
+    """
+    joined = getattr(model, "conv_cat", None)
+    if type(model).__name__ == "SPAN" and isinstance(joined, nn.Conv2d):
+        model.conv_cat = SummedConv(joined, 4).train(model.training)
