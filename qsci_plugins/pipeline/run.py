@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.pipeline.measure import measure_forms
+from qsci_plugins.pipeline.measure import is_untried, measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.prepare import fingerprints
@@ -124,17 +124,25 @@ def _export(
         return
     from qsci_plugins.openvino.export import export
 
+    about = {"architecture": network.architecture, "backend": quantized.backend}
     with progress.stage("export", 1) as advance, journal.timed("export"):
-        export(
-            quantized,
-            network.module,
-            work / MODEL,
-            task.signature(prepared),
-            mode=settings.mode,
-            overlap=prepared.overlap,
-            about={"architecture": network.architecture, "backend": quantized.backend},
-        )
+        if not (is_untried(prepared) and _exported_apart(prepared, work, about)):
+            export(
+                quantized,
+                network.module,
+                work / MODEL,
+                task.signature(prepared),
+                mode=settings.mode,
+                overlap=prepared.overlap,
+                about=about,
+            )
         advance(1)
+
+
+def _exported_apart(prepared: Prepared, work: Path, about: Mapping[str, Any]) -> bool:
+    from qsci_plugins.pipeline.apart import export_apart
+
+    return export_apart(prepared, work, work / MODEL, about)
 
 
 def float_layers(prepared: Prepared, quantized: QuantizedNetwork) -> dict[str, str]:
