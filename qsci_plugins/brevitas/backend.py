@@ -32,6 +32,7 @@ from qsci_plugins.schemes.scheme import (
     attach_block,
     check_batches,
     inputs_of,
+    module_device,
 )
 
 __all__ = ["apply", "load", "quantize", "save"]
@@ -49,9 +50,11 @@ def apply(
     or the placement does not fit.
     """
     model = _float_copy(model)
-    placement = place_called(model, placement, example)
+    arguments = inputs_of(example, module_device(model))
+    placement = place_called(model, placement, arguments)
     precisions = place(model, placement)
-    return _install(model, scheme, scheme.plan(model, placement, example), precisions, value_range)
+    plan = scheme.plan(model, placement, arguments[0] if isinstance(example, Tensor) else arguments)
+    return _install(model, scheme, plan, precisions, value_range)
 
 
 @torch.no_grad()
@@ -64,18 +67,19 @@ def quantize(
 ) -> QuantizedNetwork:
     """Quantizes a copy of a stock network, calibrated on inputs (N,C,H,W) in 0..value_range by calibration_mode.
 
+    The copy is where the network is; the inputs may be elsewhere, and are moved there batch by batch.
     Raises UserError where the network, the placement or the images do not fit.
     """
     check_batches(batches, value_range)
-    # a network may write into its input
-    arguments = [tuple(tensor.clone() for tensor in inputs_of(batch)) for batch in batches]
-    quantized = apply(model, scheme, placement, [tensor[:1] for tensor in arguments[0]], value_range)
+    arguments = [inputs_of(batch) for batch in batches]
+    quantized = apply(model, scheme, placement, [tensor[:1].clone() for tensor in arguments[0]], value_range)
     training = quantized.model.training
     quantized.model.eval()
     with calibration_mode(quantized.model):
         for inputs in arguments:
-            quantized.model(*(tensor.clone() for tensor in inputs))
-    scheme.complete(quantized, arguments[0])
+            # a network may write into its input
+            quantized.model(*(tensor.clone() for tensor in inputs_of(inputs, quantized.device)))
+    scheme.complete(quantized, tuple(tensor.clone() for tensor in inputs_of(arguments[0], quantized.device)))
     quantized.model.train(training)
     return quantized
 
@@ -151,12 +155,15 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
 def _install(
     model: nn.Module, scheme: Scheme, plan: Plan, precisions: Mapping[str, Precision], value_range: float
 ) -> QuantizedNetwork:
+    device = module_device(model)
     for name, quantizers in plan.layers.items():
         _replace(model, name, scheme, quantizers, precisions[name])
     for name, quantizer in plan.blocks.items():
-        attach_block(model.get_submodule(name), identity_of(quantizer))
+        block = model.get_submodule(name)
+        attach_block(block, identity_of(quantizer).to(module_device(block, device)))
     for name, attention in plan.attentions.items():
-        attach_attention(model.get_submodule(name), ProxiedAttention(attention))
+        module = model.get_submodule(name)
+        attach_attention(module, ProxiedAttention(attention).to(module_device(module, device)))
     return attach_scheme(model, scheme, value_range, precisions)
 
 

@@ -84,12 +84,14 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
             sizes["inference.patch"] = [recipe.inference.patch]
         check_sizes(sizes, network)
         sets = find_sets(recipe.evaluate, data, network.scale)
-        period = _period(recipe, network, progress)
-        overlap = tile_overlap(recipe.export.openvino, network, period)
+        overlap = tile_overlap(recipe.export.openvino, network)  # before any work
         side, _ = network.valid_size(16, 16)
         small = torch.full((1, network.channels, side, side), network.value_range / 2)
         expected = (1, network.channels, side * network.scale, side * network.scale)
         try_out(network, [small], expected, f"a {side}x{side} image", "; is model.scale right?")
+        period = _period(recipe, network, progress)
+        if period > 1:
+            overlap = tile_overlap(recipe.export.openvino, network, period)
         patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
         advance(1)
     examples = None

@@ -77,7 +77,7 @@ class RangeActivation(ObservingQuantizer):
         self.lower.copy_(bounds[0])
         self.upper.copy_(bounds[1])
         self.feature_std.copy_(batches[:, 2].mean())
-        self.signed.fill_(bool(batches[:, 0].min() < 0))
+        self.signed.copy_(batches[:, 0].min() < 0)
 
     def refine(self, x: Tensor) -> None:
         """Bit-aware clipping: moves [lower, upper] by `clipping` towards the range with the least squared error of x.
@@ -89,7 +89,7 @@ class RangeActivation(ObservingQuantizer):
             return
         if self.integer:
             generator = torch.Generator().manual_seed(0)
-            picks = torch.randint(x.numel(), (min(x.numel(), _SAMPLES),), generator=generator)
+            picks = torch.randint(x.numel(), (min(x.numel(), _SAMPLES),), generator=generator, device="cpu")
             x = x.flatten()[picks.to(x.device)]
             ratios = shrinking(20, parts=25)
             candidates = [(a, b) for a in (ratios if bool(self.signed) else ratios[:1]) for b in ratios]
@@ -99,7 +99,7 @@ class RangeActivation(ObservingQuantizer):
         best = least_error(
             x, candidates, lambda ratios: self._qparams(x, bits, self.lower * ratios[0], self.upper * ratios[1])
         )
-        for bound, ratio in zip((self.lower, self.upper), candidates[int(best)], strict=True):
+        for bound, ratio in zip((self.lower, self.upper), x.new_tensor(candidates)[best], strict=True):
             bound.copy_((1 - self.clipping) * bound + self.clipping * (bound * ratio))
 
 
@@ -131,7 +131,7 @@ class ImageGridActivation(RangeActivation):
         self.register_buffer("high", torch.zeros(()))
 
     def qparams(self, x: Tensor) -> QParams:
-        if not self.on_grid:
+        if not self.known("on_grid"):
             return super().qparams(x)
         return QParams(self.step, self.offset, self.low, self.high, self.step.new_tensor(8.0))
 
@@ -169,7 +169,7 @@ class ImageGridActivation(RangeActivation):
         super().fit(batches)
 
     def refine(self, x: Tensor) -> None:
-        if not self.on_grid:
+        if not self.known("on_grid"):
             super().refine(x)
 
 

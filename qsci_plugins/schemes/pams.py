@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -50,14 +53,16 @@ class SymmetricActivation(ObservingQuantizer):
     def fit(self, batches: Tensor) -> None:
         if not self.integer:
             # the published code's epoch counter never moves in its first epoch, so every batch replaces the one before
-            self.alpha.fill_(batches[-1, 0].item())
+            self.alpha.copy_(batches[-1, 0])
         else:
-            self.signed.fill_(float(batches[:, 2].min() < 0))
-            samples, maximum, signed = batches[:, 3:].flatten(), batches[:, 1].max(), self.signed.cpu()
-            alphas = [maximum * ratio for ratio in shrinking(80)]
-            for index, bits in enumerate(self.bits.cpu()):
-                best = least_error(samples, alphas, lambda alpha, bits=bits: symmetric_params(alpha, bits, signed))
-                self.alpha[index] = alphas[int(best)]
+            self.signed.copy_(batches[:, 2].min() < 0)
+            samples, maximum, ratios = batches[:, 3:].flatten(), batches[:, 1].max(), shrinking(80)
+
+            def params(ratio: Any, bits: Tensor) -> QParams:
+                return symmetric_params(maximum * ratio, bits, self.signed)
+
+            best = [least_error(samples, ratios, partial(params, bits=bits)) for bits in self.bits]
+            self.alpha.copy_(maximum * maximum.new_tensor(ratios)[torch.stack(best)])
 
 
 class MaxWeight(PairedWeight):

@@ -112,6 +112,7 @@ class Quantizer(BoundedMoves, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.mode = Mode.ON
+        self._known: dict[str, tuple[Tensor, int, bool]] = {}
         self.register_buffer("calibrated", torch.zeros((), dtype=torch.bool))
 
     @abstractmethod
@@ -154,6 +155,14 @@ class Quantizer(BoundedMoves, ABC):
             ledger.add(self, p.bit_width)
         return fake_quantize(x, p.scale, p.offset, p.low, p.high)
 
+    def known(self, name: str) -> bool:
+        """The truth of the buffer `name`, read again only where it changed: a device is not waited for in every step."""
+        buffer: Tensor = getattr(self, name)
+        held = self._known.get(name)
+        if held is None or held[0] is not buffer or held[1] != buffer._version:
+            held = self._known[name] = buffer, buffer._version, bool(buffer)
+        return held[2]
+
     def reduce(self, x: Tensor) -> Tensor:
         """The statistics of one batch, one vector: what NNCF's collectors gather for `update`."""
         return torch.stack([x.amin(), x.amax()])
@@ -181,7 +190,7 @@ class ObservingQuantizer(Quantizer):
         """Sets the parameters from the statistics of every batch (count, length), as `reduce` gave them."""
 
     def update(self, statistics: Tensor) -> None:
-        self._batches.append(statistics.detach().cpu())
+        self._batches.append(statistics.detach())
 
     @torch.no_grad()
     def initialise(self) -> None:

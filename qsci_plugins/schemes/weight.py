@@ -91,7 +91,7 @@ class TensorWeight(Quantizer):
         best = least_error(weight.detach(), ratios, lambda ratio: self._params(maximum * ratio))
         self.bits = bits
         with torch.no_grad():
-            self.upper.copy_(maximum * ratios[int(best)])
+            self.upper.copy_(maximum * maximum.new_tensor(ratios)[best])
         self.calibrated.fill_(True)
 
     def get_settings(self) -> dict[str, Any]:
@@ -174,16 +174,16 @@ def highest_level(activation: Quantizer, x: Tensor) -> float:
     Levels that reach below 0 are i8, which a CPU without VNNI moves up by 128. 255 where they fit neither.
     """
     before = current_content()
-    highest = 0.0
+    tops = [x.new_zeros(())]
     try:
         for factor in (-1.0, 0.0, 1.0):
             set_content(Content(x.new_zeros(1), x.new_zeros(1, 2), x.new_full((1,), factor)))
             p = activation.choices(x)
-            top = p.high.max().item() + (128.0 if p.low.min().item() < 0 else 0.0)
-            highest = max(highest, top)
+            tops.append(p.high.max() + 128 * (p.low.min() < 0))
     finally:
         set_content(before)
-    return min(highest, 255.0)
+    # read once, as a GPU finishes everything else before
+    return min(torch.stack(tops).max().item(), 255.0)
 
 
 def limit_weights(layers: Mapping[str, Any], model: nn.Module) -> None:
