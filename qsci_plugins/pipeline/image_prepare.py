@@ -35,6 +35,7 @@ from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.training.settings import Folder, LabelledTraining, Training
 
 if TYPE_CHECKING:
+    from qsci_plugins.architectures.network import Network
     from qsci_plugins.data.patches import PatchPairs
 
 __all__ = ["STANDARD_SETS", "find_sets", "load_networks", "prepare", "prepare_training", "resolve"]
@@ -53,6 +54,11 @@ def load_networks(recipe: Recipe | FloatRecipe) -> Loaded:
     return Loaded(recipe, network, network)
 
 
+def _say_origin(network: Network, progress: Progress) -> None:
+    if network.origin:
+        progress.note(f"weights: {network.origin} of the checkpoint")
+
+
 def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
     """Loads the network and the images, finds the sets, and runs the network once on a small input.
 
@@ -60,6 +66,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
     """
     with progress.stage("preparing", 1) as advance:
         network = load_networks(recipe).network
+        _say_origin(network, progress)
         scheme = make_scheme(recipe.scheme)
         placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
         place(network.module, placement)
@@ -77,11 +84,14 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
             sizes["inference.patch"] = [recipe.inference.patch]
         check_sizes(sizes, network)
         sets = find_sets(recipe.evaluate, data, network.scale)
-        overlap = tile_overlap(recipe.export.openvino, network)
-        side = -(-16 // network.size_multiple) * network.size_multiple
+        overlap = tile_overlap(recipe.export.openvino, network)  # before any work
+        side, _ = network.valid_size(16, 16)
         small = torch.full((1, network.channels, side, side), network.value_range / 2)
         expected = (1, network.channels, side * network.scale, side * network.scale)
         try_out(network, [small], expected, f"a {side}x{side} image", "; is model.scale right?")
+        period = _period(recipe, network, progress)
+        if period > 1:
+            overlap = tile_overlap(recipe.export.openvino, network, period)
         patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
         advance(1)
     examples = None
@@ -95,9 +105,22 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         examples=examples,
         scheme=scheme,
         placement=placement,
-        batches=list(patches.split(recipe.calibrate.batch)),
+        batches=list(patches.split(recipe.calibrate.batch if network.batches else 1)),
         overlap=overlap,
+        period=period,
     )
+
+
+def _period(recipe: Recipe, network: Network, progress: Progress) -> int:
+    """What the places of tiles are multiples of; a network whose receptive radius is known neither strides nor has windows."""
+    if network.receptive_radius is not None or recipe.export.openvino.mode == "none":
+        return 1
+    from qsci_plugins.pipeline.tile_period import find_period
+
+    found = find_period(network, recipe.export.openvino.tile)
+    if found.note:
+        progress.note(f"tiles: {found.note}")
+    return found.period
 
 
 def prepare_training(recipe: FloatRecipe, data: Path | None, progress: Progress) -> Trainable:

@@ -69,7 +69,8 @@ class ImageTask:
         from qsci_plugins.openvino.signature import ImageSignature
 
         height, width = loaded.recipe.export.openvino.tile
-        return ImageSignature((height, width), loaded.network.value_range, loaded.network.scale)
+        network, period = loaded.network, loaded.period if isinstance(loaded, Prepared) else 1
+        return ImageSignature((height, width), network.value_range, network.scale, period)
 
     def meter(self, loaded: Loaded, quantized: QuantizedNetwork) -> BitMeter:
         return image_meter(loaded, quantized)
