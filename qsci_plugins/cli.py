@@ -23,6 +23,7 @@ from qsci_plugins.commands import (
     validate,
 )
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import MissingExtraError, missing_extra
 from qsci_plugins.telemetry import switch_off_telemetry
 
 __all__ = ["main"]
@@ -60,6 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         print(f"qsci: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except ModuleNotFoundError as error:
+        if not isinstance(explained := missing_extra(error), MissingExtraError):
+            raise
+        print(f"qsci: error: {explained}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as interruption:
         print(f"\nqsci: {str(interruption) or 'interrupted'}", file=sys.stderr)
