@@ -99,14 +99,16 @@ def test_a_measurement_is_reconstructed_with_the_base_alone(tmp_path: Path) -> N
     np.save(tmp_path / "mask.npy", mask)
     np.save(tmp_path / "measurement.npy", measurement)
     done = command(
-        tmp_path, "reconstruct", "model", "measurement.npy", "-o", "frames.npy", "--mask", "mask.npy", "--white", "1"
+        tmp_path, "reconstruct", "model", "measurement.npy", "-o", "frames", "--mask", "mask.npy", "--white", "1"
     )
     assert done.returncode == 0, done.stderr
     assert used(done) <= BASE
     network, tensors = Strided(), [torch.from_numpy(each)[None] for each in (measurement, mask, mask.sum(0))]
     with torch.no_grad():
         expected = network(tensors[0], tensors[1], tensors[2].clamp(min=1)).numpy()[0]
-    assert np.load(tmp_path / "frames.npy") == pytest.approx(expected.clip(0, 1), abs=0.02)
+    for number, frame in enumerate(expected.clip(0, 1), 1):
+        with Image.open(tmp_path / "frames" / "measurement" / f"{number:05}.png") as image:
+            assert np.asarray(image) / 255 == pytest.approx(frame, abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_a_measurement_is_reconstructed_with_the_base_alone(tmp_path: Path) -> N
         ({"skimage"}, ["run", "tiny.yaml", "-o", "out"], "scikit-image: pip install 'qsci-plugins[train]'"),
         (None, ["upscale", "builtin:edsr_x4", "clip.mp4", "-o", "big.mp4"], "av: pip install 'qsci-plugins[video]'"),
         (None, ["upscale", "builtin:edsr_x4", "deep.png", "-o", "big.png"], "av: pip install 'qsci-plugins[video]'"),
-        (None, ["reconstruct", "m", "a.mat", "-o", "out.npy"], "scipy: pip install 'qsci-plugins[matlab]'"),
+        (None, ["reconstruct", "m", "a.mat", "-o", "out"], "scipy: pip install 'qsci-plugins[matlab]'"),
     ],
 )
 def test_a_missing_extra_is_one_line(tmp_path: Path, missing: set[str] | None, arguments: list[str], line: str) -> None:

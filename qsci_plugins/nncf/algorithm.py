@@ -16,10 +16,12 @@ from nncf.common.tensor_statistics.statistic_point import StatisticPoint, Statis
 from nncf.common.utils.backend import BackendType
 from nncf.quantization.algorithms.algorithm import Algorithm
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
+from nncf.torch.graph.operator_metatypes import QUANTIZE_NODE_TYPES
 from nncf.torch.graph.transformations.commands import PTTargetPoint
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.nncf.build_lock import check_build_locks
 from qsci_plugins.nncf.hooks import network as quantized_network
 from qsci_plugins.nncf.placement import HookPlan, insert, make_plan
 from qsci_plugins.nncf.statistics import (
@@ -63,8 +65,11 @@ class SchemeQuantization(Algorithm):
     def get_statistic_points(self, model: GraphModelWrapper, graph: NNCFGraph) -> StatisticPointsContainer:
         """Makes the quantizers, and asks for what each of them reduces its tensors to.
 
-        Raises UserError where the placement does not fit the network, or something quantizes it already.
+        Raises UserError where the placement does not fit the network, something quantizes it already, or a lock
+        keeps NNCF's own quantizers on other layers from running.
         """
+        if graph.get_nodes_by_types(QUANTIZE_NODE_TYPES):  # NNCF's own quantizers run while statistics are collected
+            check_build_locks()
         plan = make_plan(model, graph, self.scheme, self.placement, self.value_range)
         run = self._run = _Run(plan, images_only=len(graph.get_input_nodes()) == 1)
         container = StatisticPointsContainer()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.nncf.algorithm import SchemeQuantization
+from qsci_plugins.nncf.build_lock import check_build_locks
 from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
 from qsci_plugins.safe_load import load_without_code
@@ -99,7 +100,9 @@ def default_int8(model: nn.Module, batches: Sequence[Tensor | Sequence[Tensor]])
     """What `nncf.quantize` makes of a copy of a torch network without any setting.
 
     Tables show what it makes of the OpenVINO model instead (`evaluation.baselines.default_int8_graph`), which loses less.
+    Raises UserError for a lock on which NNCF's quantizers would wait.
     """
+    check_build_locks()
     copied = copy.deepcopy(model).eval()
     return nncf.quantize(copied, nncf.Dataset([inputs_of(batch) for batch in batches]), subset_size=len(batches))
 
