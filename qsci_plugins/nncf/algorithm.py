@@ -10,13 +10,13 @@ import torch
 from nncf import Dataset
 from nncf.common.graph.graph import NNCFGraph
 from nncf.common.graph.transformations.commands import TargetType
+from nncf.common.logging import nncf_logger
 from nncf.common.logging.track_progress import track
 from nncf.common.tensor_statistics.collectors import TensorCollector
 from nncf.common.tensor_statistics.statistic_point import StatisticPoint, StatisticPointsContainer
 from nncf.common.utils.backend import BackendType
 from nncf.quantization.algorithms.algorithm import Algorithm
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
-from nncf.torch.graph.operator_metatypes import QUANTIZE_NODE_TYPES
 from nncf.torch.graph.transformations.commands import PTTargetPoint
 from torch import Tensor, nn
 
@@ -65,11 +65,8 @@ class SchemeQuantization(Algorithm):
     def get_statistic_points(self, model: GraphModelWrapper, graph: NNCFGraph) -> StatisticPointsContainer:
         """Makes the quantizers, and asks for what each of them reduces its tensors to.
 
-        Raises UserError where the placement does not fit the network, something quantizes it already, or a lock
-        keeps NNCF's own quantizers on other layers from running.
+        Raises UserError where the placement does not fit the network, or something quantizes it already.
         """
-        if graph.get_nodes_by_types(QUANTIZE_NODE_TYPES):  # NNCF's own quantizers run while statistics are collected
-            check_build_locks()
         plan = make_plan(model, graph, self.scheme, self.placement, self.value_range)
         run = self._run = _Run(plan, images_only=len(graph.get_input_nodes()) == 1)
         container = StatisticPointsContainer()
@@ -144,6 +141,10 @@ class _NamedQuantization(SchemeQuantization):
         value_range: float = 255.0,
         **settings: Any,
     ) -> None:
+        try:
+            check_build_locks()
+        except UserError as error:  # of no matter to ours, and a minute's wait where NNCF's quantize other layers
+            nncf_logger.warning(str(error))
         placement = Placement(tuple(targets), tuple(eight_bit), tuple(float_))
         super().__init__(make_scheme({"name": self._name, **settings}), placement, value_range)
 
