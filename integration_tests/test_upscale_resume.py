@@ -14,9 +14,10 @@ import pytest
 from clip_files import decoded, smooth_frames, stamps_of, write_clip
 from exact_network import exact_upscaler
 
-#: the command, a segment every few frames, each frame taking some time
+#: the command, a segment every few frames; frames take a second from so many segments on, for a signal to arrive in
 PROGRAM = """
 import sys, time
+from pathlib import Path
 from qsci_plugins.cli import main
 from qsci_plugins.data.video import enlarging
 from qsci_plugins.openvino.runtime import Upscaler
@@ -24,7 +25,9 @@ from qsci_plugins.openvino.runtime import Upscaler
 enlarging.segment_frames = lambda width, height: 5
 whole = Upscaler.upscale
 def slow(self, *arguments):
-    time.sleep(float(sys.argv[1]))
+    output = Path(sys.argv[sys.argv.index("-o") + 1])
+    if len(list(output.parent.glob(".*.parts/*.npz"))) >= int(sys.argv[1]):
+        time.sleep(1)
     return whole(self, *arguments)
 Upscaler.upscale = slow
 sys.exit(main(sys.argv[2:]))
@@ -36,8 +39,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exact_upscaler(tmp_path_factory.mktemp("exact") / "model")
 
 
-def start(model: Path, clip: Path, output: Path, pause: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", PROGRAM, str(pause), "upscale", str(model), str(clip), "-o", str(output)]
+def start(model: Path, clip: Path, output: Path, slow_after: int = 1000) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(slow_after), "upscale", str(model), str(clip), "-o", str(output)]
     return subprocess.Popen([*command, "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -56,7 +59,7 @@ def test_a_stopped_run_goes_on_and_ends_equal(model: Path, tmp_path: Path, how: 
     output = tmp_path / "out" / "big.mp4"
     output.parent.mkdir()
     for segments in (1, 4):  # stopped twice
-        process = start(model, clip, output, 0.05)
+        process = start(model, clip, output, segments)
         wait_for_segments(output.parent, segments, process)
         process.send_signal(how)
         _, said = process.communicate(timeout=60)
@@ -65,11 +68,11 @@ def test_a_stopped_run_goes_on_and_ends_equal(model: Path, tmp_path: Path, how: 
         if how == signal.SIGINT:
             assert "the same command goes on after frame" in said
         assert not output.exists()
-    process = start(model, clip, output, 0.0)
+    process = start(model, clip, output)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert "goes on after frame 20" in said or "goes on after frame 25" in said
-    whole = start(model, clip, tmp_path / "whole.mp4", 0.0)
+    whole = start(model, clip, tmp_path / "whole.mp4")
     assert whole.wait(120) == 0
     assert all(map(np.array_equal, decoded(output), decoded(tmp_path / "whole.mp4")))
     assert stamps_of(output) == stamps_of(tmp_path / "whole.mp4")
@@ -79,12 +82,12 @@ def test_a_stopped_run_goes_on_and_ends_equal(model: Path, tmp_path: Path, how: 
 
 def test_a_changed_clip_starts_over(model: Path, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "a.mp4", smooth_frames(38))
-    process = start(model, clip, tmp_path / "big.mp4", 0.05)
+    process = start(model, clip, tmp_path / "big.mp4", 1)
     wait_for_segments(tmp_path, 2, process)
     process.kill()
     process.communicate()
     write_clip(clip, smooth_frames(12))
-    again = start(model, clip, tmp_path / "big.mp4", 0.0)
+    again = start(model, clip, tmp_path / "big.mp4")
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0
     assert "goes on" not in said

@@ -1,9 +1,9 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
 Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
-`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `shipped_recipes` and `read_recipe` (which validates). `quantize`,
-`export`, `save` and `load` are for networks in a program of one's own. Importing the package is light; each name brings in
-what it needs when it is first used.
+`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `doctor`, `shipped_recipes` and `read_recipe` (which validates).
+`quantize`, `export`, `save` and `load` are for networks in a program of one's own. Importing the package is light; each
+name brings in what it needs when it is first used.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.bench import bench, bench_tiled
     from qsci_plugins.commands.benchmark import benchmark
     from qsci_plugins.commands.cost import cost
+    from qsci_plugins.commands.doctor import doctor
     from qsci_plugins.commands.evaluate import evaluate
     from qsci_plugins.commands.reconstruct import reconstruct
     from qsci_plugins.commands.run import run
@@ -56,6 +57,7 @@ __all__ = [
     "bench_tiled",
     "benchmark",
     "cost",
+    "doctor",
     "evaluate",
     "export",
     "find_recipe",
@@ -91,6 +93,7 @@ _HOMES = {
     "bench_tiled": "commands.bench",
     "benchmark": "commands.benchmark",
     "cost": "commands.cost",
+    "doctor": "commands.doctor",
     "evaluate": "commands.evaluate",
     "export": "api",
     "find_recipe": "recipes.library",

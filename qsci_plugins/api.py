@@ -17,7 +17,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, inputs_of, module_device
 
 if TYPE_CHECKING:
     from nncf import IgnoredScope
@@ -49,6 +49,7 @@ def quantize(
     A network of several inputs takes batches that are sequences of tensors. `scheme` is a name, a mapping of its settings
     as in a recipe, or a scheme. `targets` and `eight_bit` are name patterns of layers. `ignored` layers stay in float:
     names or patterns, a module's name standing for all layers inside, or an `nncf.IgnoredScope`.
+    A network on a GPU is calibrated there and its copy stays there; the images may be on the CPU.
     Raises UserError where the network, a pattern or the images do not fit.
 
     NNCF shows its progress:
@@ -69,7 +70,7 @@ def quantize(
     batches = list(images.split(_BATCH)) if isinstance(images, Tensor) else list(images)
     if not batches:
         raise UserError("quantize got no images; give at least one batch")
-    left = _ignored(model, batches[0], ignored)
+    left = _ignored(model, inputs_of(batches[0], module_device(model)), ignored)
     placement = Placement(tuple(targets), tuple(eight_bit), left)
     return _backend(backend).quantize(model, scheme, placement, batches, value_range)  # type: ignore[no-any-return]
 
@@ -89,7 +90,8 @@ def export(
     `tile` is the height and width of the input, `mode` and `overlap` are those of
     `qsci_plugins.openvino.export.export_upscaler`. With `frames` it is a network that reconstructs as many frames from a
     snapshot measurement. `stock`, the float network, is taken out of the quantized one where it is not given.
-    Raises UserError for what cannot run in integers, and where the folder cannot be written.
+    A network on a GPU is on the CPU meanwhile. Raises UserError for what cannot run in integers, and where the folder
+    cannot be written.
 
     >>> import numpy as np, torch, qsci_plugins
     >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
@@ -102,11 +104,16 @@ def export(
     """
     from qsci_plugins.openvino.export import export_reconstructor, export_upscaler
 
-    if frames is not None:
-        return export_reconstructor(quantized, stock, folder, tile=tile, frames=frames, mode=mode, overlap=overlap)
-    with torch.no_grad():
-        side = quantized.model(torch.zeros(1, 3, *tile)).shape[-1]
-    return export_upscaler(quantized, stock, folder, tile=tile, scale=side // tile[1], mode=mode, overlap=overlap)
+    device = quantized.device
+    quantized.model.cpu()
+    try:
+        if frames is not None:
+            return export_reconstructor(quantized, stock, folder, tile=tile, frames=frames, mode=mode, overlap=overlap)
+        with torch.no_grad():
+            side = quantized.model(torch.zeros(1, 3, *tile)).shape[-1]
+        return export_upscaler(quantized, stock, folder, tile=tile, scale=side // tile[1], mode=mode, overlap=overlap)
+    finally:
+        quantized.model.to(device)
 
 
 def save(quantized: QuantizedNetwork, file: Path | str) -> None:
@@ -123,7 +130,8 @@ def save(quantized: QuantizedNetwork, file: Path | str) -> None:
 def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
     """The network that `save` wrote, in a copy of the same float network (whose own weights do not matter).
 
-    Raises UserError for another kind of file, and for another network's.
+    It is where `model` is, wherever the saved one was. Raises UserError for another kind of file, and for another
+    network's.
 
     >>> import torch, qsci_plugins
     >>> model = qsci_plugins.load_network("edsr", None, 2, blocks=1, width=8).module
@@ -153,17 +161,14 @@ def _backend(name: str) -> Any:
     raise UserError(f"there is no backend {name!r}; take nncf or brevitas")
 
 
-def _ignored(
-    model: nn.Module, batch: Tensor | Sequence[Tensor], ignored: IgnoredScope | Sequence[str]
-) -> tuple[str, ...]:
+def _ignored(model: nn.Module, inputs: tuple[Tensor, ...], ignored: IgnoredScope | Sequence[str]) -> tuple[str, ...]:
     """Patterns of the layers to leave in float."""
     if isinstance(ignored, str):
         ignored = [ignored]
     if not isinstance(ignored, Sequence):
         from qsci_plugins.nncf.placement import ignored_layers
 
-        example = (batch[:1],) if isinstance(batch, Tensor) else tuple(tensor[:1] for tensor in batch)
-        return ignored_layers(model, example, ignored)
+        return ignored_layers(model, tuple(tensor[:1] for tensor in inputs), ignored)
     names = list(place(model, Placement()))
     patterns: list[str] = []
     for pattern in ignored:

@@ -13,6 +13,7 @@ from qsci_plugins.commands import (
     bench,
     benchmark,
     cost,
+    doctor,
     evaluate,
     recipes,
     reconstruct,
@@ -24,6 +25,7 @@ from qsci_plugins.commands import (
 )
 from qsci_plugins.errors import UserError
 from qsci_plugins.extras import MissingExtraError, missing_extra
+from qsci_plugins.machine import memory_error, yield_waiting_threads
 from qsci_plugins.telemetry import switch_off_telemetry
 
 __all__ = ["main"]
@@ -31,7 +33,7 @@ __all__ = ["main"]
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, benchmark, sweep, cost)
+_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, benchmark, sweep, cost, doctor)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
     _fill_closed_streams()
     switch_off_telemetry()  # a command writes nothing outside its output
+    yield_waiting_threads()  # torch reads it when it is imported
     parser = _Parser(prog="qsci", description=_SUMMARY, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"qsci {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -60,13 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
         return code
     except UserError as error:
-        print(f"qsci: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+        return _refused(error)
     except ModuleNotFoundError as error:
         if not isinstance(explained := missing_extra(error), MissingExtraError):
             raise
-        print(f"qsci: error: {explained}", file=sys.stderr)
-        return USER_ERROR
+        return _refused(explained)
     except KeyboardInterrupt as interruption:
         print(f"\nqsci: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED
@@ -74,13 +75,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"qsci: error: {_reason(error)}", file=sys.stderr)
-        return USER_ERROR
+        return _refused(_reason(error))
     except MemoryError:
-        print(
-            "qsci: error: there is not enough memory for this; use smaller images, patches or batches", file=sys.stderr
-        )
-        return USER_ERROR
+        return _refused("there is not enough memory for this; use smaller images, patches or batches")
+    except RuntimeError as error:
+        refusal = memory_error(error)
+        if refusal is None:
+            raise
+        return _refused(refusal)
+
+
+def _refused(reason: object) -> int:
+    """Says on one line what the user can put right."""
+    print(f"qsci: error: {' '.join(str(reason).split())}", file=sys.stderr)
+    return USER_ERROR
 
 
 def _fill_closed_streams() -> None:

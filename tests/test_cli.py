@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -129,6 +130,16 @@ def test_listing_recipes_needs_no_torch() -> None:
     assert modules_after(code, "torch", "openvino", "nncf", "brevitas") == set()
 
 
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_a_command_has_threads_sleep_while_they_wait_unless_told_otherwise(chosen: str | None) -> None:
+    """A thread that spins holds the core from the one that it waits for, where another program has a core."""
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
+    environment |= {} if chosen is None else {"OMP_WAIT_POLICY": chosen}
+    code = "import os, qsci_plugins.cli as c; c.main(['recipes']); print(os.environ['OMP_WAIT_POLICY'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == (chosen or "PASSIVE")
+
+
 def test_every_public_name_is_there() -> None:
     import qsci_plugins
 
@@ -149,6 +160,20 @@ def test_float_training_imports_neither_nncf_nor_brevitas(tmp_path: Path) -> Non
     arguments += [part for one in overrides for part in ("--set", one)]
     code = f"from qsci_plugins.cli import main; assert main({arguments!r}) == 0"
     assert modules_after(code, "torch", "accelerate", "nncf", "brevitas", "openvino") == {"torch", "accelerate"}
+    assert (tmp_path / "out" / "weights.safetensors").is_file()
+
+
+def test_video_training_needs_no_openvino_and_no_readers_of_files(tmp_path: Path) -> None:
+    """A machine with a GPU that trains need not be the one that exports."""
+    recipe = {
+        "version": 1,
+        "model": {"architecture": "efficientsci", "settings": {"in_ch": 2, "units": 1, "group_num": 1}},
+        "clips": {"frames": 3, "size": 16, "resize": False},
+        "train": {"phases": [{"crop": 8, "steps": 1, "rate": 1e-3}], "batch": 1, "cpu": True},
+    }
+    code = "from qsci_plugins.pipeline.float_run import train_recipe; from qsci_plugins.recipes import make_recipe\n"
+    code += f"train_recipe(make_recipe({recipe!r}), {str(tmp_path / 'out')!r})"
+    assert modules_after(code, "torch", "openvino", "av", "h5py", "nncf", "brevitas") == {"torch"}
     assert (tmp_path / "out" / "weights.safetensors").is_file()
 
 

@@ -32,6 +32,7 @@ from qsci_plugins.schemes.scheme import (
     attach_block,
     check_batches,
     inputs_of,
+    module_device,
 )
 
 __all__ = ["apply", "load", "quantize", "save"]
@@ -49,7 +50,9 @@ def apply(
     """
     model = _float_copy(model)
     precisions = place(model, placement)
-    return _install(model, scheme, scheme.plan(model, placement, example), precisions, value_range)
+    arguments = inputs_of(example, module_device(model))
+    plan = scheme.plan(model, placement, arguments[0] if isinstance(example, Tensor) else arguments)
+    return _install(model, scheme, plan, precisions, value_range)
 
 
 @torch.no_grad()
@@ -62,6 +65,7 @@ def quantize(
 ) -> QuantizedNetwork:
     """Quantizes a copy of a stock network, calibrated on inputs (N,C,H,W) in 0..value_range by calibration_mode.
 
+    The copy is where the network is; the inputs may be elsewhere, and are moved there batch by batch.
     Raises UserError where the network, the placement or the images do not fit.
     """
     check_batches(batches, value_range)
@@ -71,8 +75,8 @@ def quantize(
     quantized.model.eval()
     with calibration_mode(quantized.model):
         for inputs in arguments:
-            quantized.model(*inputs)
-    scheme.complete(quantized, arguments[0])
+            quantized.model(*inputs_of(inputs, quantized.device))
+    scheme.complete(quantized, inputs_of(arguments[0], quantized.device))
     quantized.model.train(training)
     return quantized
 
@@ -148,12 +152,15 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
 def _install(
     model: nn.Module, scheme: Scheme, plan: Plan, precisions: Mapping[str, Precision], value_range: float
 ) -> QuantizedNetwork:
+    device = module_device(model)
     for name, quantizers in plan.layers.items():
         _replace(model, name, scheme, quantizers, precisions[name])
     for name, quantizer in plan.blocks.items():
-        attach_block(model.get_submodule(name), identity_of(quantizer))
+        block = model.get_submodule(name)
+        attach_block(block, identity_of(quantizer).to(module_device(block, device)))
     for name, attention in plan.attentions.items():
-        attach_attention(model.get_submodule(name), ProxiedAttention(attention))
+        module = model.get_submodule(name)
+        attach_attention(module, ProxiedAttention(attention).to(module_device(module, device)))
     return attach_scheme(model, scheme, value_range, precisions)
 
 

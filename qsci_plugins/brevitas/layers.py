@@ -9,11 +9,25 @@ from torch import nn
 
 __all__ = ["QuantConv1d", "QuantConv2d", "QuantConv3d", "QuantLinear", "layer_class"]
 
+
+class _BesideWeight(nn.Module):
+    """Has its quantizers follow where a layer's weight goes: Brevitas makes a layer on the CPU, and then hands it the
+    parameters of the float one, which may be on a GPU.
+    """
+
+    weight: nn.Parameter
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        for child in self.children():
+            child.to(self.weight.device)
+
+
 # Brevitas builds a layer whose constructor takes a `device` on the meta device, where no weight quantizer can be
 # fitted; so these name all their arguments but that one.
 
 
-class _QuantConv:
+class _QuantConv(_BesideWeight):
     def __init__(
         self,
         in_channels: int,
@@ -61,7 +75,7 @@ class QuantConv3d(_QuantConv, qnn.QuantConv3d):
     """(N,C,T,H,W) -> (N,C',T',H',W')."""
 
 
-class QuantLinear(qnn.QuantLinear):
+class QuantLinear(_BesideWeight, qnn.QuantLinear):
     """(...,C) -> (...,C')."""
 
     def __init__(

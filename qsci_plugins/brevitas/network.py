@@ -19,7 +19,14 @@ from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import CHILD, LayerQuantizers, QuantizedNetwork, Scheme, complete_observation
+from qsci_plugins.schemes.scheme import (
+    CHILD,
+    LayerQuantizers,
+    QuantizedNetwork,
+    Scheme,
+    complete_observation,
+    module_device,
+)
 
 __all__ = ["SchemeRecord", "attach_scheme", "network"]
 
@@ -91,7 +98,7 @@ def attach_scheme(
         precisions or {name: "scheme" for name, _ in _layers(model)},
         scheme.input_module(value_range),
     )
-    model.add_module(_CHILD, record)
+    model.add_module(_CHILD, record.to(module_device(model)))
     model.register_forward_pre_hook(_measure)
     return network(model, scheme)
 
@@ -146,7 +153,7 @@ def float_form(model: nn.Module) -> nn.Module:
         settings = {key: getattr(layer, key) for key in kind.__constants__ if hasattr(layer, key)}
         accepted = inspect.signature(kind.__init__).parameters
         arguments = {key: value for key, value in settings.items() if key in accepted}
-        plain = kind(**arguments, bias=layer.bias is not None)
+        plain = kind(**arguments, bias=layer.bias is not None, device=layer.weight.device)
         plain.weight.copy_(layer.weight)
         if layer.bias is not None:
             plain.bias.copy_(layer.bias)

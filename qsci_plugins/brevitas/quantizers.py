@@ -19,7 +19,7 @@ from qsci_plugins.brevitas.tensor_quant import (
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme
+from qsci_plugins.schemes.scheme import Scheme, module_device
 
 __all__ = [
     "AdaBMAct",
@@ -43,7 +43,7 @@ class SchemeActQuant(IntQuant, PerTensorFloatScaling8bit, ActQuantSolver):
 
     @value
     def quantizer(scheme: Scheme, precision: Precision, module: nn.Module) -> Quantizer | None:  # noqa: N805
-        return scheme.layer(module, precision).activation
+        return _beside(module, scheme.layer(module, precision).activation)
 
 
 class SchemeWeightQuant(NarrowIntQuant, PerChannelFloatScaling8bit, WeightQuantSolver):
@@ -55,7 +55,7 @@ class SchemeWeightQuant(NarrowIntQuant, PerChannelFloatScaling8bit, WeightQuantS
 
     @value
     def quantizer(scheme: Scheme, precision: Precision, module: nn.Module) -> Quantizer | None:  # noqa: N805
-        return scheme.layer(module, precision).weight
+        return _beside(module, scheme.layer(module, precision).weight)
 
 
 class _AdaBM(ExtendedInjector):
@@ -110,6 +110,10 @@ class QSCIAct(_QSCI, SchemeActQuant):
 
 class QSCIWeight(_QSCI, SchemeWeightQuant):
     """Q-SCI's learned step for each output channel."""
+
+
+def _beside(module: nn.Module, quantizer: Quantizer | None) -> Quantizer | None:
+    return None if quantizer is None else quantizer.to(module_device(module))
 
 
 def _scheme(name: str, **settings: Any) -> Scheme:

@@ -118,7 +118,7 @@ class SchemeActProxy(_PlainTensors, ActQuantProxyFromInjector):
         if not self.is_quant_enabled:
             return None
         # one dimension more than any scale of ours needs
-        return static_params(self.quantizer, torch.zeros(1, 1, 1, 1, device=self._zero_hw_sentinel().device))
+        return static_params(self.quantizer, torch.zeros(1, 1, 1, 1, device=self.quantizer.calibrated.device))
 
     def forward(self, x: Tensor) -> Tensor:
         fused = self.fused_activation_quant_proxy

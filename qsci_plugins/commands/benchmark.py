@@ -51,6 +51,7 @@ def benchmark(
     overrides: Sequence[str] = (),
     baseline: bool = False,
     jobs: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """PSNR (of images on Y), SSIM, FAB and operations of every form of every target, for images and video.
@@ -78,6 +79,7 @@ def benchmark(
         overrides=overrides,
         baseline=baseline,
         jobs=jobs,
+        device=device,
     )
     return run_benchmark(settings, progress)
 

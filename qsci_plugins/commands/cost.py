@@ -47,6 +47,7 @@ def cost(
     form: str = "integer",
     pairs: int = 10,
     threads: int = 2,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Ratios to the float network's time and memory, by scheme and backend. See `comparing.cost.measure_cost`.
@@ -58,7 +59,7 @@ def cost(
     """
     from qsci_plugins.comparing.cost import measure_cost
 
-    settings = CostSettings(schemes=schemes, backends=backends, form=form, pairs=pairs, threads=threads)
+    settings = CostSettings(schemes=schemes, backends=backends, form=form, pairs=pairs, threads=threads, device=device)
     return measure_cost(settings, progress)
 
 

@@ -34,6 +34,7 @@ def evaluate(
     *,
     data: str | Path | None = None,
     sets: Sequence[str] | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """PSNR (of images on Y), SSIM and FAB by set and form, for images or video.
@@ -52,7 +53,7 @@ def evaluate(
     """
     from qsci_plugins.comparing.evaluate import evaluate_run
 
-    return evaluate_run(EvaluateSettings(run=Path(run), data=optional_path(data), sets=sets), progress)
+    return evaluate_run(EvaluateSettings(run=Path(run), data=optional_path(data), sets=sets, device=device), progress)
 
 
 def _execute(arguments: argparse.Namespace) -> int:

@@ -9,12 +9,16 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from qsci_plugins.machine import DEVICES
+
 __all__ = [
     "Option",
     "add_data",
+    "add_device",
     "add_options",
     "add_output",
     "add_overrides",
+    "device",
     "frame_size",
     "option",
     "optional_path",
@@ -45,6 +49,13 @@ def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"should be a whole number of at least 1, not {text!r}")
     return int(text)
+
+
+def device(text: str) -> str:
+    """The type of an argument that names a device of torch's; whether it is there is seen later."""
+    if not re.fullmatch(DEVICES, text):
+        raise argparse.ArgumentTypeError(f"should be auto, cpu, cuda or cuda:N, not {text!r}")
+    return text
 
 
 def frame_size(text: str) -> tuple[int, int]:
@@ -99,6 +110,12 @@ _SHARED: Mapping[str, Option] = {
     ),
     "recipe": option(metavar="RECIPE", help="a recipe file, or the name of a shipped one (`qsci recipes`)"),
     "jobs": option("--jobs", "-j", type=positive, metavar="N", help="processes that measure (default: one per core)"),
+    "device": option(
+        "--device",
+        type=device,
+        metavar="DEVICE",
+        help="where torch computes: auto (a GPU where there is one), cpu, cuda or cuda:N (default: the recipe's, or auto)",
+    ),
     "threads": option("--threads", type=positive, metavar="N", help="CPU threads (default: all)"),
 }
 
@@ -147,6 +164,11 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 def add_data(parser: argparse.ArgumentParser) -> None:
     """--data."""
     _add(parser, "data", _SHARED["data"], None)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    _add(parser, "device", _SHARED["device"], None)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

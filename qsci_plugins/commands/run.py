@@ -18,7 +18,7 @@ __all__ = ["add", "run"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    from qsci_plugins.commands.options import add_data, add_output, add_overrides
+    from qsci_plugins.commands.options import add_data, add_device, add_output, add_overrides
 
     parser = commands.add_parser(
         "run", help="quantize a network as a recipe says, measure it and export it (goes on after Ctrl-C)"
@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     add_output(parser)
     add_overrides(parser)
     add_data(parser)
+    add_device(parser)
     parser.set_defaults(execute=_execute)
 
 
@@ -36,13 +37,15 @@ def run(
     *,
     overrides: Sequence[str] = (),
     data: str | Path | None = None,
+    device: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Runs a quantization recipe (a file, a shipped name, or read already) and returns the output folder.
 
     The folder appears when everything in it is complete: model/ (OpenVINO), checkpoint.pt (torch), metrics.json,
-    summary.md, pictures and recipe.yaml. See `pipeline.run.run_recipe` for the rest, and for what it raises.
+    summary.md, pictures and recipe.yaml. `device` (auto, cpu, cuda, cuda:N) goes before the recipe's. See
+    `pipeline.run.run_recipe` for the rest, and for what it raises.
 
     >>> import qsci_plugins
     >>> recipe = qsci_plugins.make_recipe(
@@ -60,7 +63,7 @@ def run(
     (True, True)
     """
     from qsci_plugins.recipes.library import find_recipe
-    from qsci_plugins.recipes.reading import read_recipe
+    from qsci_plugins.recipes.reading import on_device, read_recipe
     from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
@@ -70,6 +73,7 @@ def run(
     from qsci_plugins.pipeline.run import run_recipe
     from qsci_plugins.report.summary import write_report
 
+    read = on_device(read, device)
     return run_recipe(read, output, data=data, force=force, progress=progress, report=write_report)
 
 
@@ -83,6 +87,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             arguments.output,
             overrides=arguments.overrides,
             data=arguments.data,
+            device=arguments.device,
             force=arguments.force,
             progress=progress,
         )

@@ -46,6 +46,7 @@ def sweep(
     sets: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
     jobs: int | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Runs and measures the recipe at every combination of the keys' values; see `comparing.sweep.run_sweep`.
@@ -73,6 +74,7 @@ def sweep(
         sets=sets,
         overrides=overrides,
         jobs=jobs,
+        device=device,
     )
     return _sweep(settings, progress)
 

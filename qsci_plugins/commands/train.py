@@ -18,7 +18,7 @@ __all__ = ["add", "train"]
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    from qsci_plugins.commands.options import add_data, add_output, add_overrides
+    from qsci_plugins.commands.options import add_data, add_device, add_output, add_overrides
 
     parser = commands.add_parser("train", help="train a float network (goes on after Ctrl-C)")
     parser.add_argument(
@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     add_output(parser)
     add_overrides(parser)
     add_data(parser)
+    add_device(parser)
     parser.set_defaults(execute=_execute)
 
 
@@ -36,12 +37,14 @@ def train(
     *,
     overrides: Sequence[str] = (),
     data: str | Path | None = None,
+    device: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Runs a float-training recipe (a file, a shipped name, or read already) and returns the output folder.
 
-    See `pipeline.float_run.train_recipe` for the rest, and for what it raises.
+    `device` (auto, cpu, cuda, cuda:N) goes before the recipe's. See `pipeline.float_run.train_recipe` for the rest, and
+    for what it raises.
 
     >>> from pathlib import Path
     >>> from PIL import Image
@@ -60,7 +63,7 @@ def train(
     True
     """
     from qsci_plugins.recipes.library import find_recipe
-    from qsci_plugins.recipes.reading import read_recipe
+    from qsci_plugins.recipes.reading import on_device, read_recipe
     from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 
     name = recipe if isinstance(recipe, (str, Path)) else "the recipe"
@@ -69,7 +72,7 @@ def train(
         raise UserError(f"{name} quantizes a network; run it with `qsci run`")
     from qsci_plugins.pipeline.float_run import train_recipe
 
-    return train_recipe(read, output, data=data, force=force, progress=progress)
+    return train_recipe(on_device(read, device), output, data=data, force=force, progress=progress)
 
 
 def _execute(arguments: argparse.Namespace) -> int:
@@ -82,6 +85,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             arguments.output,
             overrides=arguments.overrides,
             data=arguments.data,
+            device=arguments.device,
             force=arguments.force,
             progress=progress,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def run_benchmark(settings: BenchmarkSettings, progress: Progress | None = None)
 
     See `measure_subjects`.
     """
-    subjects = read_subjects(settings.targets, settings.output / RUNS, settings.overrides)
+    subjects = read_subjects(settings.targets, settings.output / RUNS, settings.overrides, settings.device)
     return measure_subjects(subjects, settings, progress)
 
 
@@ -59,6 +59,7 @@ def measure_subjects(
     scene. Every result of a piece (an image or a scene) is appended to measurements.jsonl as it comes, and never measured
     again while the network, the piece, the processor and the packages are the same. `jobs` processes (default: one per
     core) share the pieces; one thread works on each, so that their number changes nothing but the time.
+    What torch measures on a GPU, by the recipes' `device`, is measured one after another.
     Raises UserError for sets that are not there, before the long work begins.
     """
     progress = progress or Progress()
@@ -138,7 +139,7 @@ def _measure(works: Sequence[PieceWork], log: MeasurementLog, jobs: int, progres
         return
     with progress.stage(f"measuring {pieces}", len(missing)) as advance:
         try:
-            for count, (work, result) in enumerate(on_processes(measure_piece, missing, min(jobs, len(missing))), 1):
+            for count, (work, result) in enumerate(_measured(missing, jobs), 1):
                 about = {"subject": work.form.subject.title, "kind": work.form.kind, "set": work.set_name}
                 log.add(work.form.fingerprint, work.piece_fingerprint, result, **about)
                 advance(count, f"{work.form.subject.title}, {work.form.kind}, {result.name}: {result.psnr:.2f} dB")
@@ -146,6 +147,15 @@ def _measure(works: Sequence[PieceWork], log: MeasurementLog, jobs: int, progres
             raise KeyboardInterrupt("stopped; what was measured is kept, and the same command goes on") from None
         finally:
             close_form()
+
+
+def _measured(works: Sequence[PieceWork], jobs: int) -> Iterator[tuple[PieceWork, PieceResult]]:
+    """Every piece with its result: those of a GPU in this process alone, as each process would take memory there."""
+    on_gpu = [work for work in works if work.form.device != "cpu"]
+    others = [work for work in works if work.form.device == "cpu"]
+    yield from on_processes(measure_piece, on_gpu, 1)
+    close_form()
+    yield from on_processes(measure_piece, others, max(1, min(jobs, len(others))))
 
 
 def _row(form: FormSource, works: Sequence[PieceWork], log: MeasurementLog) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.comparing.processes import torch_threads
 from qsci_plugins.comparing.settings import CostSettings
 from qsci_plugins.evaluation.memory import held_mebibytes, in_new_process
+from qsci_plugins.machine import choose_device, describe_device
 from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
@@ -62,9 +63,10 @@ def quantized_reference(model: nn.Module, scheme: str, backend_name: str, form: 
     """`model` quantized by a scheme's defaults, calibrated on hardly anything: what it costs does not depend on that."""
     known = scheme_class(scheme).Config.model_fields
     settings = {key: value for key, value in {"form": form, "attention": []}.items() if key in known}
+    images = random_images(2, 16).to(_device(model))
     with quiet():
         quantized = load_backend(backend_name).quantize(
-            model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [random_images(2, 16)], 255.0
+            model, make_scheme({"name": scheme, **settings}), _PLACEMENT, [images], 255.0
         )
     return quantized
 
@@ -115,6 +117,7 @@ def measure_cost(settings: CostSettings, progress: Progress | None = None) -> di
     of 96x96 and stands beside a float forward and backward of the same. Raises UserError for an unknown scheme.
     """
     progress, form = progress or Progress(), settings.form
+    device = choose_device(settings.device or "auto")
     schemes = settings.schemes or scheme_names()
     for scheme in schemes:
         scheme_class(scheme)  # an unknown name is refused before any work
@@ -122,26 +125,29 @@ def measure_cost(settings: CostSettings, progress: Progress | None = None) -> di
     rows = []
     with torch_threads(settings.threads), progress.stage("cost", 4 * len(combined)) as advance:
         for number, (scheme, name) in enumerate(combined):
-            model = reference(settings.blocks, settings.width)
+            model = reference(settings.blocks, settings.width).to(device)
             network = quantized_reference(model, scheme, name, form)
             row: dict[str, Any] = {"scheme": scheme, "backend": name, "form": form}
             for part, (key, measured) in enumerate(_PARTS.items()):
                 advance(4 * number + part, f"{scheme} in {name}: {key.replace('_', '-')}")
                 row[key] = measured(model, network, settings.pairs).summary()
             advance(4 * number + 3, f"{scheme} in {name}: memory")
-            row["memory"] = measure_memory(scheme, name, form, settings.threads, settings.blocks, settings.width)
+            row["memory"] = measure_memory(
+                scheme, name, form, settings.threads, settings.blocks, settings.width, device
+            )
             rows.append(row)
             advance(4 * (number + 1))
     return {
         "network": {"architecture": "edsr", "scale": 2, "blocks": settings.blocks, "width": settings.width},
         "threads": settings.threads,
+        "device": describe_device(device),
         "pairs": settings.pairs,
         "rows": rows,
     }
 
 
 def _training(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
-    images = random_images(*STEP)
+    images = random_images(*STEP).to(_device(model))
     model.train()
     network.model.train()
     return Pairs().measure(lambda: training_step(model, images), lambda: training_step(network.model, images), count)
@@ -149,7 +155,7 @@ def _training(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
 
 @torch.no_grad()
 def _evaluation(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
-    images = random_images(*STEP)
+    images = random_images(*STEP).to(_device(model))
     model.eval()
     network.model.eval()
     return Pairs().measure(lambda: model(images), lambda: network.model(images), count)
@@ -158,13 +164,14 @@ def _evaluation(model: nn.Module, network: QuantizedNetwork, count: int) -> Pair
 def _fine_tuning(model: nn.Module, network: QuantizedNetwork, count: int) -> Pairs:
     """Between two of its steps the float network has its turn."""
     batch, side = FINE_TUNING
-    patches = random_images(batch, side)
+    patches = random_images(batch, side).to(_device(model))
     plain = copy.deepcopy(model).train()
     pairs = Pairs()
     resumed = time.perf_counter()
 
     def on_step(step: int, scalars: dict[str, float]) -> None:
         nonlocal resumed
+        _wait()
         seconds = time.perf_counter() - resumed
         beside = _seconds(lambda: training_step(plain, patches))
         if step > _WARM_UP:  # the first one asks the teacher
@@ -182,9 +189,21 @@ _PARTS: dict[str, Callable[[nn.Module, QuantizedNetwork, int], Pairs]] = {
 }
 
 
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _wait() -> None:
+    """For what a GPU was given to do."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+
+
 def _seconds(step: Callable[[], object]) -> float:
+    _wait()
     started = time.perf_counter()
     step()
+    _wait()
     return time.perf_counter() - started
 
 
@@ -196,14 +215,15 @@ _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
 
 
 def measure_memory(
-    scheme: str, backend: str, form: str, threads: int, blocks: int, width: int
+    scheme: str, backend: str, form: str, threads: int, blocks: int, width: int, device: str = "cpu"
 ) -> dict[str, float] | None:
     """MiB that a float step and a fine-tuning step add to what the process held before, their ratio, and whole peaks.
 
-    A fine-tuning step is all of it: the teacher's outputs and the optimizer too. None where the system does not tell
-    (it needs Linux' /proc).
+    A fine-tuning step is all of it: the teacher's outputs and the optimizer too. On a GPU it is the memory that torch takes
+    there. None where the system does not tell (it needs Linux' /proc).
     """
     network: dict[str, Any] = {"scheme": scheme, "backend": backend, "form": form, "blocks": blocks, "width": width}
+    network["device"] = device
     plain, quantized = (
         in_new_process("qsci_plugins.comparing.cost", {**network, "threads": threads, "quantized": step}, _GIVE_BACK)
         for step in (False, True)
@@ -222,21 +242,31 @@ def measure_memory(
 def _measured(case: dict[str, Any]) -> dict[str, float]:
     """Runs a case in this process."""
     torch.set_num_threads(case["threads"])
-    model = reference(case["blocks"], case["width"])
+    model = reference(case["blocks"], case["width"]).to(case["device"])
     batch, side = FINE_TUNING
-    patches = random_images(batch, side)
+    patches = random_images(batch, side).to(case["device"])
     # for the float step too, so that both start with the same in memory
     network = quantized_reference(model, case["scheme"], case["backend"], case["form"])
-    with suppress(OSError):  # forgets the peak so far
-        Path("/proc/self/clear_refs").write_text("5")
-    before = held_mebibytes("VmRSS")
+    before = _begin_peak(case["device"])
     if case["quantized"]:
         finetune(network, model, patches, FineTuning(steps=_STEPS, batch=batch))
     else:
         for _ in range(_STEPS):
             training_step(model.train(), patches)
-    peak = held_mebibytes("VmHWM")
+    peak = (
+        held_mebibytes("VmHWM") if case["device"] == "cpu" else torch.cuda.max_memory_allocated(case["device"]) / 2**20
+    )
     return {"added": peak - before, "peak": peak}
+
+
+def _begin_peak(device: str) -> float:
+    """Forgets the peak of memory so far; MiB that are held now."""
+    if device == "cpu":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+        return held_mebibytes("VmRSS")
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device) / 2**20
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.output import RECIPE_FILE
 from qsci_plugins.pipeline.task import task_named, task_of
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.reading import read_recipe
+from qsci_plugins.recipes.reading import on_device, read_recipe
 
 __all__ = ["evaluate_run", "task_of_run"]
 
@@ -32,6 +32,10 @@ def evaluate_run(settings: EvaluateSettings, progress: Progress | None = None) -
         raise UserError(f"there is no run {run}; give the output folder of `qsci run`, or a model folder")
     if (run / RECIPE_FILE).is_file():
         return _evaluate_forms(settings, progress)
+    if settings.device not in (None, "auto", "cpu"):
+        raise UserError(
+            f"{run} is an exported model, which OpenVINO runs on the CPU; leave out --device {settings.device}"
+        )
     manifest = load_manifest(run)
     task = task_named(manifest.task)
     names = settings.sets or (None if settings.data else ["builtin"])
@@ -49,16 +53,19 @@ def task_of_run(run: Path) -> str:
 def _evaluate_forms(settings: EvaluateSettings, progress: Progress) -> dict[str, Any]:
     # these bring in torch and a backend, which a model folder alone does without
     from qsci_plugins.comparing.subjects import recipe_of_run
+    from qsci_plugins.pipeline.networks import device_of, full_precision, move_networks
     from qsci_plugins.pipeline.output import CHECKPOINT
     from qsci_plugins.pipeline.run import MODEL
     from qsci_plugins.schemes.backend import load_backend
 
     run = settings.run
-    recipe = recipe_of_run(run)
-    task = task_of(recipe)
+    recipe = on_device(recipe_of_run(run), settings.device)
+    task, device = task_of(recipe), device_of(recipe)
     loaded = task.load(recipe)
     sets = task.sets(recipe.evaluate, loaded, settings.data, settings.sets)
     quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
     model = run / MODEL if (run / MODEL).is_dir() else None
+    move_networks(device, loaded, quantized)
     forms = task.forms(loaded, task.meter(loaded, quantized), model)
-    return measure_forms(task, forms, sets, progress)
+    with full_precision():
+        return measure_forms(task, forms, sets, progress)

@@ -13,6 +13,8 @@ from qsci_plugins.comparing.contenders import plain_graphs_of
 from qsci_plugins.comparing.fingerprints import file_fingerprint, fingerprint
 from qsci_plugins.comparing.subjects import NetworkShape, Subject
 from qsci_plugins.evaluation.complexity import ops
+from qsci_plugins.machine import describe_gpu
+from qsci_plugins.pipeline.networks import device_of, full_precision, move_networks
 from qsci_plugins.pipeline.output import CHECKPOINT
 from qsci_plugins.pipeline.prepare import tile_overlap
 from qsci_plugins.pipeline.run import MODEL
@@ -46,6 +48,8 @@ class FormSource:
     fingerprint: str
     #: the folder of NNCF's default INT8
     graph: Path | None = None
+    #: where it runs
+    device: str = "cpu"
 
     def open(self) -> OpenForm:
         """Loads it. One thread computes, so that results do not depend on how many processes share the work."""
@@ -60,9 +64,11 @@ class FormSource:
         if self.kind == "float":
             plain = ops(task.macs(loaded).float_network, {})
             known = {name: plain[name] for name in _COUNTS}
+            move_networks(self.device, loaded)
             return OpenForm(task.forms(loaded, None, None)["float"], lambda: known)
         macs = task.macs(loaded)  # of the float network, before a backend touches it
         quantized = load_backend(recipe.backend).load(loaded.network.module, run / CHECKPOINT)
+        move_networks(self.device, loaded, quantized)
         meter = task.meter(loaded, quantized)
 
         def at_the_bits_seen() -> Mapping[str, float]:
@@ -102,7 +108,9 @@ class PieceWork:
 def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list[FormSource]:
     """The forms of a finished run, NNCF's default among them where there is a folder for its graphs."""
     recipe, run = subject.recipe, subject.run
-    forms = [FormSource("float", subject, fingerprint("float", environment, subject.network))]
+    device = device_of(recipe)
+    in_torch = environment if device == "cpu" else fingerprint(environment, describe_gpu(device))
+    forms = [FormSource("float", subject, fingerprint("float", in_torch, subject.network), device=device)]
     if baselines is not None:
         export = recipe.export.openvino
         calibration = recipe.model_dump(include={"calibrate", "clips"})
@@ -110,7 +118,8 @@ def forms_of(subject: Subject, environment: str, baselines: Path | None) -> list
         forms.append(FormSource("nncf", subject, name, baselines / name))
     checkpoint = file_fingerprint(run / CHECKPOINT)
     patches = recipe.model_dump(include={"inference"}).get("inference")
-    forms.append(FormSource("torch", subject, fingerprint("torch", environment, subject.network, checkpoint, patches)))
+    name = fingerprint("torch", in_torch, subject.network, checkpoint, patches)
+    forms.append(FormSource("torch", subject, name, device=device))
     if (run / MODEL).is_dir():
         model = file_fingerprint(run / MODEL)
         forms.append(FormSource("openvino", subject, fingerprint("openvino", environment, model)))
@@ -147,7 +156,8 @@ def measure_piece(work: PieceWork) -> PieceResult:
         _opened = work.form, work.form.open()
     opened = _opened[1]
     piece = _open_sets(work.sets)[work.set_number].pieces[work.piece_number]
-    result = work.form.subject.task.score(opened.form, piece)
+    with full_precision():
+        result = work.form.subject.task.score(opened.form, piece)
     fab = opened.fab if result.fab is None else result.fab
     return replace(result, fab=fab, extras={**result.extras, **opened.counts()})
 

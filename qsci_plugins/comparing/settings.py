@@ -39,6 +39,8 @@ class EvaluateSettings(SetChoice):
     """`run` is an output of `qsci run`, or the model folder in it."""
 
     run: Path
+    #: where torch computes; None: on the GPU where there is one
+    device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class MeasuringSettings(SetChoice):
     jobs: int | None = None
     #: NNCF's default INT8 of every network as well
     baseline: bool = False
+    #: where torch runs recipes and measures; None: where each recipe says
+    device: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,8 @@ class CostSettings:
     form: str = "integer"
     pairs: int = 10
     threads: int = 2
+    #: where torch computes; None: on the GPU where there is one
+    device: str | None = None
     #: of the EDSR x2 that is measured
     blocks: int = 8
     width: int = 64

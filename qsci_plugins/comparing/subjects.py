@@ -10,12 +10,13 @@ from typing import Any
 from qsci_plugins.comparing.fingerprints import fingerprint, network_fingerprint
 from qsci_plugins.errors import UserError
 from qsci_plugins.pipeline.metrics import read_metrics
+from qsci_plugins.pipeline.networks import device_of
 from qsci_plugins.pipeline.output import CHECKPOINT, METRICS_FILE, RECIPE_FILE
 from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.task import Task, task_of
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.library import find_recipe
-from qsci_plugins.recipes.reading import read_recipe, recipe_text
+from qsci_plugins.recipes.reading import on_device, read_recipe, recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 
 __all__ = ["NetworkShape", "Subject", "read_recipe_subject", "read_subjects", "recipe_of_run"]
@@ -67,17 +68,21 @@ class Subject:
         return round(sum(seconds.get(step, 0.0) for step in ("calibration", "training", "fine_tuning")), 1)
 
 
-def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence[str] = ()) -> list[Subject]:
+def read_subjects(
+    targets: Sequence[str | Path], runs: Path, overrides: Sequence[str] = (), device: str | None = None
+) -> list[Subject]:
     """Every target: the output folder of `qsci run`, a recipe file, or the name of a shipped recipe.
 
     Recipes, with the overrides, are to run below `runs`, in a folder that is named after their content, and without
-    benchmarks of their own.
+    benchmarks of their own. `device` goes before what they and runs say of it.
     Raises UserError for a target that is none of these, or comes twice.
     """
     subjects: dict[Path, Subject] = {}
     for target in targets:
         path = Path(target)
-        subject = _of_run(path) if path.is_dir() else read_recipe_subject(target, runs, overrides)
+        subject = (
+            _of_run(path, device) if path.is_dir() else read_recipe_subject(target, runs, overrides, device=device)
+        )
         if subject.run in subjects:
             raise UserError(f"{target} comes twice; name it once")
         subjects[subject.run] = subject
@@ -90,11 +95,15 @@ def read_subjects(targets: Sequence[str | Path], runs: Path, overrides: Sequence
 
 
 def read_recipe_subject(
-    target: str | Path, runs: Path, overrides: Sequence[str] = (), title: str | None = None
+    target: str | Path,
+    runs: Path,
+    overrides: Sequence[str] = (),
+    title: str | None = None,
+    device: str | None = None,
 ) -> Subject:
     """The subject of a recipe; see `read_subjects`."""
     file = find_recipe(target)
-    recipe = read_recipe(file, overrides)
+    recipe = on_device(read_recipe(file, overrides), device)
     if not isinstance(recipe, Recipe | VideoRecipe):
         raise UserError(f"{target} trains a float network; compare recipes that quantize one")
     recipe = task_of(recipe).resolve(recipe.model_copy(update={"evaluate": []}))
@@ -114,11 +123,12 @@ def recipe_of_run(run: Path) -> Recipe | VideoRecipe:
     return recipe
 
 
-def _of_run(run: Path) -> Subject:
-    return _subject(run.resolve().name, recipe_of_run(run), lambda network: run.resolve())
+def _of_run(run: Path, device: str | None) -> Subject:
+    return _subject(run.resolve().name, on_device(recipe_of_run(run), device), lambda network: run.resolve())
 
 
 def _subject(title: str, recipe: Recipe | VideoRecipe, run: Callable[[str], Path]) -> Subject:
+    device_of(recipe)  # a GPU that is not there is refused before the first run
     loaded = task_of(recipe).load(recipe)
     name = network_fingerprint(loaded.float_network)
     shape = NetworkShape(loaded.scale, loaded.channels, loaded.frames)

@@ -59,7 +59,8 @@ def run_sweep(settings: SweepSettings, progress: Progress | None = None) -> dict
     for chosen in combinations(values, settings.one_at_a_time):
         changes = [f"{key}={json.dumps(value)}" for key, value in chosen.items()]
         overrides = [*settings.overrides, *changes]
-        subject = read_recipe_subject(settings.recipe, output / RUNS, overrides, _title(chosen, values))
+        title = _title(chosen, values)
+        subject = read_recipe_subject(settings.recipe, output / RUNS, overrides, title, settings.device)
         points.setdefault(subject.run, (chosen, subject))
     subjects = [subject for _, subject in points.values()]
     if len({subject.shape for subject in subjects}) > 1:

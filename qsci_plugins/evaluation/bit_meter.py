@@ -88,8 +88,9 @@ class BitMeter:
     @torch.no_grad()
     def watch(self, batch: Tensor | Sequence[Tensor]) -> None:
         """The bits of a batch of inputs, where there is no image to measure on."""
+        device = next(self._quantized.model.parameters()).device
         with record_bits() as ledger:
-            self._quantized.model(*inputs_of(batch))
+            self._quantized.model(*(tensor.to(device) for tensor in inputs_of(batch)))
         self.note(ledger)
 
     def note(self, ledger: BitLedger) -> None:

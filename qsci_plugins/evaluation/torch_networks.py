@@ -41,6 +41,8 @@ class TorchReconstructor:
         y = self._padded(torch.from_numpy(np.asarray(measurement, np.float32))[None])
         try:
             frames = self._module(y, self._mask[None], self._sum[None])[0]
+        except torch.OutOfMemoryError:
+            raise  # the command says the way out
         except (RuntimeError, ValueError) as error:
             shape = "x".join(map(str, reversed(self._mask.shape)))
             reason = str(error).strip().splitlines()[0]

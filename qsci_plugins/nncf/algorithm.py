@@ -19,6 +19,7 @@ from nncf.quantization.algorithms.algorithm import Algorithm
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.graph.transformations.commands import PTTargetPoint
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.build_lock import check_build_locks
@@ -35,7 +36,7 @@ from qsci_plugins.nncf.statistics import (
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation
+from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, module_device
 
 __all__ = ["AdaBMQuantization", "CADyQQuantization", "QSCIQuantization", "SchemeQuantization"]
 
@@ -48,8 +49,9 @@ class SchemeQuantization(Algorithm):
         wrapper = GraphModelWrapper(wrap_model(model), example_input)
         Pipeline([[SchemeQuantization(scheme, placement)]]).run(wrapper, nncf.Dataset(batches)).model
 
-    NNCF collects the statistics over the whole dataset; then the quantizers are fitted, inserted and, where the scheme
-    refines, run over the first item. The result equals `qsci_plugins.schemes.scheme.calibrate` on the same batches.
+    NNCF collects the statistics over the whole dataset, whose items may be on another device than the network; then the
+    quantizers are fitted, inserted and, where the scheme refines, run over the first item. The result equals
+    `qsci_plugins.schemes.scheme.calibrate` on the same batches.
     """
 
     def __init__(self, scheme: Scheme, placement: Placement | None = None, value_range: float = 255.0) -> None:
@@ -68,7 +70,10 @@ class SchemeQuantization(Algorithm):
         Raises UserError where the placement does not fit the network, or something quantizes it already.
         """
         plan = make_plan(model, graph, self.scheme, self.placement, self.value_range)
-        run = self._run = _Run(plan, images_only=len(graph.get_input_nodes()) == 1)
+        if self._run is not None:
+            self._run.moving.remove()
+        moving = model.model.register_forward_pre_hook(_move_inputs, with_kwargs=True)
+        run = self._run = _Run(plan, moving, images_only=len(graph.get_input_nodes()) == 1)
         container = StatisticPointsContainer()
 
         def ask(points: Sequence[PTTargetPoint], collector: TensorCollector) -> TensorCollector:
@@ -111,6 +116,7 @@ class SchemeQuantization(Algorithm):
         run, self._run = self._run, None
         if run is None or statistic_points is None:
             raise UserError(f"{type(self).__name__} needs statistics: run it in an NNCF Pipeline with an nncf.Dataset")
+        run.moving.remove()
         extremes = torch.stack(batches_of(run.extremes))[None, None]
         check_batches([extremes if run.images_only else [extremes]], self.value_range)
         for module, collector in run.collectors:
@@ -185,6 +191,8 @@ class _Run:
     """What an algorithm remembers between asking for statistics and getting them."""
 
     plan: HookPlan
+    #: moves what the network gets while statistics are collected
+    moving: RemovableHandle
     images_only: bool
     extremes: TensorCollector = field(default_factory=TensorCollector)
     collectors: list[tuple[nn.Module, TensorCollector]] = field(default_factory=list)
@@ -203,6 +211,15 @@ class _Bar:
         next(self._steps, None)  # a step is over when the next one is asked for
         if done == total:
             self._steps = None
+
+
+def _move_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    device = module_device(model)
+
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    return tuple(moved(value) for value in args), {name: moved(value) for name, value in kwargs.items()}
 
 
 def _extremes(image: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement, copy_folded
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of, module_device
 
 __all__ = ["apply", "default_int8", "load", "quantize", "save"]
 
@@ -40,7 +40,8 @@ def apply(
     `example` (N,C,H,W) is an input that the network accepts, or all of its inputs. Raises UserError where the network
     or the placement does not fit.
     """
-    wrapper = GraphModelWrapper(_wrapped_copy(model), example if isinstance(example, Tensor) else tuple(example))
+    arguments = inputs_of(example, module_device(model))
+    wrapper = GraphModelWrapper(_wrapped_copy(model), arguments[0] if isinstance(example, Tensor) else arguments)
     insert(make_plan(wrapper, wrapper.get_graph(), scheme, placement, value_range), wrapper)
     return network(wrapper.model, scheme)
 
@@ -54,11 +55,13 @@ def quantize(
 ) -> QuantizedNetwork:
     """Quantizes a copy of a stock network, calibrated on inputs (N,C,H,W) in 0..value_range by an NNCF pipeline.
 
+    The copy is where the network is; the inputs may be elsewhere, and are moved there batch by batch.
     Raises UserError where the network, the placement or the images do not fit.
     """
     check_batches(batches, value_range)
     arguments = [inputs_of(batch) for batch in batches]
-    wrapper = GraphModelWrapper(_wrapped_copy(model), tuple(tensor[:1] for tensor in arguments[0]))
+    example = inputs_of([tensor[:1] for tensor in arguments[0]], module_device(model))
+    wrapper = GraphModelWrapper(_wrapped_copy(model), example)
     algorithm = SchemeQuantization(scheme, placement, value_range)
     quantized = Pipeline([[algorithm]]).run(wrapper, nncf.Dataset(arguments)).model
     quantized.train(model.training)
@@ -103,8 +106,9 @@ def default_int8(model: nn.Module, batches: Sequence[Tensor | Sequence[Tensor]])
     Raises UserError for a lock on which NNCF's quantizers would wait.
     """
     check_build_locks()
-    copied = copy.deepcopy(model).eval()
-    return nncf.quantize(copied, nncf.Dataset([inputs_of(batch) for batch in batches]), subset_size=len(batches))
+    copied, device = copy.deepcopy(model).eval(), module_device(model)
+    dataset = nncf.Dataset(batches, lambda batch: inputs_of(batch, device))
+    return nncf.quantize(copied, dataset, subset_size=len(batches))
 
 
 def _wrapped_copy(model: nn.Module) -> nn.Module:

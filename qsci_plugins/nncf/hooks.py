@@ -212,14 +212,16 @@ def bits_per_layer(quantized: QuantizedNetwork, images: Tensor | None = None) ->
     activations |= quantized.blocks
     if images is not None:
         with record_bits() as ledger:
-            quantized.model(images)
+            quantized.model(images.to(quantized.device))
         recorded = {name: ledger.of(quantizer) for name, quantizer in activations.items()}
         return {name: bits.mean().item() for name, bits in recorded.items() if bits is not None}
     if quantized.input_module is not None:
         raise UserError("this network's bits depend on the image: give images, or quantize with image_mapping=False")
     set_content(None)
-    anything = torch.zeros(1, 1, 1, 1)
-    return {name: quantizer.qparams(anything).bit_width.item() for name, quantizer in activations.items()}
+    return {
+        name: quantizer.qparams(torch.zeros(1, 1, 1, 1, device=quantizer.calibrated.device)).bit_width.item()
+        for name, quantizer in activations.items()
+    }
 
 
 def input_hook(storage: HookStorage) -> InputHook | None:

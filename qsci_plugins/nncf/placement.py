@@ -28,7 +28,7 @@ from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, SharedQuantizerHoo
 from qsci_plugins.nncf.tracing import Calls, record_calls, without_hooks
 from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.placement import Placement, copy_folded, place
-from qsci_plugins.schemes.scheme import Scheme
+from qsci_plugins.schemes.scheme import Scheme, module_device
 
 __all__ = [
     "FusedSite",
@@ -178,9 +178,10 @@ def make_plan(
     example = _positional(wrapper)
     tensors = [value for value in example if isinstance(value, Tensor)]
     with without_hooks(model):
-        scheme_plan = scheme.plan(model, placement, tensors[0] if len(tensors) == 1 else tensors)
+        scheme_plan = scheme.plan(model, placement, tensors[0] if len(tensors) == 1 else tensors).beside(model)
     settings = scheme.config.model_dump(mode="json")
-    plan = HookPlan(input_point(graph), InputHook(scheme.input_module(value_range), settings, value_range))
+    images = InputHook(scheme.input_module(value_range), settings, value_range).to(module_device(model))
+    plan = HookPlan(input_point(graph), images)
     for name, points in layer_points(model, graph, scheme_plan.layers).items():
         quantizers = scheme_plan.layers[name]
         for role in ("activation", "weight", "output"):

@@ -57,6 +57,7 @@ def _fine_tune(prepared: Prepared, quantized: QuantizedNetwork, work: Path, prog
             work / "finetune.state",
             blocks=network.blocks,
             on_step=on_step,
+            note=progress.note,
         )
         if not result.finished:
             raise stopped(result.steps, "fine-tuning")
@@ -68,7 +69,7 @@ def _train_selectors(prepared: Prepared, quantized: QuantizedNetwork, work: Path
 
     train, network, pairs = prepared.recipe.train, prepared.network, prepared.examples
     low, high = pairs.draw(train.seed, 0, 1)
-    example = low * (network.value_range / 255)
+    example = (low * (network.value_range / 255)).to(prepared.device)
     sites = feature_sites(network.module, network.blocks, list(quantized.layers), example)
 
     def text(scalars: dict[str, float]) -> str:
@@ -80,7 +81,9 @@ def _train_selectors(prepared: Prepared, quantized: QuantizedNetwork, work: Path
 
     steps = train.warm_up + train.steps
     with watched("training", steps, train, work, progress, text, picture) as on_step:
-        result = train_cadyq(quantized, pairs, train, sites, work, on_step=on_step)
+        result = train_cadyq(
+            quantized, pairs, train, sites, work, device=prepared.device, on_step=on_step, note=progress.note
+        )
         if not result.finished:
             raise stopped(result.steps, "training")
 
@@ -90,7 +93,7 @@ def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Pr
     recipe, network, pairs = trainable.recipe, trainable.network, trainable.examples
     train, gain = recipe.train, network.value_range / 255
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         low, high = batch
         return F.l1_loss(model(low * gain).float() / gain, high), {}
 
@@ -105,7 +108,9 @@ def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Pr
         journal.timed("training"),
         watched("training", train.steps, train, work, progress, text, lambda: _shown(network, pairs)) as on_step,
     ):
-        result = train_network(network.module, loss, draw, train.loop(), work / "training.state", on_step=on_step)
+        loop = train.loop(trainable.device)
+        file = work / "training.state"
+        result = train_network(network.module, loss, draw, loop, file, on_step=on_step, note=progress.note)
         if not result.finished:
             raise stopped(result.steps, "training")
     return result

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import write_text
-from qsci_plugins.machine import describe_machine
+from qsci_plugins.machine import describe_device, describe_machine
 from qsci_plugins.pipeline.output import BOARD, JOURNAL, METRICS_FILE, is_main
 from qsci_plugins.pipeline.task import Loaded, Prepared, Trainable
 from qsci_plugins.progress import Progress
@@ -38,7 +38,7 @@ _VERSION = 2
 def quantization_metrics(
     prepared: Prepared,
     work: Path,
-    seconds: Mapping[str, float],
+    journal: Journal,
     *,
     sets: Mapping[str, Any],
     operations: Mapping[str, Any],
@@ -50,7 +50,8 @@ def quantization_metrics(
     task: "sr" or "sci"; kind: "quantize" or "train"; network: architecture, weights, settings, scale, shortcuts; sets: by
     set and form psnr, ssim, fab and pieces, as in `measure`; operations: input, float, quantized; latency: tile, threads,
     repeats, rows, precisions; training: steps, examples (how many photos or clips it drew from; None where it had no
-    labels) and log (step and means of scalars); seconds by step; bits by layer, weight and activation; machine.
+    labels) and log (step and means of scalars); seconds by step; bits by layer, weight and activation; machine, whose
+    `devices` are by step, and of `measuring` in torch, those that it ran on: an interrupted run may go on elsewhere.
     None: latency where nothing is exported or timed, training where there is none; and of a float training the backend,
     scheme, operations, latency and bits, which it has not.
     """
@@ -67,14 +68,14 @@ def quantization_metrics(
         "operations": operations,
         "latency": latency,
         "training": training,
-        "seconds": _rounded(seconds),
+        "seconds": _rounded(journal.seconds),
         "bits": {name: {"weight": weight, "activation": activation} for name, (weight, activation) in bits.items()},
-        "machine": describe_machine(),
+        "machine": journal.machine(),
     }
 
 
 def training_metrics(
-    trainable: Trainable, work: Path, seconds: Mapping[str, float], *, sets: Mapping[str, Any], steps: int
+    trainable: Trainable, work: Path, journal: Journal, *, sets: Mapping[str, Any], steps: int
 ) -> dict[str, Any]:
     """The content of metrics.json of a float training; see `quantization_metrics`."""
     return {
@@ -85,9 +86,9 @@ def training_metrics(
         "operations": None,
         "latency": None,
         "training": {"steps": steps, "examples": _count(trainable), "log": training_log(work)},
-        "seconds": _rounded(seconds),
+        "seconds": _rounded(journal.seconds),
         "bits": None,
-        "machine": describe_machine(),
+        "machine": journal.machine(),
     }
 
 
@@ -153,22 +154,31 @@ OnStep = Callable[[int, dict[str, float]], None]
 
 
 class Journal:
-    """Seconds of every step, kept in the work folder so that an interrupted run adds to them."""
+    """Seconds and devices of every step, kept in the work folder so that an interrupted run adds to them."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, device: str = "cpu") -> None:
         self._file = work / JOURNAL
-        self.seconds: dict[str, float] = json.loads(self._file.read_text()) if self._file.is_file() else {}
+        self._device = device
+        content = json.loads(self._file.read_text()) if self._file.is_file() else {}
+        self.seconds: dict[str, float] = content.get("seconds", {})
+        self.devices: dict[str, list[str]] = content.get("devices", {})
 
     @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Adds the block's seconds, also where Ctrl-C ends it."""
+    def timed(self, step: str, device: str | None = None) -> Iterator[None]:
+        """Adds the block's seconds, also where Ctrl-C ends it, and its device, by default the run's."""
         started = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - started
+            name = describe_device(device or self._device)
+            self.devices[step] = list(dict.fromkeys([*self.devices.get(step, []), name]))
             if is_main():
-                write_text(self._file, json.dumps(self.seconds))
+                write_text(self._file, json.dumps({"seconds": self.seconds, "devices": self.devices}))
+
+    def machine(self) -> dict[str, Any]:
+        """What the run was made on."""
+        return {**describe_machine(), "devices": {**self.devices, "measuring": [describe_device(self._device)]}}
 
 
 class Observed(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.machine import choose_device
 from qsci_plugins.openvino.builtin import BUILTIN
 from qsci_plugins.pipeline.output import CHECKPOINT, RECIPE_FILE, WEIGHTS_FILE
 from qsci_plugins.recipes.reading import expand, read_recipe
@@ -16,14 +19,20 @@ from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Model
 
 if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
+    from qsci_plugins.pipeline.task import Loaded
+    from qsci_plugins.recipes.reading import AnyRecipe
+    from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 __all__ = [
     "MaskedNetwork",
     "Runtime",
     "VideoNetwork",
+    "device_of",
+    "full_precision",
     "load_recipe_network",
     "load_recipe_video_network",
     "load_video_network",
+    "move_networks",
     "open_network",
 ]
 
@@ -51,6 +60,39 @@ def load_recipe_video_network(model: Model, seed: int) -> Network:
     if network.task != "sci":
         raise UserError(f"model: {network.architecture} enlarges images; a recipe with `clips` is for snapshot video")
     return network
+
+
+def device_of(recipe: AnyRecipe) -> str:
+    """Where torch is to compute, "cpu" or "cuda:N", by a recipe's `device` and its older `train.cpu`.
+
+    Raises UserError for a GPU that is not there, and where the two disagree.
+    """
+    if not getattr(recipe.train, "cpu", False):
+        return choose_device(recipe.device)
+    if recipe.device not in ("auto", "cpu"):
+        raise UserError(f"device is {recipe.device}, but train.cpu says to train on the CPU; leave one of the two out")
+    return "cpu"
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Has convolutions on a GPU take float32 as a CPU does; by default their inputs are rounded to 10 bits there (TF32)."""
+    import torch
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def move_networks(device: str, loaded: Loaded, quantized: QuantizedNetwork | None = None) -> None:
+    """Moves a recipe's networks, in place, to where torch is to compute."""
+    for network in (loaded.float_network, loaded.network):
+        network.module.to(device)
+    if quantized is not None:
+        quantized.model.to(device)
 
 
 def load_video_network(model: str | Path, architecture: str | None = None) -> Network:

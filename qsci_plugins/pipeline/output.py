@@ -12,6 +12,7 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import exchange, locked, temporary_pattern, write_error, write_text
+from qsci_plugins.machine import memory_error
 
 __all__ = [
     "BOARD",
@@ -108,7 +109,7 @@ def _leave(work: Path, error: BaseException) -> None:
         raise UserError(f"{error}{hint}") from error
     if isinstance(error, OSError):
         raise UserError(f"{_reason(error, work)}{hint}") from error
-    if isinstance(error, RuntimeError) and (refusal := write_error(work, error)):
+    if isinstance(error, RuntimeError) and (refusal := memory_error(error) or write_error(work, error)):
         raise UserError(f"{refusal}{hint}") from error
 
 

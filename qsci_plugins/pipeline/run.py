@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
+from qsci_plugins.pipeline.networks import device_of, full_precision, move_networks
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
 from qsci_plugins.progress import Progress, quiet
@@ -17,7 +20,7 @@ from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 
-__all__ = ["MODEL", "RunResult", "run_recipe"]
+__all__ = ["MODEL", "RunResult", "prepared_on", "run_recipe"]
 
 #: the folder to deploy
 MODEL = "model"
@@ -52,27 +55,46 @@ def run_recipe(
     `data` is a folder of benchmark sets (of video: of scenes), measured besides those that the recipe names. Ctrl-C while
     calibrating or training keeps what is done; the same call goes on from there. Started by `accelerate launch`, all
     processes train and the first one does the rest.
+    Torch calibrates, trains and measures on the recipe's `device`, which an interrupted run may go on without; the export
+    and OpenVINO's measurements are the CPU's.
     Raises UserError, before the long work begins, for everything that does not fit.
     """
     progress = (progress or Progress()) if is_main() else Progress()
-    output = Path(output)
+    output, device = Path(output), device_of(recipe)
     if is_main():
         check_output(output, force)
     task = task_of(recipe)
     recipe = task.resolve(recipe)
     prepared = task.prepare(recipe, None if data is None else Path(data), progress)
-    with shared_work_folder(output, recipe_text(recipe), force, cpu=getattr(recipe.train, "cpu", True)) as work:
-        journal = Journal(work)
-        quantized = _calibrated(prepared, work, journal, progress)
-        _train(task, prepared, quantized, work, journal, progress)
+    with shared_work_folder(output, recipe_text(recipe), force, cpu=device == "cpu") as work:
+        journal = Journal(work, device)
+        moved = prepared_on(device, prepared)
+        with full_precision():
+            quantized = _calibrated(moved, work, journal, progress)
+        _train(task, moved, quantized, work, journal, progress)
         if not is_main():
             return output
+        move_networks("cpu", prepared, quantized)
         _export(task, prepared, quantized, work, journal, progress)
-        result = _measured(task, prepared, quantized, work, journal, progress, latency)
-        write_metrics(work, result.metrics)
-        if report is not None:
-            report(result, work)
+        timed = _timed(task, prepared, work, progress) if latency else None
+        move_networks(device, prepared, quantized)
+        with full_precision():
+            result = _measured(task, prepared, quantized, work, journal, progress, timed)
+            write_metrics(work, result.metrics)
+            if report is not None:
+                report(result, work)
+        move_networks("cpu", prepared, quantized)
     return output
+
+
+def prepared_on(device: str, prepared: Prepared) -> Prepared:
+    """The same with its networks, which are moved, and calibration batches where torch is to compute."""
+    move_networks(device, prepared)
+    batches = [
+        batch.to(device) if isinstance(batch, Tensor) else tuple(part.to(device) for part in batch)
+        for batch in prepared.batches
+    ]
+    return replace(prepared, batches=batches, device=device)
 
 
 def _calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Progress) -> QuantizedNetwork:
@@ -114,7 +136,7 @@ def _export(
         return
     from qsci_plugins.openvino.export import export
 
-    with progress.stage("export", 1) as advance, journal.timed("export"):
+    with progress.stage("export", 1) as advance, journal.timed("export", "cpu"):
         export(
             quantized,
             network.module,
@@ -127,6 +149,15 @@ def _export(
         advance(1)
 
 
+def _timed(task: Task, prepared: Prepared, work: Path, progress: Progress) -> dict[str, Any] | None:
+    """The latency of the exported model; None where nothing is exported."""
+    if not (work / MODEL).is_dir():
+        return None
+    from qsci_plugins.pipeline.measure import measure_latency
+
+    return measure_latency(task, prepared, work / MODEL, progress)
+
+
 def _measured(
     task: Task,
     prepared: Prepared,
@@ -134,23 +165,18 @@ def _measured(
     work: Path,
     journal: Journal,
     progress: Progress,
-    timed: bool,
+    latency: dict[str, Any] | None,
 ) -> RunResult:
     model = work / MODEL if (work / MODEL).is_dir() else None
     meter = task.meter(prepared, quantized)
     forms = task.forms(prepared, meter, model)
-    latency = None
-    if model is not None and timed:
-        from qsci_plugins.pipeline.measure import measure_latency
-
-        latency = measure_latency(task, prepared, model, progress)
     sets = measure_forms(task, forms, prepared.sets, progress)
     if not sets:  # the bits of the calibration inputs are better than none
         meter.watch(prepared.batches[0])
     metrics = quantization_metrics(
         prepared,
         work,
-        journal.seconds,
+        journal,
         sets=sets,
         operations=task.operations(task.macs(prepared), quantized, meter),
         latency=latency,

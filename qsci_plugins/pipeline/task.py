@@ -65,6 +65,8 @@ class Loaded:
     network: Network
     #: in a measurement; None for images
     frames: int | None = None
+    #: where torch computes: "cpu" or "cuda:N"
+    device: str = field(default="cpu", kw_only=True)
 
     @property
     def scale(self) -> int:

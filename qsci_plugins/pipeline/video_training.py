@@ -70,7 +70,9 @@ def _train(
             seed=trainable.recipe.seed,
             quantized=groups is not None,
             parameters=groups,
+            device=trainable.device,
             on_step=on_step,
+            note=progress.note,
         )
         if not result.finished:
             raise stopped(result.steps, "training")

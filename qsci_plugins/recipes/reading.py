@@ -8,12 +8,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import write_text
+from qsci_plugins.machine import DEVICES
 from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
 from qsci_plugins.recipes.yaml_text import parse_value, read_mapping, write_yaml
 from qsci_plugins.training.settings import TAG
@@ -24,12 +25,15 @@ __all__ = [
     "expand",
     "make_recipe",
     "nearest_key",
+    "on_device",
     "read_recipe",
     "recipe_text",
     "write_recipe",
 ]
 
 AnyRecipe = Recipe | FloatRecipe | VideoRecipe | FloatVideoRecipe
+
+Kind = TypeVar("Kind", bound=AnyRecipe)
 
 
 def read_recipe(file: str | Path, overrides: Sequence[str] = ()) -> AnyRecipe:
@@ -83,13 +87,22 @@ def _kind(values: Mapping[str, Any]) -> type[AnyRecipe]:
     return FloatRecipe if "data" in values and "scheme" not in values else Recipe
 
 
+def on_device(recipe: Kind, device: str | None) -> Kind:
+    """The same recipe with another `device`, unless that is None. Raises UserError for what is no device."""
+    if device is None:
+        return recipe
+    if not re.fullmatch(DEVICES, device):
+        raise UserError(f"the device should be auto, cpu, cuda or cuda:N, not {device!r}")
+    return cast(Kind, recipe.model_copy(update={"device": device}))
+
+
 def recipe_text(recipe: AnyRecipe) -> str:
-    """The YAML of a recipe with every default written out."""
-    return write_yaml(recipe.model_dump(by_alias=True))
+    """The YAML of a recipe with every default written out, but without its device: a run may go on on another one."""
+    return write_yaml(recipe.model_dump(by_alias=True, exclude={"device"}))
 
 
 def write_recipe(recipe: AnyRecipe, file: Path) -> None:
-    """Writes `recipe_text`; reading the file gives an equal recipe.
+    """Writes a recipe with every default; reading the file gives an equal one.
 
     >>> from pathlib import Path
     >>> import qsci_plugins
@@ -98,7 +111,7 @@ def write_recipe(recipe: AnyRecipe, file: Path) -> None:
     >>> qsci_plugins.read_recipe("resolved.yaml") == recipe
     True
     """
-    write_text(file, recipe_text(recipe))
+    write_text(file, write_yaml(recipe.model_dump(by_alias=True)))
 
 
 def expand(path: str, key: str) -> Path:

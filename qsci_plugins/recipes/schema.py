@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from qsci_plugins.machine import DEVICES
 from qsci_plugins.training.settings import (
     CADyQTraining,
     FineTuning,
@@ -59,6 +60,10 @@ def _two_sides(tile: list[int]) -> list[int]:
 
 #: height and width of a tile
 Tile = Annotated[list[int], AfterValidator(_two_sides)]
+
+
+#: where torch computes; auto: on the GPU where there is one. OpenVINO runs on the CPU
+Device = Annotated[str, Field(pattern=f"^({DEVICES})$")]
 
 
 class Model(Section):
@@ -185,6 +190,7 @@ class Recipe(Section):
     evaluate: list[Benchmark] = Field(default=[])
     export: Export = Export()
     seed: int = Field(default=0, ge=0)
+    device: Device = "auto"
 
 
 class FloatRecipe(Section):
@@ -202,6 +208,7 @@ class FloatRecipe(Section):
     train: FloatTraining
     evaluate: list[Benchmark] = Field(default=[])
     seed: int = Field(default=0, ge=0)
+    device: Device = "auto"
 
 
 #: where clips come from without a folder: scenes made by code from the built-in calibration photos
@@ -285,6 +292,7 @@ class FloatVideoRecipe(Section):
     train: VideoTraining
     evaluate: list[VideoSet] = Field(default=[])
     seed: int = Field(default=0, ge=0)
+    device: Device = "auto"
 
 
 class VideoRecipe(Section):
@@ -307,3 +315,4 @@ class VideoRecipe(Section):
     evaluate: list[VideoSet] = Field(default=[])
     export: VideoExport = VideoExport()
     seed: int = Field(default=0, ge=0)
+    device: Device = "auto"

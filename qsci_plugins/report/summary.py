@@ -24,7 +24,7 @@ def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         f"Weights: {network['weights'] or 'random'}. Scheme: {settings}.{shortcuts}",
         quality_section(metrics["sets"], task, network["scale"]),
         _operations(metrics["operations"]),
-        _seconds(metrics["seconds"]),
+        _seconds(metrics["seconds"], metrics["machine"].get("devices", {})),
         _latency(metrics["latency"]),
         _precisions(metrics["latency"]),
         _bits(metrics["bits"]),
@@ -113,10 +113,14 @@ _MEASURES = {
 }
 
 
-def _seconds(seconds: Mapping[str, float]) -> str:
-    """How long each stage took."""
+def _seconds(seconds: Mapping[str, float], devices: Mapping[str, Sequence[str]]) -> str:
+    """How long each stage took, and where it ran, if any was not on the CPU."""
     rows = [[stage.replace("_", "-"), f"{value:.1f}"] for stage, value in seconds.items()]
-    return f"## Time\n\n{table(['stage', 'seconds'], rows)}"
+    if all(name == "cpu" for names in devices.values() for name in names):
+        return f"## Time\n\n{table(['stage', 'seconds'], rows)}"
+    placed = [[*row, ", ".join(devices.get(stage, ()))] for row, stage in zip(rows, seconds, strict=True)]
+    measured = "" if not devices.get("measuring") else f"\n\nMeasured in torch on {', '.join(devices['measuring'])}."
+    return f"## Time\n\n{table(['stage', 'seconds', 'on'], placed)}{measured}"
 
 
 def _latency(latency: Mapping[str, Any] | None) -> str:
@@ -150,7 +154,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
     )
 
 
-_HARDWARE = {"processor", "cores", "memory_gib", "system"}
+_HARDWARE = {"processor", "cores", "memory_gib", "system", "devices"}
 
 
 _TIMED = {"training": "training step", "evaluation": "evaluation", "fine_tuning": "fine-tuning step"}
@@ -169,10 +173,11 @@ def cost_table(cost: Mapping[str, Any]) -> str:
             f"{memory['ratio']:.2f} ({memory['quantized_mib']:.0f} / {memory['float_mib']:.0f} MiB)" if memory else "-"
         )
         rows.append([f"{row['scheme']} in {row['backend']}", *cells])
-    network = cost["network"]
+    network, device = cost["network"], cost.get("device", "cpu")
+    on = "" if device == "cpu" else f", {device}"
     title = (
         f"{network['architecture']} x{network['scale']}, {network['blocks']} blocks of {network['width']} channels, "
-        f"{cost['threads']} threads, {cost['rows'][0]['form']} form: quantized / float"
+        f"{cost['threads']} threads{on}, {cost['rows'][0]['form']} form: quantized / float"
     )
     return f"{title}\n\n{table(['scheme', *_TIMED.values(), 'fine-tuning memory'], rows)}"
 

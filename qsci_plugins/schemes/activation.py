@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.bit_width import BitWidth, StaticBitWidth, levels
+from qsci_plugins.schemes.bit_width import BitWidth, MappedBitWidth, StaticBitWidth, levels
+from qsci_plugins.schemes.content import current_content
 from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample, scalars
 from qsci_plugins.schemes.rounding import round_ste
 
 __all__ = ["ImageGridActivation", "RangeActivation"]
@@ -50,8 +53,25 @@ class RangeActivation(ObservingQuantizer):
         bits = self.bit_width()
         if not self.integer:
             return self._qparams(x, bits, self.lower, self.upper)
-        size = self.upper - self.lower
-        return self._qparams(x, bits, self.tracked("lower", size), self.tracked("upper", size))
+        return self._qparams(x, bits, self.tracked("lower", self._size), self.tracked("upper", self._size))
+
+    def _size(self) -> Tensor:
+        return self.upper - self.lower
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.integer:
+            return None
+        arguments = self.lower, self.upper, self.signed
+        if isinstance(self.bit_width, StaticBitWidth):
+            found = functions.ranged(self, x, *arguments, self.bit_width.bits)
+        elif isinstance(self.bit_width, MappedBitWidth):
+            mapped = self.bit_width
+            content = current_content()
+            factor = None if content is None else content.image_factor
+            found = functions.ranged(self, x, *arguments, mapped.base, mapped.measure, factor, mapped.limits)
+        else:
+            return None
+        return None if found is None else tuple(found)
 
     def _qparams(self, x: Tensor, bits: Tensor, lower: Tensor, upper: Tensor) -> QParams:
         bits = per_sample(bits, x)
@@ -77,7 +97,7 @@ class RangeActivation(ObservingQuantizer):
         self.lower.copy_(bounds[0])
         self.upper.copy_(bounds[1])
         self.feature_std.copy_(batches[:, 2].mean())
-        self.signed.fill_(bool(batches[:, 0].min() < 0))
+        self.signed.copy_(batches[:, 0].min() < 0)
 
     def refine(self, x: Tensor) -> None:
         """Bit-aware clipping: moves [lower, upper] by `clipping` towards the range with the least squared error of x.
@@ -89,7 +109,7 @@ class RangeActivation(ObservingQuantizer):
             return
         if self.integer:
             generator = torch.Generator().manual_seed(0)
-            picks = torch.randint(x.numel(), (min(x.numel(), _SAMPLES),), generator=generator)
+            picks = torch.randint(x.numel(), (min(x.numel(), _SAMPLES),), generator=generator, device="cpu")
             x = x.flatten()[picks.to(x.device)]
             ratios = shrinking(20, parts=25)
             candidates = [(a, b) for a in (ratios if bool(self.signed) else ratios[:1]) for b in ratios]
@@ -99,7 +119,7 @@ class RangeActivation(ObservingQuantizer):
         best = least_error(
             x, candidates, lambda ratios: self._qparams(x, bits, self.lower * ratios[0], self.upper * ratios[1])
         )
-        for bound, ratio in zip((self.lower, self.upper), candidates[int(best)], strict=True):
+        for bound, ratio in zip((self.lower, self.upper), x.new_tensor(candidates)[best], strict=True):
             bound.copy_((1 - self.clipping) * bound + self.clipping * (bound * ratio))
 
 
@@ -131,9 +151,12 @@ class ImageGridActivation(RangeActivation):
         self.register_buffer("high", torch.zeros(()))
 
     def qparams(self, x: Tensor) -> QParams:
-        if not self.on_grid:
+        if not self.known("on_grid"):
             return super().qparams(x)
-        return QParams(self.step, self.offset, self.low, self.high, self.step.new_tensor(8.0))
+        return QParams(self.step, self.offset, self.low, self.high, scalars(self.step, 8.0)[0])
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        return None if self.known("on_grid") else super().fused(x, functions)
 
     def reduce(self, x: Tensor) -> Tensor:
         """[min, max, mean deviation, step, then of every channel: offsets, minima, maxima]; step 0: on no grid."""
@@ -169,7 +192,7 @@ class ImageGridActivation(RangeActivation):
         super().fit(batches)
 
     def refine(self, x: Tensor) -> None:
-        if not self.on_grid:
+        if not self.known("on_grid"):
             super().refine(x)
 
 

@@ -111,8 +111,9 @@ class AdaBM(Scheme):
         deviations = torch.stack([activation.feature_std for activation, _ in mapped])
         share = self.config.layer_percentile / 100
         lower, upper = torch.quantile(deviations, torch.tensor([share, 1 - share], device=deviations.device))
-        for (_, mapping), deviation in zip(mapped, deviations, strict=True):
-            mapping.measure.fill_(float(deviation > upper) - float(deviation < lower))
+        factors = (deviations > upper).to(deviations.dtype) - (deviations < lower).to(deviations.dtype)
+        for (_, mapping), factor in zip(mapped, factors, strict=True):
+            mapping.measure.copy_(factor)
 
     @torch.no_grad()
     def complete(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
@@ -172,17 +173,18 @@ def allocate_layer_factors(
     Returns the factors. `mean_bits` below base - 1 gives -1 everywhere: no factor goes further.
     """
 
-    def error_with(mapping: MappedBitWidth, factor: int) -> float:
+    def error_with(mapping: MappedBitWidth, factor: int) -> Tensor:
         mapping.measure.fill_(factor)
-        value = error().item()
+        value = error()
         mapping.measure.fill_(0)
         return value
 
     for mapping in mappings:
         mapping.measure.fill_(0)
-    neutral = error().item()
-    to_zero = [error_with(mapping, -1) - neutral for mapping in mappings]
-    to_one = [neutral - error_with(mapping, +1) for mapping in mappings]
+    errors = [error(), *(error_with(mapping, factor) for factor in (-1, +1) for mapping in mappings)]
+    neutral, *changed = torch.stack(errors).tolist()  # read at once: a GPU is not waited for between them
+    to_zero = [value - neutral for value in changed[: len(mappings)]]
+    to_one = [neutral - value for value in changed[len(mappings) :]]
     factors = [-1] * len(mappings)
     # the step from -1 to 0 comes before the one from 0 to 1, so it is worth at least as much
     gains = [(max(first, second), i) for i, (first, second) in enumerate(zip(to_zero, to_one, strict=True))]

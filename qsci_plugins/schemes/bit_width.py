@@ -94,8 +94,8 @@ class ImageToBit(InputModule):
     @torch.no_grad()
     def update(self, gradient: Tensor) -> None:
         """Moves the thresholds towards the percentiles of a batch's gradients (N,)."""
-        ends = torch.tensor([self.percentile / 100, 1 - self.percentile / 100], dtype=gradient.dtype)
-        lower, upper = torch.quantile(gradient, ends.to(gradient.device))
+        ends = gradient.new_tensor([self.percentile / 100, 1 - self.percentile / 100])
+        lower, upper = torch.quantile(gradient, ends)
         keep = self.momentum if bool(self.calibrated) else 0.0
         self.lower.mul_(keep).add_(lower, alpha=1 - keep)
         self.upper.mul_(keep).add_(upper, alpha=1 - keep)
@@ -175,18 +175,26 @@ class BitLedger:
 
     def mean(self, quantizers: Iterable[nn.Module]) -> Tensor:
         """Feature average bit-width (FAB) over the quantizers: (N,), or a scalar where no bits depend on the input."""
+        quantizers = list(quantizers)
         bits = _aligned([calls[-1] for q in quantizers if (calls := self._bits.get(id(q)))])
-        return torch.stack(bits).mean(0) if bits else torch.tensor(32.0)
+        return torch.stack(bits).mean(0) if bits else _beside(quantizers, 32.0)
 
     def total(self, quantizers: Iterable[nn.Module]) -> Tensor:
         """The sum over the quantizers of their bits: (N,), or a scalar where no bits depend on the input."""
+        quantizers = list(quantizers)
         bits = _aligned([calls[-1] for q in quantizers if (calls := self._bits.get(id(q)))])
-        return torch.stack(bits).sum(0) if bits else torch.zeros(())
+        return torch.stack(bits).sum(0) if bits else _beside(quantizers, 0.0)
 
     def weighted_total(self, quantizers: Iterable[nn.Module]) -> Tensor:
         """The sum over bit selectors of bits / expected bits, (N,): CADyQ's bit loss is its mean over samples."""
+        quantizers = list(quantizers)
         ratios = [self._bits[id(q)][-1] / self._expected[id(q)] for q in quantizers if id(q) in self._expected]
-        return torch.stack(ratios).sum(0) if ratios else torch.zeros(())
+        return torch.stack(ratios).sum(0) if ratios else _beside(quantizers, 0.0)
+
+
+def _beside(quantizers: list[nn.Module], value: float) -> Tensor:
+    """A scalar on the quantizers' device, the CPU where there are none."""
+    return torch.full((), value, device=next((tensor.device for q in quantizers for tensor in q.buffers()), None))
 
 
 def _aligned(bits: list[Tensor]) -> list[Tensor]:

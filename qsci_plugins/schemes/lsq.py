@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, with_samples
+from qsci_plugins.schemes.fit import least_error, shrinking, with_samples
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, scalars
 from qsci_plugins.schemes.rounding import round_ste
 from qsci_plugins.schemes.weight import PairedWeight, row_steps
 
@@ -67,14 +68,21 @@ class LearnedStepActivation(ObservingQuantizer):
         if self.integer:
             zero_point = torch.zeros_like(zero_point) if self.bits == 8 else zero_point.clamp(low, high)
         step, zero_point = self._along(step, x), self._along(zero_point, x)
-        return QParams(step, None, low - zero_point, high - zero_point, step.new_tensor(float(self.bits)))
+        return QParams(step, None, low - zero_point, high - zero_point, scalars(self.step, float(self.bits))[0])
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.integer or self.channels != 1:
+            return None
+        elements = float(x.numel() * processes())
+        y = functions.learned(self, x, self.step, self.zero_point, self.signed, self.bits, elements)
+        return None if y is None else (y, scalars(self.step, float(self.bits))[0])
 
     def _along(self, value: Tensor, x: Tensor) -> Tensor:
         axis = self.axis % x.dim()
         return value if self.channels == 1 else value.reshape(-1, *[1] * (x.dim() - axis - 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and self.mode is Mode.ON and not bool(self.calibrated):
+        if self.training and self.mode is Mode.ON and not self.known("calibrated"):
             with torch.no_grad():
                 self.refine(x.detach())
         return super().forward(x)
@@ -92,7 +100,7 @@ class LearnedStepActivation(ObservingQuantizer):
 
     def refine(self, x: Tensor) -> None:
         """Takes x for the first batch, in the published form and wherever nothing was observed before."""
-        if self.integer and bool(self.calibrated):
+        if self.integer and self.known("calibrated"):
             return
         self.update(self.reduce(x))
         self._batches = self._batches[-1:]
@@ -108,11 +116,11 @@ class LearnedStepActivation(ObservingQuantizer):
 
     def _search(self, minimum: Tensor, maximum: Tensor, samples: Tensor) -> None:
         """The step and zero point with the least squared error over the shrunken ranges (1 - k/100) * [min, max]."""
-        self.signed.fill_(float(minimum < -1e-5))
-        low, high = (bound.cpu() for bound in self.limits())
+        self.signed.copy_(minimum < -1e-5)
+        low, high = self.limits()
         lower, upper = minimum.clamp_max(0.0), maximum.clamp_min(0.0)
 
-        def pair(ratio: float) -> tuple[Tensor, Tensor]:
+        def pair(ratio: Any) -> tuple[Tensor, Tensor]:
             if self.bits == 8:
                 step = torch.maximum(lower / torch.where(low < 0, low, -1.0), upper / high) * ratio
             else:
@@ -120,14 +128,14 @@ class LearnedStepActivation(ObservingQuantizer):
             step = step.clamp_min(1e-8)
             return step, (low - (lower * ratio / step).round()) * (self.bits != 8)
 
-        def params(pair: tuple[Tensor, Tensor]) -> QParams:
-            step, zero_point = pair
+        def params(ratio: Any) -> QParams:
+            step, zero_point = pair(ratio)
             return QParams(step, None, low - zero_point, high - zero_point, step)
 
-        pairs = [pair(ratio) for ratio in shrinking(80)]
-        step, zero_point = pairs[int(least_error(samples, pairs, params))]
-        self.step.fill_(step.item())
-        self.zero_point.fill_(zero_point.item())
+        ratios = shrinking(80)
+        step, zero_point = pair(samples.new_tensor(ratios)[least_error(samples, ratios, params)])
+        self.step.copy_(step)
+        self.zero_point.copy_(zero_point)
 
 
 class LearnedStepWeight(PairedWeight):
@@ -147,8 +155,12 @@ class LearnedStepWeight(PairedWeight):
     def full_range(self, x: Tensor) -> QParams:
         high = 2.0 ** (self.bits - 1) - 1
         step = scale_gradient(self.tracked("step").clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
-        low, top, bits = (step.new_tensor(value) for value in (-high - 1, high, float(self.bits)))
+        low, top, bits = scalars(self.step, -high - 1, high, float(self.bits))
         return QParams(step, None, low, top, bits)
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        high = 2.0 ** (self.bits - 1) - 1
+        return self.fused_rows(x, functions, self.step, -high - 1, factor=1 / math.sqrt(x.numel() * high))
 
     @torch.no_grad()
     def start(self, weight: Tensor, *, search: bool = False) -> LearnedStepWeight:

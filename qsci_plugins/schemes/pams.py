@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, with_samples
+from qsci_plugins.schemes.fit import least_error, shrinking, with_samples
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, scalars
 from qsci_plugins.schemes.weight import PairedWeight
 
 __all__ = ["MaxWeight", "SymmetricActivation", "symmetric_params"]
@@ -41,6 +44,12 @@ class SymmetricActivation(ObservingQuantizer):
         alpha = self.tracked("alpha") if self.integer else self.alpha
         return symmetric_params(alpha, self.bits, self.signed)
 
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.integer:
+            return None
+        y = functions.symmetric(self, x, self.alpha, self.bits, self.signed)
+        return None if y is None else (y, self.bits)
+
     def reduce(self, x: Tensor) -> Tensor:
         """[mean over samples of max|x|, max|x|, min x], and values of x in the integer form."""
         peaks = x.abs().flatten(1).amax(1)
@@ -50,14 +59,16 @@ class SymmetricActivation(ObservingQuantizer):
     def fit(self, batches: Tensor) -> None:
         if not self.integer:
             # the published code's epoch counter never moves in its first epoch, so every batch replaces the one before
-            self.alpha.fill_(batches[-1, 0].item())
+            self.alpha.copy_(batches[-1, 0])
         else:
-            self.signed.fill_(float(batches[:, 2].min() < 0))
-            samples, maximum, signed = batches[:, 3:].flatten(), batches[:, 1].max(), self.signed.cpu()
-            alphas = [maximum * ratio for ratio in shrinking(80)]
-            for index, bits in enumerate(self.bits.cpu()):
-                best = least_error(samples, alphas, lambda alpha, bits=bits: symmetric_params(alpha, bits, signed))
-                self.alpha[index] = alphas[int(best)]
+            self.signed.copy_(batches[:, 2].min() < 0)
+            samples, maximum, ratios = batches[:, 3:].flatten(), batches[:, 1].max(), shrinking(80)
+
+            def params(ratio: Any, bits: Tensor) -> QParams:
+                return symmetric_params(maximum * ratio, bits, self.signed)
+
+            best = [least_error(samples, ratios, partial(params, bits=bits)) for bits in self.bits]
+            self.alpha.copy_(maximum * maximum.new_tensor(ratios)[torch.stack(best)])
 
 
 class MaxWeight(PairedWeight):
@@ -72,5 +83,11 @@ class MaxWeight(PairedWeight):
     def full_range(self, x: Tensor) -> QParams:
         magnitudes = x.detach().abs()
         maximum = magnitudes.amax(tuple(range(1, x.dim())), keepdim=True) if self.per_channel else magnitudes.amax()
-        bound = maximum.new_tensor(2.0 ** (self.bits - 1) - 1)
-        return QParams((maximum + 1e-8) / bound, None, -bound, bound, maximum.new_tensor(float(self.bits)))
+        bound = 2.0 ** (self.bits - 1) - 1
+        low, high, bits = scalars(maximum, -bound, bound, float(self.bits))
+        return QParams((maximum + 1e-8) / high, None, low, high, bits)
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.per_channel:
+            return None
+        return self.fused_rows(x, functions, None, 1 - 2.0 ** (self.bits - 1))

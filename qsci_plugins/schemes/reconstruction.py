@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -111,7 +112,7 @@ def _columns(module: nn.Module, x: Tensor) -> Tensor | None:
     generator = torch.Generator().manual_seed(0)
     if isinstance(module, nn.Linear):
         rows = x.reshape(-1, x.shape[-1])
-        return rows[torch.randint(len(rows), (min(len(rows), _PLACES),), generator=generator)]
+        return rows[_random(len(rows), min(len(rows), _PLACES), generator).to(x.device)]
     assert isinstance(module, nn.Conv2d | nn.Conv3d)
     x = F.pad(x, [side for amount in reversed(module.padding) for side in (int(amount), int(amount))])
     for axis, (size, stride) in enumerate(zip(module.kernel_size, module.stride, strict=True), 2):
@@ -121,10 +122,15 @@ def _columns(module: nn.Module, x: Tensor) -> Tensor | None:
     # (N,C,places...,kernel...): one random index for each axis but C and the kernel's
     spatial = len(module.kernel_size)
     axes = [0, *range(2, 2 + spatial)]
-    count = min(_PLACES, int(torch.tensor([x.shape[a] for a in axes]).prod()))
-    index = [torch.randint(x.shape[a], (count,), generator=generator) for a in axes]
+    count = min(_PLACES, math.prod(x.shape[a] for a in axes))
+    index = [_random(x.shape[a], count, generator).to(x.device) for a in axes]
     moved = x.movedim(1, 1 + spatial)
     return moved[tuple(index)].reshape(count, -1)
+
+
+def _random(below: int, count: int, generator: torch.Generator) -> Tensor:
+    """Indices, the same on every device."""
+    return torch.randint(below, (count,), generator=generator, device="cpu")
 
 
 def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor, damping: float) -> Tensor:
@@ -139,18 +145,21 @@ def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor,
     hessian.diagonal().add_(damping * mean)
     # the upper factor R with H = R R^T, from the reversed matrix's lower one: R^-1 is the upper factor of H^-1
     reverse = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)
-    upper = torch.linalg.solve_triangular(reverse, torch.eye(len(reverse), dtype=reverse.dtype), upper=True)
-    rest = weight[:, order].clone()
+    upper = torch.linalg.solve_triangular(
+        reverse, torch.eye(len(reverse), dtype=reverse.dtype, device=reverse.device), upper=True
+    )
+    least, rest = -bound, weight[:, order].clone()
     rounded = torch.zeros_like(rest)
     for first in range(0, rest.shape[1], _BLOCK):
         last = min(first + _BLOCK, rest.shape[1])
         block, factor = rest[:, first:last], upper[first:last, first:last]
         errors = torch.zeros_like(block)
         for j in range(last - first):
-            column = block[:, j : j + 1]
-            nearest = (column / step).round().clamp(min=-bound, max=bound) * step
-            rounded[:, first + j : first + j + 1] = nearest
-            errors[:, j : j + 1] = (column - nearest) / factor[j, j]
-            block[:, j + 1 :] -= errors[:, j : j + 1] * factor[j : j + 1, j + 1 :]
+            column, error = block[:, j : j + 1], errors[:, j : j + 1]
+            nearest = rounded[:, first + j : first + j + 1]
+            # in place, as this runs for every input of every layer, and a GPU takes as long for each small operation
+            torch.mul((column / step).round_().clamp_(min=least, max=bound), step, out=nearest)
+            torch.sub(column, nearest, out=error).div_(factor[j, j])
+            block[:, j + 1 :] -= error * factor[j : j + 1, j + 1 :]
         rest[:, last:] -= errors @ upper[first:last, last:]
     return rounded[:, torch.argsort(order)]

@@ -31,6 +31,7 @@ __all__ = [
     "complete_observation",
     "finish_observation",
     "inputs_of",
+    "module_device",
     "refine_pass",
     "set_mode",
 ]
@@ -75,6 +76,11 @@ class QuantizedNetwork:
     #: what another algorithm of the host quantized in it, by the host's names
     foreign: tuple[str, ...] = ()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, and its inputs have to be."""
+        return module_device(self.model)
+
     def counted(self) -> list[Quantizer]:
         """The activation quantizers that FAB averages over."""
         inputs = [q.activation for q in self.layers.values() if q.counted and q.activation is not None]
@@ -87,8 +93,11 @@ class QuantizedNetwork:
 
     @torch.no_grad()
     def fab(self, x: Tensor | Sequence[Tensor]) -> Tensor:
-        """Feature average bit-width of each image of a batch, (N,); several tensors for a network of several inputs."""
-        arguments = inputs_of(x)
+        """Feature average bit-width of each image of a batch, (N,); several tensors for a network of several inputs.
+
+        The images may be on another device than the network.
+        """
+        arguments = inputs_of(x, self.device)
         with record_bits() as ledger:
             self.model(*arguments)
         return ledger.mean(self.counted()).expand(arguments[0].shape[0])
@@ -190,6 +199,7 @@ def calibrate(
 ) -> None:
     """Fits a network's quantizers to calibration inputs, each (N,C,H,W) in 0..value_range (or all it takes).
 
+    Inputs may be on another device than the network; they are moved batch by batch.
     The float network runs over all batches while quantizers observe; then they are initialised; then the scheme completes
     them on the first batch.
     Raises UserError where there is no batch, or its shape or range does not fit.
@@ -203,12 +213,12 @@ def calibrate(
         set_mode(quantizers, Mode.OBSERVE)
         _observe_images(network.input_module, True)
         for done, batch in enumerate(batches, 1):
-            network.model(*inputs_of(batch))
+            network.model(*inputs_of(batch, network.device))
             on_batch(done, total)
         _observe_images(network.input_module, False)
         set_mode(quantizers, Mode.ON)
         finish_observation(network)
-        network.scheme.complete(network, inputs_of(batches[0]))
+        network.scheme.complete(network, inputs_of(batches[0], network.device))
         on_batch(total, total)
     finally:
         set_mode(quantizers, Mode.ON)
@@ -235,9 +245,16 @@ def complete_observation(network: QuantizedNetwork) -> None:
         limit_weights(network.layers, network.model)
 
 
-def inputs_of(batch: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The network's arguments: one tensor, or those of a network that takes several."""
-    return (batch,) if isinstance(batch, Tensor) else tuple(batch)
+def inputs_of(batch: Tensor | Sequence[Tensor], device: torch.device | None = None) -> tuple[Tensor, ...]:
+    """The network's arguments, on `device` where it is given: one tensor, or those of a network that takes several."""
+    arguments = (batch,) if isinstance(batch, Tensor) else tuple(batch)
+    return arguments if device is None else tuple(tensor.to(device) for tensor in arguments)
+
+
+def module_device(module: nn.Module, default: torch.device | None = None) -> torch.device:
+    """Where a module's first parameter or buffer is; `default`, or the CPU, for a module without any."""
+    tensors = (*module.parameters(), *module.buffers())
+    return tensors[0].device if tensors else default or torch.device("cpu")
 
 
 def check_batches(batches: Sequence[Tensor | Sequence[Tensor]], value_range: float) -> None:
@@ -295,6 +312,16 @@ class Plan:
     layers: dict[str, LayerQuantizers]
     blocks: dict[str, Quantizer] = field(default_factory=dict)
     attentions: dict[str, AttentionQuantizers] = field(default_factory=dict)
+
+    def beside(self, model: nn.Module) -> Plan:
+        """Moves each quantizer to the device of the layer, block or attention that it serves; returns the plan itself."""
+        device = module_device(model)
+        served: list[tuple[str, nn.Module]] = [
+            (name, quantizer) for name, layer in self.layers.items() for quantizer in layer
+        ]
+        for name, module in (*served, *self.blocks.items(), *self.attentions.items()):
+            module.to(module_device(model.get_submodule(name), device))
+        return self
 
 
 def attach_block(module: nn.Module, quantizer: Quantizer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
+from qsci_plugins.machine import choose_device
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
@@ -32,13 +34,15 @@ def train_cadyq(
     sites: FeatureSites,
     folder: Path | None = None,
     *,
+    device: str = "auto",
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> TrainResult:
     """Trains a calibrated CADyQ network in place on `pairs`; the steps that it counts include the warm-up.
 
     `folder` is where warm_up.state and training.state are kept, from which an interrupted run goes on to the same weights.
-    `on_step` gets loss, fab, psnr (RGB, of the batch) and l1. Raises UserError for a network without selectors or without
-    calibration, and for a loss that is not finite.
+    `on_step` gets loss, fab, psnr (RGB, of the batch) and l1; `note` hears where `compile` cannot be had.
+    Raises UserError for a network without selectors or without calibration, and for a loss that is not finite.
     """
     if not network.calibrated():
         raise UserError("CADyQ's training needs a calibrated network; calibrate it first")
@@ -48,15 +52,14 @@ def train_cadyq(
     was_training = network.model.training
     network.model.eval()
     try:
-        warm = _phase(network, None, pairs, settings, sites, settings.warm_up, 0, folder, "warm_up", on_step)
+        phase = partial(_phase, network, pairs, settings, sites, folder, device, on_step, note)
+        warm = phase(None, settings.warm_up, 0, "warm_up")
         if not warm.finished:
             return warm
         teacher = _teacher(network) if settings.has_teacher else None
         if settings.selector_start == "spread":
             spread_selectors(network, pairs, settings.seed)
-        rest = _phase(
-            network, teacher, pairs, settings, sites, settings.steps, settings.warm_up, folder, "training", on_step
-        )
+        rest = phase(teacher, settings.steps, settings.warm_up, "training")
     finally:
         network.model.to(memory_format=torch.contiguous_format).train(was_training)  # type: ignore[call-overload]
     return TrainResult(rest.weights, settings.warm_up + rest.steps, warm.seconds + rest.seconds, rest.finished)
@@ -83,35 +86,43 @@ def _groups(parameters: list[nn.Parameter], rate: float, relative: bool) -> list
 
 def _phase(
     network: QuantizedNetwork,
-    teacher: nn.Module | None,
     pairs: PatchPairs,
     settings: CADyQTraining,
     sites: FeatureSites,
+    folder: Path | None,
+    device: str,
+    on_step: Callable[[int, dict[str, float]], None],
+    note: Callable[[str], None],
+    teacher: nn.Module | None,
     steps: int,
     before: int,
-    folder: Path | None,
     name: str,
-    on_step: Callable[[int, dict[str, float]], None],
 ) -> TrainResult:
     """Steps `before` to `before` + `steps` of the training; a warm-up where its name says so."""
     if not steps:
         return TrainResult({}, 0, 0.0, True)
     warming = name == "warm_up"
     student = _Student(network, teacher, sites, compared=not warming and settings.has_teacher)
+    device = choose_device("cpu" if settings.cpu else device)
+    if teacher is not None:
+        teacher.to(device)
     loop = LoopSettings(
         steps=steps,
         learning_rate=1.0,
         warmup=0,
         halve_every=settings.halve_every,
         ema=settings.ema,
-        precision="bf16" if uses_bf16(settings.precision) else "float32",
+        precision="bf16" if uses_bf16(settings.precision, torch.device(device)) else "float32",
         checkpoint_every=settings.checkpoint_every,
         keep_statistics=True,
-        cpu=settings.cpu,
+        device=device,
+        workers=settings.workers,
+        compile=settings.compile,
     )
 
     def draw(step: int, rank: int, world: int) -> tuple[Tensor, Tensor, Tensor]:
-        return (*pairs.draw(settings.seed, before + step, settings.batch, rank, world), torch.tensor(step))
+        weight = torch.tensor(settings.bit_weight_at(step))
+        return (*pairs.draw(settings.seed, before + step, settings.batch, rank, world), weight)
 
     set_widest(network.model, warming)
     try:
@@ -123,6 +134,7 @@ def _phase(
             None if folder is None else folder / f"{name}.state",
             parameters=selector_groups(network, settings, selectors=not warming),
             on_step=lambda step, scalars: on_step(before + step, scalars),
+            note=note,
         )
     finally:
         set_widest(network.model, False)
@@ -157,7 +169,7 @@ class _Student(nn.Module):
         if self._maps is not None and self._teacher_maps is not None and teacher is not None:
             result["maps"] = self._maps.take()
             with torch.no_grad():
-                result["expected"] = teacher.to(low.device)(low * self._gain).float() / self._gain
+                result["expected"] = teacher(low * self._gain).float() / self._gain
             result["expected_maps"] = self._teacher_maps.take()
         return result
 
@@ -169,21 +181,21 @@ class _Student(nn.Module):
 
 def _loss(
     student: nn.Module, batch: tuple[Tensor, Tensor, Tensor], settings: CADyQTraining, warming: bool
-) -> tuple[Tensor, dict[str, float]]:
-    low, high, step = batch
+) -> tuple[Tensor, dict[str, Tensor]]:
+    low, high, bit_weight = batch
     got = student(low)
     output = got["output"]
     label = F.l1_loss(output, high)
     with torch.no_grad():
         error = F.mse_loss(output.clamp(0, 255), high).clamp_min(1e-6)
         scalars = {
-            "l1": label.item(),
-            "psnr": (10 * torch.log10(255**2 / error)).item(),
-            "fab": got["fab"].mean().item(),
+            "l1": label,
+            "psnr": 10 * torch.log10(255**2 / error),
+            "fab": got["fab"].mean(),
         }
     if warming:
         return label, scalars
-    loss = settings.label_weight * label + settings.bit_weight_at(int(step)) * got["bits"].mean()
+    loss = settings.label_weight * label + bit_weight * got["bits"].mean()
     if "maps" in got:
         (last, blocks), (last_expected, blocks_expected) = got["maps"], got["expected_maps"]
         if settings.output_weight:

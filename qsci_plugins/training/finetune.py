@@ -20,7 +20,7 @@ from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.loop import train_network, uses_bf16
-from qsci_plugins.training.parameters import Role, parameter_groups
+from qsci_plugins.training.parameters import Role, parameter_groups, scale_rates
 from qsci_plugins.training.settings import FineTuning, LoopSettings
 
 __all__ = ["BlockOutputs", "FinetuneResult", "Teacher", "finetune"]
@@ -45,11 +45,13 @@ def finetune(
     *,
     blocks: list[str] | None = None,
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> FinetuneResult:
     """Trains the quantized network on `patches` (P,C,H,W), in the network's value range, without labels.
 
     Loss: L1 to the float network's output, plus the published terms in that schedule. A step's patches follow from the
     seed and its number; with `checkpoint` an interrupted run goes on where it stopped and ends with the same weights.
+    It runs on the device of the patches, where `teacher` is too; `note` hears where `compile` cannot be had.
     Ctrl-C saves and returns with `finished=False`. Raises UserError for a loss that is not finite, a checkpoint of another
     run, and a network that was not calibrated.
     """
@@ -59,20 +61,24 @@ def finetune(
     published = settings.schedule == "published"
     names = list(blocks or []) if published and settings.feature_weight else []
     groups = parameter_groups(network)
-    _scale_rates(groups, settings)
+    scale_rates(groups, settings)
     trained = {id(p) for g in groups for p in g["params"]}
     before = {p: p.requires_grad for p in (*network.model.parameters(), *(p for g in groups for p in g["params"]))}
     guide = Teacher(teacher, patches, names, checkpoint.parent if checkpoint else None)
     features = BlockOutputs(network.model, names) if names else None
     layout = torch.channels_last if patches.dim() == 4 else torch.contiguous_format
+    order = _Order(len(patches), settings.batch, settings.seed)
     losses: list[float] = []
 
     def draw(step: int, rank: int, world: int) -> tuple[Any, ...]:
-        indices = _draw(len(patches), settings.batch, settings.seed, step)[rank::world]
-        return patches[indices].contiguous(memory_format=layout), *guide(indices), torch.tensor(step)
+        indices = order.of(step)[rank::world]
+        # from memory that is not pinned, so few numbers are copied without waiting for the GPU
+        places = torch.tensor(indices).to(patches.device, non_blocking=True)
+        inputs = patches.index_select(0, places).contiguous(memory_format=layout)
+        return inputs, *guide(indices, places), _turn_of(settings, step)
 
-    def loss(model: nn.Module, batch: tuple[Any, ...]) -> tuple[Tensor, dict[str, float]]:
-        inputs, expected, expected_features, step = batch
+    def loss(model: nn.Module, batch: tuple[Any, ...]) -> tuple[Tensor, dict[str, Tensor]]:
+        inputs, expected, expected_features, turn = batch
         with record_bits() as ledger, quantize_again_in_backward():
             output = model(inputs)
         value = (output.float() - expected).abs().mean()
@@ -80,7 +86,7 @@ def finetune(
             # as published: one norm over the whole batch, divided by its size
             distances = [(a - b).norm() / len(inputs) for a, b in zip(features.take(), expected_features, strict=True)]
             value = value + settings.feature_weight * torch.stack(distances).mean()
-        if _turn_of(settings, int(step)) is Role.MAPPING:
+        if turn is Role.MAPPING:
             above = ledger.mean(network.counted()).mean() - network.scheme.base_bits
             value = value + settings.bit_weight * above.clamp_min(0)
         return value, {}
@@ -92,11 +98,13 @@ def finetune(
     loop = LoopSettings(
         steps=settings.steps,
         ema=0.0,
-        precision="bf16" if uses_bf16(settings.precision) else "float32",
+        precision="bf16" if uses_bf16(settings.precision, patches.device) else "float32",
         checkpoint_every=settings.checkpoint_every,
         channels_last=False,  # the patches and the network are so already, and what the teacher says is not
-        cpu=patches.device.type == "cpu",
+        device=str(patches.device),
         keep_statistics=True,
+        workers=0,  # the patches lie where the network is
+        compile=settings.compile,
     )
     was_training = network.model.training
     network.model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -112,9 +120,10 @@ def finetune(
             parameters=[{"params": g["params"], "lr": g["lr"]} for g in groups],
             rate_at=lambda step: _factor(settings, step),
             choose=lambda step: _choose(groups, _turn_of(settings, step)),
-            made_with=settings.model_dump(),
+            made_with=settings.model_dump(exclude={"compile"}),
             rate_keys=f"train.{'published_range_rate' if published else 'weight_rate, step_rate and range_rate'}",
             on_step=keep_loss,
+            note=note,
         )
     finally:
         guide.close()
@@ -124,30 +133,6 @@ def finetune(
             parameter.requires_grad_(asked)
         network.model.to(memory_format=torch.contiguous_format).train(was_training)  # type: ignore[call-overload]
     return FinetuneResult(result.steps, time.perf_counter() - started, losses, result.finished)
-
-
-def _scale_rates(groups: list[dict[str, Any]], settings: FineTuning) -> None:
-    """`lr` of every group: its size (a step, a range) times the relative rate, or the published absolute one."""
-    if settings.schedule == "published":
-        absolute = {
-            Role.WEIGHT_RANGE: settings.published_range_rate,
-            Role.ACTIVATION_RANGE: settings.published_range_rate,
-            Role.IMAGE_MAPPING: settings.published_image_rate,
-            Role.LAYER_MAPPING: settings.published_layer_rate,
-        }
-        groups[:] = [g for g in groups if g["role"] in absolute]
-        for group in groups:
-            group["lr"] = absolute[group["role"]]
-            del group["size"]
-        return
-    relative = {
-        Role.WEIGHT: settings.weight_rate,
-        Role.WEIGHT_RANGE: settings.step_rate,
-        Role.ACTIVATION_RANGE: settings.range_rate,
-    }
-    groups[:] = [g for g in groups if g["role"] in relative]
-    for group in groups:
-        group["lr"] = relative[group["role"]] * group.pop("size")
 
 
 def _turn_of(settings: FineTuning, step: int) -> Role | None:
@@ -175,13 +160,23 @@ def _choose(groups: list[dict[str, Any]], turn: Role | None) -> bool:
     return moving
 
 
-def _draw(count: int, batch: int, seed: int, step: int) -> list[int]:
-    """The patches of a step: every patch once before any comes again, in an order of its own for each round."""
-    picks = []
-    for position in range(step * batch, (step + 1) * batch):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + position // count)
-        picks.append(int(torch.randperm(count, generator=generator)[position % count]))
-    return picks
+class _Order:
+    """Which patches a step takes: every one once before any comes again, in an order of its own for each round."""
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        self._count, self._batch, self._seed = count, batch, seed
+        self._round: tuple[int, list[int]] = (-1, [])
+
+    def of(self, step: int) -> list[int]:
+        """The indices of a 0-based step's patches."""
+        positions = range(step * self._batch, (step + 1) * self._batch)
+        return [self._permutation(position // self._count)[position % self._count] for position in positions]
+
+    def _permutation(self, number: int) -> list[int]:
+        if self._round[0] != number:
+            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
+            self._round = number, torch.randperm(self._count, generator=generator).tolist()
+        return self._round[1]
 
 
 class BlockOutputs:
@@ -205,10 +200,15 @@ class BlockOutputs:
             handle.remove()
 
 
-class Teacher:
-    """A float network's outputs for `patches` (P,C,H,W), in memory, and its blocks' outputs, in a file (float16).
+#: patches that pass through the float network together on a GPU; on a CPU one at a time is as fast, and takes less memory
+_TOGETHER = 16
 
-    Each patch passes through the network once, when it is first asked for. `close` removes the file.
+
+class Teacher:
+    """A float network's outputs for `patches` (P,C,H,W), where these are, and its blocks' outputs (float16).
+
+    Those are in a file, or on a GPU that has room for them. Each patch passes through the network once, when it is first
+    asked for, or on a GPU with one that is. `close` removes the file.
     """
 
     def __init__(
@@ -217,31 +217,53 @@ class Teacher:
         self._model = model.eval()
         self._patches = patches
         self._outputs: Tensor | None = None
-        self._done = torch.zeros(len(patches), dtype=torch.bool)
+        self._waiting = dict.fromkeys(range(len(patches)))
         self._features: list[Tensor] = []
         self._hooks = BlockOutputs(model, blocks) if blocks else None
         self._folder = TemporaryDirectory(dir=folder, prefix=".teacher-") if blocks else None
 
     @torch.no_grad()
-    def __call__(self, indices: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (N,C,sH,sW) and the blocks' normalised outputs, each (N, numbers), of the patches at `indices`."""
-        for index in indices:
-            if not self._done[index]:
-                self._compute(index)
-        assert self._outputs is not None
-        chosen = list(indices)
-        return self._outputs[chosen], [feature[chosen].float() for feature in self._features]
+    def __call__(self, indices: Sequence[int], places: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Outputs (N,C,sH,sW) and the blocks' normalised outputs, each (N, numbers), of the patches at `indices`.
 
-    def _compute(self, index: int) -> None:
-        output = self._model(self._patches[index : index + 1]).float()
+        `places` are the same numbers on the patches' device, for those who have them.
+        """
+        while wanted := [index for index in dict.fromkeys(indices) if index in self._waiting]:
+            together = 1
+            if self._patches.is_cuda:
+                wanted = list(dict.fromkeys([*wanted, *self._waiting]))
+                together = _TOGETHER
+            self._compute(wanted[:together])
+        assert self._outputs is not None
+        chosen = torch.tensor(list(indices))
+        places = chosen.to(self._outputs.device) if places is None else places
+        features = [kept.index_select(0, places if kept.is_cuda else chosen) for kept in self._features]
+        return self._outputs.index_select(0, places), [feature.float() for feature in features]
+
+    def _compute(self, indices: list[int]) -> None:
+        outputs = self._model(self._patches[indices]).float()
         features = self._hooks.take() if self._hooks else []
         if self._outputs is None:
-            self._outputs = output.new_empty(len(self._patches), *output.shape[1:])
-            self._features = [self._file(i, feature.shape[1]) for i, feature in enumerate(features)]
-        self._outputs[index] = output[0]
+            self._outputs = outputs.new_empty(len(self._patches), *outputs.shape[1:])
+            on_gpu = self._fits([feature.shape[1] for feature in features])
+            self._features = [
+                feature.new_empty(len(self._patches), feature.shape[1], dtype=torch.float16)
+                if on_gpu
+                else self._file(number, feature.shape[1])
+                for number, feature in enumerate(features)
+            ]
+        self._outputs[indices] = outputs
         for stored, feature in zip(self._features, features, strict=True):
-            stored[index] = feature[0].half()
-        self._done[index] = True
+            stored[indices] = feature.half().to(stored.device)
+        for index in indices:
+            del self._waiting[index]
+
+    def _fits(self, sizes: list[int]) -> bool:
+        """Whether a GPU keeps half of its free memory beside the blocks' outputs."""
+        if not self._patches.is_cuda:
+            return False
+        free, _ = torch.cuda.mem_get_info(self._patches.device)
+        return 2 * len(self._patches) * sum(sizes) < free // 2
 
     def _file(self, number: int, size: int) -> Tensor:
         assert self._folder is not None

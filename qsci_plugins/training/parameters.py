@@ -12,8 +12,9 @@ from qsci_plugins.schemes.attention import ShiftedQuantizer
 from qsci_plugins.schemes.lsq import LearnedStepActivation
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.training.settings import FineTuning
 
-__all__ = ["Role", "parameter_groups", "relative_groups"]
+__all__ = ["Role", "parameter_groups", "relative_groups", "scale_rates"]
 
 
 class Role(Enum):
@@ -68,6 +69,30 @@ def parameter_groups(network: QuantizedNetwork) -> list[dict[str, Any]]:
     if network.input_module is not None:
         add(list(network.input_module.parameters()), Role.IMAGE_MAPPING)
     return groups
+
+
+def scale_rates(groups: list[dict[str, Any]], settings: FineTuning) -> None:
+    """Gives groups their `lr` in fine-tuning: their size (a step, a range) times the relative rate, or the published one."""
+    if settings.schedule == "published":
+        absolute = {
+            Role.WEIGHT_RANGE: settings.published_range_rate,
+            Role.ACTIVATION_RANGE: settings.published_range_rate,
+            Role.IMAGE_MAPPING: settings.published_image_rate,
+            Role.LAYER_MAPPING: settings.published_layer_rate,
+        }
+        groups[:] = [g for g in groups if g["role"] in absolute]
+        for group in groups:
+            group["lr"] = absolute[group["role"]]
+            del group["size"]
+        return
+    relative = {
+        Role.WEIGHT: settings.weight_rate,
+        Role.WEIGHT_RANGE: settings.step_rate,
+        Role.ACTIVATION_RANGE: settings.range_rate,
+    }
+    groups[:] = [g for g in groups if g["role"] in relative]
+    for group in groups:
+        group["lr"] = relative[group["role"]] * group.pop("size")
 
 
 #: of a level, which a zero point moves by where a step moves by all of itself

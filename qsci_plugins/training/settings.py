@@ -57,7 +57,9 @@ class LoopSettings:
     halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
     keep theirs.
     `ema` is the decay of the averaged weights that the loop returns (0: none), `clip` the largest norm of the gradient
-    (0: any).
+    (0: any). `device` is torch's name of one, or "auto": the GPU where there is one; `precision` "auto" is bf16 on a GPU
+    that computes in it, else float32. `workers` processes draw ahead (None: as many as suit the device); `compile` replays
+    a step on a GPU as one CUDA graph.
     """
 
     steps: int
@@ -65,23 +67,42 @@ class LoopSettings:
     warmup: int = 100
     final_fraction: float = 0.02
     ema: float = 0.999
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     clip: float = 0.0
     checkpoint_every: int = 200
     channels_last: bool = True
-    cpu: bool = False
+    device: str = "auto"
     halve_every: int = 0
     keep_statistics: bool = False
+    workers: int | None = None
+    compile: bool = False
 
 
-class FineTuning(Watched):
+class Compiled(Watched):
+    """What of a training may become one CUDA graph."""
+
+    #: replay forward, loss and backward as one CUDA graph: small networks wait for Python otherwise. On a CPU, and for
+    #: a network that decides anything while it runs, all stays as it is
+    compile: bool = False
+
+
+class Drawn(Compiled):
+    """What a training on random examples may ask for besides."""
+
+    #: processes that draw examples ahead; absent: 1, or up to 8 for a GPU, and none for short trainings
+    workers: int | None = Field(default=None, ge=0, le=64)
+    #: train on the CPU although there is a GPU
+    cpu: bool = False
+
+
+class FineTuning(Compiled):
     """Distillation from the float network, without labels.
 
     `joint` trains weights and ranges together, its rates relative to each quantizer's step or range, on a cosine.
 
     `published` is AdaBM's procedure: turns of `turn` steps cycle through weight ranges, activation ranges and mappings
     (absolute rates), each of which multiplies its own rates by `decay` after its turn; its loss adds the distance of block
-    outputs and, in the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU has it.
+    outputs and, in the mapping turns, the mean bits above the base. `precision` "auto" is bf16 where the CPU or GPU has it.
     """
 
     steps: int = Field(default=200, ge=1, le=1_000_000)
@@ -102,7 +123,7 @@ class FineTuning(Watched):
     seed: int = Field(default=0, ge=0)
 
 
-class LabelledTraining(Watched):
+class LabelledTraining(Drawn):
     """What every training on labels has: photos, patches of which are reduced to low resolution."""
 
     #: the scheme that it trains, and what of it
@@ -154,8 +175,6 @@ class CADyQTraining(LabelledTraining):
     ema: float = Field(default=0.0, ge=0, lt=1)
     precision: Literal["auto", "float32", "bf16"] = "auto"
     checkpoint_every: int = Field(default=1000, ge=1)
-    #: train on the CPU although there is a GPU
-    cpu: bool = False
     seed: int = Field(default=0, ge=0)
 
     @property
@@ -168,7 +187,7 @@ class CADyQTraining(LabelledTraining):
         return self.bit_weight + self.bit_growth * (step // self.epoch + 1)
 
 
-class FloatTraining(Watched):
+class FloatTraining(Drawn):
     """The L1 training of a float network on patches of images."""
 
     steps: int = Field(ge=1)
@@ -179,17 +198,17 @@ class FloatTraining(Watched):
     warmup: int = Field(default=100, ge=0)
     final_fraction: float = Field(default=0.02, ge=0, le=1)
     ema: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    #: auto: bf16 on a GPU that computes in it, else float32
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     #: largest norm of the gradient; 0: any
     clip: float = Field(default=0.0, ge=0)
     checkpoint_every: int = Field(default=200, ge=1)
     channels_last: bool = True
-    #: train on the CPU although there is a GPU
-    cpu: bool = False
 
-    def loop(self) -> LoopSettings:
+    def loop(self, device: str = "auto") -> LoopSettings:
         """What of it the loop asks for."""
-        return LoopSettings(**self.model_dump(exclude={"batch", "patch", "tensorboard", "picture_every"}))
+        own = self.model_dump(exclude={"batch", "patch", "tensorboard", "picture_every", "cpu"})
+        return LoopSettings(**own, device="cpu" if self.cpu else device)
 
 
 class TrainingPhase(Section):
@@ -210,7 +229,7 @@ class TrainingPhase(Section):
         return final + (self.rate - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-class VideoTraining(Watched):
+class VideoTraining(Drawn):
     """Training with Adam towards the frames themselves, float and quantized networks alike."""
 
     phases: list[TrainingPhase] = Field(min_length=1)
@@ -230,8 +249,6 @@ class VideoTraining(Watched):
     #: keep only the blocks' inputs for the backward pass: less memory, a third more time
     gradient_checkpointing: bool = False
     channels_last: bool = True
-    #: train on the CPU although there is a GPU
-    cpu: bool = False
 
     @property
     def steps(self) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,14 +29,16 @@ def train_on_snapshots(
     seed: int = 0,
     quantized: bool = False,
     parameters: list[dict[str, Any]] | None = None,
+    device: str = "auto",
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> TrainResult:
     """Trains `model(measurement, mask, mask_sum)` towards the frames; `clips` has one source for each phase.
 
     `loss` "rmse" is the root of "mse", as in the published code. Which clips a step draws follows from `seed`; `quantized`
     says that the network has quantizers, whose outputs are then not kept for the backward pass.
     Scalars of a step: loss, rate and psnr (dB of this step's clips, not clamped). `parameters` are optimizer groups whose
-    `lr` multiplies the rate. See `training.loop.train_network` for processes, interruptions and errors.
+    `lr` multiplies the rate. See `training.loop.train_network` for processes, interruptions, `note` and errors.
     """
     volumes = settings.channels_last and all(p.dim() != 4 for p in model.parameters())
     if volumes:
@@ -46,25 +47,28 @@ def train_on_snapshots(
     def draw(step: int, rank: int, world: int) -> tuple[Tensor, ...]:
         return tuple(clips[settings.phase_of(step)].draw(seed, step, settings.batch, rank, world))
 
-    def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, float]]:
+    def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, dict[str, Tensor]]:
         measurement, mask, mask_sum, frames = batch
         with quantize_again_in_backward() if quantized else nullcontext():
             output = network(measurement, mask, mask_sum)
         error = (output.float() - frames).square().mean()
         everywhere = _mean_over_processes(error.detach())
-        psnr = -10 * math.log10(max(float(everywhere), 1e-12))
+        psnr = -10 * torch.log10(everywhere.clamp_min(1e-12))
         # the root's gradient is that of the global batch, whatever part of it this process has
         value = error if settings.loss == "mse" else error / (2 * everywhere.sqrt().clamp_min(1e-6))
-        return value, {"psnr": psnr, "rmse": math.sqrt(float(everywhere))}
+        return value, {"psnr": psnr, "rmse": everywhere.sqrt()}
 
     loop = LoopSettings(
         steps=settings.steps,
         ema=settings.ema,
-        precision=_precision(settings),
+        # auto: not bf16 on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
+        precision=settings.precision,
         clip=settings.clip,
         checkpoint_every=settings.checkpoint_every,
         channels_last=False,  # of four dimensions
-        cpu=settings.cpu,
+        device="cpu" if settings.cpu else device,
+        workers=settings.workers,
+        compile=settings.compile,
     )
     try:
         return train_network(
@@ -77,6 +81,7 @@ def train_on_snapshots(
             rate_at=settings.rate_at,
             rate_keys="the rates in train.phases",
             on_step=on_step,
+            note=note,
         )
     finally:
         if volumes:
@@ -89,11 +94,3 @@ def _mean_over_processes(value: Tensor) -> Tensor:
     total = value.clone()
     dist.all_reduce(total)
     return total / processes()
-
-
-def _precision(settings: VideoTraining) -> Literal["float32", "bf16", "fp16"]:
-    if settings.precision == "auto":
-        # not on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
-        on_gpu = torch.cuda.is_available() and not settings.cpu
-        return "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "float32"
-    return settings.precision

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,12 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
-from qsci_plugins.training.loop import learning_rate_at, train_network
+from qsci_plugins.training import loop
+from qsci_plugins.training.loop import _Readings, train_network, uses_bf16
+from qsci_plugins.training.rates import learning_rate_at
 from qsci_plugins.training.settings import LoopSettings
 
-SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, cpu=True)
+SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, device="cpu")
 
 
 def _network(seed: int = 0) -> nn.Module:
@@ -22,7 +26,7 @@ def _network(seed: int = 0) -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 12, 3, padding=1), nn.PixelShuffle(2))
 
 
-def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, float]]:
+def _loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     low, high = batch
     return F.l1_loss(model(low / 255), high / 255), {}
 
@@ -35,7 +39,7 @@ def pairs() -> PatchPairs:
 
 def test_training_lowers_the_loss(pairs: PatchPairs) -> None:
     losses: list[float] = []
-    settings = LoopSettings(steps=60, learning_rate=1e-2, warmup=5, cpu=True)
+    settings = LoopSettings(steps=60, learning_rate=1e-2, warmup=5, device="cpu")
     train_network(_network(), _loss, lambda s, r, w: pairs.draw(0, 0, 4, r, w), settings, on_step=_keep(losses))
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
@@ -78,7 +82,7 @@ def test_a_hard_kill_goes_back_to_the_last_checkpoint(pairs: PatchPairs, tmp_pat
 
 
 def test_a_network_trained_in_bf16_computes_in_float_afterwards(pairs: PatchPairs) -> None:
-    settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", cpu=True)
+    settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", device="cpu")
     network, other = _network(), _network(1)
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     for one in (network, other):
@@ -136,7 +140,7 @@ def test_a_rate_that_halves() -> None:
 @pytest.mark.parametrize("keep", [True, False])
 def test_normalisation_keeps_its_statistics_where_asked(pairs: PatchPairs, keep: bool) -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), _network())
-    settings = LoopSettings(steps=2, warmup=0, cpu=True, keep_statistics=keep)
+    settings = LoopSettings(steps=2, warmup=0, device="cpu", keep_statistics=keep)
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
     assert (result.weights["0.running_mean"].abs().max() == 0) == keep
 
@@ -150,7 +154,7 @@ def test_a_step_may_be_left_out_or_move_some_parameters_alone(pairs: PatchPairs)
         network[2].requires_grad_(False)
         return step in (1, 3)
 
-    settings = LoopSettings(steps=5, learning_rate=1e-2, warmup=0, ema=0.0, cpu=True)
+    settings = LoopSettings(steps=5, learning_rate=1e-2, warmup=0, ema=0.0, device="cpu")
     result = train_network(
         network,
         _loss,
@@ -180,8 +184,51 @@ def test_a_checkpoint_made_with_something_else_is_refused(pairs: PatchPairs, tmp
 
 def test_without_an_average_none_is_kept(pairs: PatchPairs, tmp_path: Path) -> None:
     file = tmp_path / "checkpoint.pt"
-    settings = LoopSettings(steps=2, ema=0.0, cpu=True)
+    settings = LoopSettings(steps=2, ema=0.0, device="cpu")
     network = _network()
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, file)
     assert torch.load(file, weights_only=True)["average"] == {}
     assert all(torch.equal(result.weights[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_scalars_that_are_read_together_reach_the_steps_they_belong_to() -> None:
+    got: list[tuple[int, dict[str, float]]] = []
+    readings = _Readings(lambda step, scalars: got.append((step, scalars)), "train.learning_rate")
+    for step in range(3):
+        row = readings.row(torch.tensor(0.5 + step, requires_grad=True), {"psnr": torch.tensor(30.0 + step)})
+        readings.add(step + 1, 0.1 * step, row)
+    assert got == []
+    readings.read()
+    assert got == [(n + 1, {"loss": 0.5 + n, "rate": 0.1 * n, "psnr": 30.0 + n}) for n in range(3)]
+    readings.add(4, 0.1, readings.row(torch.tensor(1.0), {}))
+    readings.add(5, 0.1, readings.row(torch.tensor(float("nan")), {}))
+    with pytest.raises(UserError, match=r"the loss became nan at step 4; lower train\.learning_rate"):
+        readings.read()
+    assert got[-1][0] == 4
+
+
+def test_auto_asks_the_device_for_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "cpu_flags", lambda: frozenset({"avx2"}))
+    assert not uses_bf16("auto", torch.device("cpu"))
+    assert uses_bf16("bf16", torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    for native in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
+        assert uses_bf16("auto", torch.device("cuda", 0)) == native
+    assert not uses_bf16("float32", torch.device("cuda", 0))
+
+
+def test_compile_changes_nothing_on_a_cpu(pairs: PatchPairs) -> None:
+    notes: list[str] = []
+    weights = [
+        train_network(
+            _network(),
+            _loss,
+            lambda s, r, w: pairs.draw(0, s, 4, r, w),
+            replace(SETTINGS, compile=wanted),
+            note=notes.append,
+        ).weights
+        for wanted in (False, True)
+    ]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert notes == []

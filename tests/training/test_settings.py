@@ -12,8 +12,9 @@ def test_float_training_as_the_loop_takes_it() -> None:
         steps=7, batch=3, patch=24, ema=0.5, precision="bf16", clip=1.0, channels_last=False, cpu=True
     )
     assert section.loop() == LoopSettings(
-        steps=7, learning_rate=4e-4, ema=0.5, precision="bf16", clip=1.0, channels_last=False, cpu=True
+        steps=7, learning_rate=4e-4, ema=0.5, precision="bf16", clip=1.0, channels_last=False, device="cpu"
     )
+    assert section.model_copy(update={"cpu": False}).loop("cuda:1").device == "cuda:1"
 
 
 def test_a_phase_s_rate_stays_unless_it_has_a_final_one() -> None:
