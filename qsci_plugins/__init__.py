@@ -1,7 +1,8 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
-Every command of `qsci` is a function here: `run`, `train`, `upscale`, `upscale_video`, `upscale_raw`, `reconstruct`,
-`evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `doctor`, `shipped_recipes` and `read_recipe` (which validates).
+Every command of `qsci` is a function here: `run`, `quantize_file`, `train`, `upscale`, `upscale_video`, `upscale_raw`,
+`reconstruct`, `evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `doctor`, `shipped_recipes` and `read_recipe` (which
+validates).
 `quantize`, `export`, `save` and `load` are for networks in a program of one's own. Importing the package is light; each
 name brings in what it needs when it is first used.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.cost import cost
     from qsci_plugins.commands.doctor import doctor
     from qsci_plugins.commands.evaluate import evaluate
+    from qsci_plugins.commands.quantize import quantize_file
     from qsci_plugins.commands.reconstruct import reconstruct
     from qsci_plugins.commands.run import run
     from qsci_plugins.commands.sweep import sweep
@@ -66,6 +68,7 @@ __all__ = [
     "make_recipe",
     "make_scheme",
     "quantize",
+    "quantize_file",
     "read_recipe",
     "reconstruct",
     "run",
@@ -102,6 +105,7 @@ _HOMES = {
     "make_recipe": "recipes.reading",
     "make_scheme": "schemes.registry",
     "quantize": "api",
+    "quantize_file": "commands.quantize",
     "read_recipe": "recipes.reading",
     "reconstruct": "commands.reconstruct",
     "run": "commands.run",

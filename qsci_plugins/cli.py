@@ -15,6 +15,7 @@ from qsci_plugins.commands import (
     cost,
     doctor,
     evaluate,
+    quantize,
     recipes,
     reconstruct,
     run,
@@ -33,7 +34,21 @@ __all__ = ["main"]
 USER_ERROR = 2
 INTERRUPTED = 130
 
-_COMMANDS = (run, recipes, validate, train, upscale, reconstruct, evaluate, bench, benchmark, sweep, cost, doctor)
+_COMMANDS = (
+    run,
+    quantize,
+    recipes,
+    validate,
+    train,
+    upscale,
+    reconstruct,
+    evaluate,
+    bench,
+    benchmark,
+    sweep,
+    cost,
+    doctor,
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""`qsci doctor`: what this machine has, and what follows from it."""
+"""`qsci doctor`: what this machine has, and what follows from it, for a network too."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.machine import cpu_flags, describe_machine, package_version
 
 __all__ = ["add", "doctor"]
@@ -52,15 +53,19 @@ _BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
-    parser = commands.add_parser("doctor", help="what this machine has, and what follows from it")
+    parser = commands.add_parser("doctor", help="what this machine has, and what follows from it, also for a network")
+    parser.add_argument(
+        "weights", nargs="?", metavar="FILE", help="weights: what of the network can be quantized, and estimates"
+    )
     parser.set_defaults(execute=_execute)
 
 
-def doctor() -> dict[str, Any]:
+def doctor(weights: str | Path | None = None) -> dict[str, Any]:
     """What the machine has: `machine`, CPU `features` (there or not), `gpus`, `packages` (versions) and `missing` ones.
 
     `missing` says what each is for and how to get it; `conclusions` are sentences. A package that is missing, or fails to
-    load, is told and raises nothing.
+    load, is told and raises nothing. With `weights` there is `network` too: what of it can be quantized, and estimates
+    (`evaluation.estimates.estimate`). Raises UserError for a file that holds no network of images.
 
     >>> import qsci_plugins
     >>> found = qsci_plugins.doctor()
@@ -81,6 +86,7 @@ def doctor() -> dict[str, Any]:
     gpus, trouble = _gpus(packages["torch"])
     machine = {key: value for key, value in describe_machine().items() if key not in packages}
     conclusions = [*_of_the_cpu(features, machine), *_of_gpus(gpus, trouble)]
+    network = {} if weights is None else {"network": _network(Path(weights), features)}
     return {
         "machine": machine,
         "features": features,
@@ -88,7 +94,22 @@ def doctor() -> dict[str, Any]:
         "packages": packages,
         "missing": missing,
         "conclusions": conclusions,
+        **network,
     }
+
+
+def _network(weights: Path, features: Mapping[str, bool]) -> dict[str, Any]:
+    from qsci_plugins.architectures.registry import load_network  # a machine without torch is told what it lacks
+    from qsci_plugins.evaluation.estimates import estimate
+
+    if not weights.is_file():
+        raise UserError(f"there is no file {weights}; give the weights of a network")
+    network = load_network(None, weights)
+    if network.task != "sr":
+        raise UserError(f"{weights} holds {network.architecture}, which reconstructs video; estimates are for images")
+    there = {name for name, has in features.items() if has}
+    about = {"architecture": network.architecture, "scale": network.scale}
+    return {**about, **estimate(network, bool(there & _DOT_PRODUCTS))}
 
 
 def _installed(name: str, extra: str) -> str:
@@ -162,7 +183,13 @@ def _of_gpus(gpus: list[dict[str, Any]], trouble: str) -> list[str]:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    print(_text(doctor()))
+    found = doctor(arguments.weights)
+    if arguments.weights is None:
+        print(_text(found))
+        return 0
+    from qsci_plugins.report.quantize_table import estimate_text
+
+    print(estimate_text(found["network"]))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`qsci validate`: reads recipes without running them."""
+"""`qsci validate`: reads recipes, and looks for the files that they name, without running them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,26 @@ def add(commands: Any) -> None:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    from qsci_plugins.recipes.library import find_recipe
-    from qsci_plugins.recipes.reading import read_recipe
+    from qsci_plugins.recipes.library import find_recipe, shipped_recipes
+    from qsci_plugins.recipes.reading import check_paths, read_recipe
 
     wrong = 0
-    for file in arguments.files:
+    for name in arguments.files:
         try:
-            read_recipe(find_recipe(file), arguments.overrides)
+            file = find_recipe(name)
+            recipe = read_recipe(file, arguments.overrides)
         except UserError as error:
             wrong += 1
             print(f"qsci: error: {error}", file=sys.stderr)
+            continue
+        try:
+            check_paths(recipe)
+        except UserError as error:
+            if file in {shipped.file for shipped in shipped_recipes()}:  # whose data is for the user to bring
+                print(f"{name}: valid; it needs {error}")
+                continue
+            wrong += 1
+            print(f"qsci: error: {name}: {error}", file=sys.stderr)
         else:
-            print(f"{file}: valid")
+            print(f"{name}: valid")
     return 2 if wrong else 0

@@ -14,6 +14,7 @@ __all__ = [
     "CostSettings",
     "EvaluateSettings",
     "MeasuringSettings",
+    "QuantizeSettings",
     "SetChoice",
     "SweepSettings",
 ]
@@ -86,6 +87,28 @@ class BenchSettings(SetChoice):
     limit: float | None = None
     #: (width, height) of an image to time in tiles and in one piece instead
     tiled: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeSettings:
+    """`weights` is the file of a network that enlarges or restores images; `output` the folder of its run."""
+
+    weights: Path
+    output: Path
+    #: a folder of what the network is given, to calibrate and to measure on; None: the built-in photos
+    images: Path | None = None
+    #: a set of images in EDSR's layout, or a folder of high-resolution ones
+    truth: Path | None = None
+    #: 8, 6 or 4 for weights and activations, or auto: the fewest that keep `max_loss`
+    bits: str = "8"
+    #: dB; None: whatever it is, and 0.1 for auto bits
+    max_loss: float | None = None
+    backend: str = "nncf"
+    scale: int | None = None
+    seed: int = 0
+    #: where torch computes; None: on the GPU where there is one
+    device: str | None = None
+    force: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

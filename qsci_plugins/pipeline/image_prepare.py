@@ -177,9 +177,9 @@ def _patches(calibrate: Calibration, scale: int) -> Tensor:
     if calibrate.images == [BUILTIN_PHOTOS]:
         photos = [photo for _, photo in builtin_photos("calibration")]
     else:
-        folders = [expand(path, "calibrate.images") for path in calibrate.images]
+        paths = [expand(path, "calibrate.images") for path in calibrate.images]
         try:
-            photos = [file for folder in folders for file in find_images(folder)]
+            photos = [file for path in paths for file in ([path] if path.is_file() else find_images(path))]
         except UserError as error:
             raise UserError(f"calibrate.images: {error}") from None
     chosen = (calibrate.count, calibrate.patch, scale, calibrate.seed)

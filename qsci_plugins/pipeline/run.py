@@ -16,7 +16,7 @@ from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shar
 from qsci_plugins.pipeline.prepare import fingerprints
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
 from qsci_plugins.progress import Progress, quiet
-from qsci_plugins.recipes.reading import recipe_text
+from qsci_plugins.recipes.reading import check_paths, recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import called_layers, place
@@ -71,6 +71,7 @@ def run_recipe(
         check_output(output, force)
     task = task_of(recipe)
     recipe = task.resolve(recipe)
+    check_paths(recipe)
     prepared = task.prepare(recipe, None if data is None else Path(data), progress)
     inputs = fingerprints(prepared)
     with shared_work_folder(output, recipe_text(recipe), force, inputs=inputs, cpu=device == "cpu") as work:

@@ -22,6 +22,7 @@ from qsci_plugins.training.settings import TAG
 __all__ = [
     "AnyRecipe",
     "all_keys",
+    "check_paths",
     "expand",
     "make_recipe",
     "nearest_key",
@@ -121,6 +122,35 @@ def expand(path: str, key: str) -> Path:
     if unset:
         raise UserError(f"{key}: {path} needs the environment variable {unset[1]}, which is not set")
     return Path(expanded)
+
+
+def check_paths(recipe: AnyRecipe) -> None:
+    """Raises UserError, by its key, for the first file or folder of a recipe that is not there."""
+    for key, path in _paths(recipe.model_dump(by_alias=True)):
+        if not (found := expand(path, key)).exists():
+            if key == "model.weights":
+                raise UserError(f"model: there is no weights file {found}; name yours with --set model.weights=FILE")
+            raise UserError(f"{key}: {found} is not a folder, and no file; name another with --set {key}=PATH")
+
+
+#: the keys of sections that hold paths; where they begin with builtin: (or are the one word), they need no file
+_PATHS = ("model.weights", "calibrate.images", "clips.folders", "clips.mask")
+_FOLDERS = {"data": "path", "train.data": "path", "evaluate": "folder"}
+
+
+def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in _PATHS:
+        section, _, name = key.partition(".")
+        found = (values.get(section) or {}).get(name)
+        for path in found if isinstance(found, list) else [found]:
+            if path is not None and not path.startswith("builtin:") and (key, path) != ("clips.mask", "random"):
+                yield key, path
+    for key, name in _FOLDERS.items():
+        section, _, inner = key.partition(".")
+        items = (values.get(section) or {}).get(inner) if inner else values.get(section)
+        for index, item in enumerate(items or []):
+            if item[name] is not None and not item[name].startswith("builtin:"):
+                yield f"{key}.{index}.{name}", item[name]
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:

@@ -105,7 +105,7 @@ class Place(Section):
 class Calibration(Section):
     """Which images the quantizers are fitted to, and (without labels) fine-tuned with."""
 
-    #: builtin:photos, or folders of images
+    #: builtin:photos, or folders of images and image files
     images: Strings = Field(default=[BUILTIN_PHOTOS])
     count: int = Field(default=100, ge=1, le=100_000)
     #: side of the square low-resolution patches, in pixels

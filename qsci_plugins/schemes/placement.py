@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, KeysView, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -77,26 +77,26 @@ def place(model: nn.Module, placement: Placement) -> dict[str, Precision]:
 
 
 @torch.no_grad()
-def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> set[str]:
-    """The convolutions and linear layers, by module name, that `model(example)` (or `model(*example)`) calls.
+def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> KeysView[str]:
+    """The convolutions and linear layers, by module name, that `model(example)` (or `model(*example)`) calls, in this order.
 
     Others have a part in training alone, or their weight is used by code of another module; quantizers of theirs would
     never see a tensor. The model and the example are left as they were.
     """
-    called: set[str] = set()
+    called: dict[str, None] = {}
     training = {module: module.training for module in model.modules()}
     model.eval()
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if isinstance(module, _QUANTIZABLE):
-                handle = module.register_forward_hook(lambda *_, name=name: called.add(name))
+                handle = module.register_forward_hook(lambda *_, name=name: called.setdefault(name))
                 stack.callback(handle.remove)
         try:
             model(*(tensor.clone() for tensor in ((example,) if isinstance(example, Tensor) else example)))
         finally:
             for module, was in training.items():
                 module.training = was
-    return called
+    return called.keys()
 
 
 def leave_float(placement: Placement, names: Iterable[str]) -> Placement:

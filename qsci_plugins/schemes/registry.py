@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.scheme import Scheme
 
-__all__ = ["describe", "make_scheme", "rebuild", "scheme_class", "scheme_names"]
+__all__ = ["describe", "make_scheme", "rebuild", "scheme_class", "scheme_names", "static_settings"]
 
 GROUP = "qsci_plugins.schemes"
 
@@ -76,6 +76,15 @@ def make_scheme(settings: Mapping[str, Any]) -> Scheme:
             near = difflib.get_close_matches(key, list(scheme.Config.model_fields), 1, 0.0)
             raise UserError(f"scheme.{key}: unknown key; did you mean {near[0]!r}?") from None
         raise UserError(f"scheme.{key}: {first['msg']} (got {first.get('input')!r})") from None
+
+
+def static_settings(bits: int) -> dict[str, Any]:
+    """The settings of a scheme that suits any network: static ranges, `bits` for weights and activations.
+
+    Below 8 bits layers get a bit more or less by what it costs the output, `bits` in the mean.
+    """
+    settings = {"name": "adabm", "weight_bits": bits, "activation_bits": bits, "image_mapping": False}
+    return settings | ({"layer_mapping": False} if bits == 8 else {"layer_mapping": True, "mean_bits": float(bits)})
 
 
 def describe(module: nn.Module) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""A recipe for a network that has none: quantizers go where the network's own calls show layers."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from qsci_plugins.architectures.network import Network
+from qsci_plugins.errors import UserError
+from qsci_plugins.recipes.reading import make_recipe
+from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Recipe
+from qsci_plugins.schemes.placement import called_layers
+from qsci_plugins.schemes.registry import static_settings
+
+__all__ = ["at_bits", "network_recipe"]
+
+#: calibration pixels: so many patches of so many pixels a side, fewer where the network wants larger ones
+_COUNT, _PATCH, _BATCH = 64, 64, 16
+
+#: height and width of the exported tile, where the network takes them
+_TILE = (180, 320)
+
+#: the side of a tile of a network that takes only squares
+_SQUARE = 192
+
+
+def network_recipe(
+    network: Network,
+    model: Mapping[str, Any],
+    *,
+    bits: int = 8,
+    backend: str = "nncf",
+    images: Sequence[str] = (BUILTIN_PHOTOS,),
+    evaluate: Sequence[Mapping[str, Any]] = (),
+    seed: int = 0,
+) -> Recipe:
+    """The recipe of static quantizers, `bits` wide, on every layer that the network calls; its first and last get 8 bits.
+
+    `model` is the recipe's section that `network` came from. `images` are those to calibrate on: the built-in photos,
+    which are made smaller by the network's scale, or files and folders of what the network is given. Raises UserError for
+    a network of which no layer can be quantized.
+    """
+    layers = list(called_layers(network.module, _grey(network)))
+    if not layers:
+        raise UserError(f"{model.get('weights')}: {network.architecture} calls no convolution or linear layer")
+    patch = max(network.valid_size(_PATCH, _PATCH))
+    count = max(4, _COUNT * _PATCH**2 // patch**2)
+    tile = network.valid_size(_SQUARE, _SQUARE) if network.square else network.valid_size(*_TILE)
+    recipe = make_recipe(
+        {
+            "version": 1,
+            "model": dict(model),
+            "backend": backend,
+            "scheme": static_settings(bits),
+            "place": {"targets": ["*"], "eight_bit": _patterns([layers[0], layers[-1]])},
+            "calibrate": {
+                "images": list(images),
+                "count": count,
+                "patch": patch,
+                "batch": min(_BATCH, count),
+                "seed": seed,
+                "degrade": list(images) == [BUILTIN_PHOTOS],
+            },
+            "evaluate": [dict(entry) for entry in evaluate],
+            "export": {"openvino": {"mode": "static", "tile": list(tile)}},
+            "seed": seed,
+        }
+    )
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def at_bits(recipe: Recipe, bits: int, raised: Iterable[str] = (), left: Iterable[str] = ()) -> Recipe:
+    """The recipe of `network_recipe` at other bits; layers that are `raised` get 8, those that are `left` stay float."""
+    place = recipe.place
+    update = {
+        "eight_bit": _patterns([*map(_name, place.eight_bit), *raised]),
+        "float_": _patterns([*map(_name, place.float_), *left]),
+    }
+    # read anew, as the scheme's defaults depend on its bits
+    values = recipe.model_copy(update={"place": place.model_copy(update=update)}).model_dump(by_alias=True)
+    changed = make_recipe({**values, "scheme": static_settings(bits)})
+    assert isinstance(changed, Recipe)
+    return changed
+
+
+def _patterns(names: Iterable[str]) -> list[str]:
+    return [glob.escape(name) for name in dict.fromkeys(names)]
+
+
+def _name(pattern: str) -> str:
+    """What `glob.escape` made the pattern of."""
+    return pattern.replace("[[]", "[").replace("[*]", "*").replace("[?]", "?")
+
+
+def _grey(network: Network) -> torch.Tensor:
+    side, _ = network.valid_size(16, 16)
+    return torch.full((1, network.channels, side, side), network.value_range / 2)
