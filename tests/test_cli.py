@@ -37,7 +37,7 @@ def test_recipes_lists_every_shipped_recipe_with_one_line(capsys: pytest.Capture
 
 
 def test_validate_says_valid_for_shipped_names_and_paths(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "own.yaml").write_text("version: 1\nmodel: {weights: a.pth}\nscheme: {name: adabm}\n")
+    (tmp_path / "own.yaml").write_text("version: 1\nmodel: {weights: builtin:edsr_x4}\nscheme: {name: adabm}\n")
     code, out, err = run(capsys, "validate", "recipes/sr/edsr_x4_adabm_w4a4.yaml", tmp_path / "own.yaml")
     assert (code, err) == (0, "")
     assert out.count(": valid") == 2

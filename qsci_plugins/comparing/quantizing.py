@@ -24,7 +24,7 @@ from qsci_plugins.pipeline.prepare import fingerprints
 from qsci_plugins.pipeline.run import MODEL, RunResult, prepared_on
 from qsci_plugins.pipeline.task import Prepared, task_of
 from qsci_plugins.progress import Progress
-from qsci_plugins.recipes.making import network_recipe
+from qsci_plugins.recipes.making import network_recipe, pattern_name
 from qsci_plugins.recipes.reading import on_device
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Model, Recipe
 
@@ -42,6 +42,11 @@ BITS = (8, 6, 4)
 _LOSS = 0.1
 
 
+#: why layers stay float
+_SCALES = "only scales and shifts the colours"
+_COSTLY = "its rounding costs more than the loss allows"
+
+
 def run_quantize(
     settings: QuantizeSettings,
     progress: Progress | None = None,
@@ -52,9 +57,9 @@ def run_quantize(
 
     Besides it holds float_output/, the set of held-back inputs with the float network's own output as HR, and
     quantize.json, which is returned: the architecture, scale, backend and bits; `psnr` and `least_psnr` (dB to the float
-    network's output); `loss` in dB, measured on the set `truth` (None: estimated); `sets` with images to compare with, dB of both networks; `latency` (ms of ours and fp32); `bytes` of the
-    model and of the float weights; `macs_in_integers`, a share or None; the layers `raised` to 8 bits; `float`, by layer
-    the reason; and a line for each of the `trials`.
+    network's output); `loss` in dB, measured on the set `truth` (None: estimated); `sets` with images to compare with, dB
+    of both networks; `latency` (ms of ours and fp32); `bytes` of the model and of the float weights; `macs_in_integers`, a
+    share or None; the layers `raised` to 8 bits; `float`, by layer the reason; and a line for each of the `trials`.
     `report` adds to the folder of each trial, `summarise` to the one that was chosen, once its latency is known. Ctrl-C
     keeps what is done below .trials, and the same call goes on from there.
     Raises UserError for what does not fit, before the long work begins, and where nothing keeps `max_loss`.
@@ -158,7 +163,8 @@ def _result(trial: Trial, trials: Trials, prepared: Prepared) -> dict[str, Any]:
     metrics, network = trial.metrics, prepared.network
     latency = {row["name"]: row["median_ms"] for row in metrics["latency"]["rows"]}
     counts = (metrics["operations"] or {}).get("quantized")
-    costly = "its rounding costs more than the loss allows"
+    reasons = {name: _SCALES for name in map(pattern_name, trial.recipe.place.float_)}
+    reasons.update(dict.fromkeys(trial.left, _COSTLY))
     return {
         "architecture": network.architecture,
         "scale": network.scale,
@@ -182,7 +188,7 @@ def _result(trial: Trial, trials: Trials, prepared: Prepared) -> dict[str, Any]:
         "macs_in_integers": counts["quantized_macs"] / counts["macs"] if counts and counts["macs"] else None,
         "layers": len(metrics["bits"]),
         "raised": list(trial.raised),
-        "float": {**dict.fromkeys(trial.left, costly), **metrics["float_layers"]},
+        "float": {**reasons, **metrics["float_layers"]},
         "trials": [each.described() for each in trials.done],
     }
 
