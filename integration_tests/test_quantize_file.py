@@ -54,7 +54,7 @@ def test_from_a_file_to_a_table_and_by_its_recipe_again(weights: Path, capsys: p
 
     measured = qsci_plugins.evaluate("out", sets=["./out/float_output", "builtin"])
     own, builtin = measured["float_output"], measured["builtin"]
-    assert own["float"]["psnr"] is None  # equal to itself
+    assert (own["float"]["psnr"] or 999) > 200  # equal but for the rounding of lumas
     assert result["psnr"] == own["openvino"]["psnr"] > 35
     assert result["least_psnr"] == min(piece["psnr"] for piece in own["openvino"]["pieces"].values())
     assert result["loss"] == pytest.approx(expected_loss(result["psnr"]))
