@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import missing_extra
 
 if TYPE_CHECKING:
     from qsci_plugins.api import export, load, quantize, save
@@ -118,7 +119,10 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) from None
     globals()[name] = value
     return value
 

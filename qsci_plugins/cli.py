@@ -24,6 +24,7 @@ from qsci_plugins.commands import (
     validate,
 )
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import MissingExtraError, missing_extra
 from qsci_plugins.machine import memory_error, yield_waiting_threads
 from qsci_plugins.telemetry import switch_off_telemetry
 
@@ -63,6 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         return _refused(error)
+    except ModuleNotFoundError as error:
+        if not isinstance(explained := missing_extra(error), MissingExtraError):
+            raise
+        return _refused(explained)
     except KeyboardInterrupt as interruption:
         print(f"\nqsci: {str(interruption) or 'interrupted'}", file=sys.stderr)
         return INTERRUPTED

@@ -17,26 +17,31 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import qsci_plugins.brevitas.quiet
-from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
-from qsci_plugins.brevitas.backend import apply, load, quantize, save
-from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
-from qsci_plugins.brevitas.network import attach_scheme, network
-from qsci_plugins.brevitas.quantizers import (
-    AdaBMAct,
-    AdaBMWeight,
-    CADyQAct,
-    CADyQWeight,
-    QSCIAct,
-    QSCIWeight,
-    SchemeActQuant,
-    SchemeWeightQuant,
-    layer_map,
-)
+from qsci_plugins.extras import missing_extra
 
-if find_spec("onnx") is not None:
-    # Brevitas' own exporters know our proxies from here on
-    import qsci_plugins.brevitas.onnx  # noqa: F401
+try:
+    import qsci_plugins.brevitas.quiet
+    from qsci_plugins.brevitas.attention import ShiftedScaledDotProductAttention
+    from qsci_plugins.brevitas.backend import apply, load, quantize, save
+    from qsci_plugins.brevitas.layers import QuantConv1d, QuantConv2d, QuantConv3d, QuantLinear
+    from qsci_plugins.brevitas.network import attach_scheme, network
+    from qsci_plugins.brevitas.quantizers import (
+        AdaBMAct,
+        AdaBMWeight,
+        CADyQAct,
+        CADyQWeight,
+        QSCIAct,
+        QSCIWeight,
+        SchemeActQuant,
+        SchemeWeightQuant,
+        layer_map,
+    )
+
+    if find_spec("onnx") is not None:
+        # Brevitas' own exporters know our proxies from here on
+        import qsci_plugins.brevitas.onnx  # noqa: F401
+except ModuleNotFoundError as error:
+    raise missing_extra(error, "brevitas") from None
 
 if TYPE_CHECKING:  # mypy compares the module with the protocol
     from qsci_plugins.brevitas import backend

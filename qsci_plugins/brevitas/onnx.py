@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import brevitas.export
-import onnx
 import torch
 from brevitas.export.onnx.handler import ONNXBaseHandler
 from brevitas.export.onnx.qonnx.function import BrevitasQuantOp
@@ -18,13 +17,20 @@ from brevitas.export.onnx.standard.qcdq.handler import StdQCDQCastONNXActQuantPr
 from brevitas.export.onnx.standard.qcdq.manager import StdQCDQONNXManager
 from torch import Tensor, nn
 
-from qsci_plugins.brevitas.onnx_graph import define_quant, separate_biases
 from qsci_plugins.brevitas.tensor_quant import SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import missing_extra
 from qsci_plugins.files import replacing
 from qsci_plugins.schemes.activation import ImageGridActivation
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
+
+try:
+    import onnx
+
+    from qsci_plugins.brevitas.onnx_graph import define_quant, separate_biases
+except ModuleNotFoundError as error:
+    raise missing_extra(error) from None
 
 __all__ = ["export_qcdq", "export_qonnx"]
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from qsci_plugins import __version__
 from qsci_plugins.commands.upscale_settings import UpscaleSettings, model_folder
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import naming_extras
 from qsci_plugins.progress import Progress
 
 if TYPE_CHECKING:
@@ -80,9 +81,10 @@ def upscale_video(
         preview = preview_video(model, clip, output, settings, progress=progress)
         progress.note(str(preview))
         return preview.file
-    from qsci_plugins.data.video.joining import join_segments
-    from qsci_plugins.data.video.reading import DamagedClipError
-    from qsci_plugins.data.video.segments import WorkFolder
+    with naming_extras():
+        from qsci_plugins.data.video.joining import join_segments
+        from qsci_plugins.data.video.reading import DamagedClipError
+        from qsci_plugins.data.video.segments import WorkFolder
 
     clip, output = Path(clip), Path(output)
     reader, upscaler, encoding = _prepare(model, clip, output, settings, progress)
@@ -123,8 +125,9 @@ def preview_video(
     For an output big.mp4 it writes big.preview.mp4. Raises UserError as `upscale_video`.
     """
     progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
-    from qsci_plugins.data.video.joining import join_segments
-    from qsci_plugins.data.video.segments import WorkFolder
+    with naming_extras():
+        from qsci_plugins.data.video.joining import join_segments
+        from qsci_plugins.data.video.segments import WorkFolder
 
     clip, output = Path(clip), Path(output)
     output = output.with_name(f"{output.stem}.preview{output.suffix}")

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from qsci_plugins.extras import naming_extras
+
 __all__ = ["deep_pixels", "has_deep_colours"]
 
 _STREAMS = {"PNG": "png_pipe", "PPM": "ppm_pipe", "TIFF": "tiff_pipe"}
@@ -26,7 +28,8 @@ def has_deep_colours(image: Image.Image) -> bool:
 def deep_pixels(path: Path, image: Image.Image, page: int) -> np.ndarray | None:
     """uint16 (H,W,C), C 1 to 4, of a PNG, TIFF or PPM file that has as many bits and that Pillow has found sound.
 
-    None where it is packed in a way that only Pillow, with 8 bits, can read.
+    None where it is packed in a way that only Pillow, with 8 bits, can read. Raises UserError where av is not
+    installed and it takes that.
     """
     if image.format not in _STREAMS:
         return None
@@ -52,12 +55,12 @@ def _by_tifffile(path: Path, page: int) -> np.ndarray | None:
 
 
 def _by_ffmpeg(path: Path, stream: str) -> np.ndarray | None:
-    try:
+    with naming_extras():
         import av
-
+    try:
         with path.open("rb") as file, av.open(file, "r", format=stream) as container:
             frame = next(container.decode(video=0))
-    except (ImportError, OSError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError):
         return None
     channels = {"gray16": 1, "ya16": 2, "rgb48": 3, "rgba64": 4}.get(frame.format.name[:-2])
     if channels is None:

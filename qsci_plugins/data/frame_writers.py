@@ -14,6 +14,7 @@ import numpy as np
 
 from qsci_plugins.data.images import write_image
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import naming_extras
 from qsci_plugins.files import replacing
 
 __all__ = ["FORMATS", "FrameWriter", "frame_writer", "to_levels"]
@@ -95,7 +96,8 @@ class _Pictures(FrameWriter):
 class _Video(FrameWriter):
     def __init__(self, target: Path, rate: float) -> None:
         super().__init__(target)
-        from qsci_plugins.data.video.writing import VideoWriter
+        with naming_extras():
+            from qsci_plugins.data.video.writing import VideoWriter
 
         self._writer = VideoWriter(target, Fraction(rate).limit_denominator(1000))
 
@@ -113,6 +115,9 @@ class _Kept(FrameWriter):
 
     def __init__(self, target: Path, rate: float, extras: Callable[[], Mapping[str, Any]]) -> None:
         super().__init__(target)
+        if target.suffix == ".mat":
+            with naming_extras():  # now: frames that cannot be saved need not be made
+                import scipy.io  # noqa: F401
         self._rate = rate
         self._extras = extras
         self._frames: list[np.ndarray] = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import naming_extras
 
 __all__ = ["MAX_VALUES", "mat_keys", "read_mat"]
 
@@ -36,7 +37,8 @@ def mat_keys(path: str | Path) -> dict[str, tuple[int, ...]]:
     path = Path(path)
     if _is_hdf5(path):
         return {name: tuple(reversed(array.shape)) for name, array in _hdf5(path).items()}
-    from scipy.io import whosmat
+    with naming_extras():
+        from scipy.io import whosmat
 
     return {name: tuple(shape) for name, shape, _ in _guarded(path, lambda: whosmat(str(path)))}
 
@@ -52,11 +54,11 @@ def read_mat(path: str | Path, keys: Collection[str]) -> dict[str, np.ndarray]:
         # HDF5 stores MATLAB's columns as rows
         found: Mapping[str, Any] = {name: array.T for name, array in _hdf5(path, keys).items()}
     else:
-        from scipy.io import loadmat
-
         for name, shape in mat_keys(path).items():
             if name in keys:
                 _check_claim(path, name, shape)
+        from scipy.io import loadmat
+
         found = _guarded(path, lambda: loadmat(str(path), variable_names=list(keys)))
     return {name: _checked(path, name, found[name]) for name in keys if name in found}
 
@@ -101,7 +103,8 @@ def _is_hdf5(path: Path) -> bool:
 
 def _hdf5(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
     """The datasets of these names, read; without names all of them as empty arrays of their shapes."""
-    import h5py
+    with naming_extras():
+        import h5py
 
     try:
         with h5py.File(path, "r") as file:

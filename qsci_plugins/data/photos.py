@@ -14,6 +14,7 @@ from PIL import Image
 from qsci_plugins.data.degradation import bicubic_down
 from qsci_plugins.data.images import image_size, read_image
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import EXTRAS, missing_extra
 
 __all__ = ["builtin_photos", "calibration_patches", "damaged"]
 
@@ -52,7 +53,9 @@ def _package_file(package: str, file: str) -> Path:
     for folder in (spec.submodule_search_locations if spec else None) or ():
         if (path := Path(folder) / file).is_file():
             return path
-    distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+    if spec is None:
+        raise missing_extra(ModuleNotFoundError(name=package))
+    distribution = EXTRAS[package][0]
     raise UserError(f"the built-in photo {file} is not in the installed {distribution}; reinstall {distribution}")
 
 

@@ -11,6 +11,7 @@ from qsci_plugins.data.degradation import imresize
 from qsci_plugins.data.folders import IMAGE_FORMATS, VIDEO_FORMATS, is_image
 from qsci_plugins.data.images import read_image
 from qsci_plugins.errors import UserError
+from qsci_plugins.extras import naming_extras
 
 __all__ = ["VIDEO_SUFFIXES", "frames_of", "grey", "read_sequence", "sequences"]
 
@@ -85,7 +86,8 @@ def frames_of(path: Path) -> Iterator[np.ndarray]:
             if is_image(file):
                 yield read_image(file)
         return
-    from qsci_plugins.data.video.reading import VideoReader
+    with naming_extras():
+        from qsci_plugins.data.video.reading import VideoReader
 
     reader = VideoReader(path)
     try:

@@ -10,6 +10,7 @@ import torch
 from nncf import Dataset
 from nncf.common.graph.graph import NNCFGraph
 from nncf.common.graph.transformations.commands import TargetType
+from nncf.common.logging import nncf_logger
 from nncf.common.logging.track_progress import track
 from nncf.common.tensor_statistics.collectors import TensorCollector
 from nncf.common.tensor_statistics.statistic_point import StatisticPoint, StatisticPointsContainer
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.nncf.build_lock import check_build_locks
 from qsci_plugins.nncf.hooks import network as quantized_network
 from qsci_plugins.nncf.placement import HookPlan, insert, make_plan
 from qsci_plugins.nncf.statistics import (
@@ -145,6 +147,10 @@ class _NamedQuantization(SchemeQuantization):
         value_range: float = 255.0,
         **settings: Any,
     ) -> None:
+        try:
+            check_build_locks()
+        except UserError as error:  # of no matter to ours, and a minute's wait where NNCF's quantize other layers
+            nncf_logger.warning(str(error))
         placement = Placement(tuple(targets), tuple(eight_bit), tuple(float_))
         super().__init__(make_scheme({"name": self._name, **settings}), placement, value_range)
 

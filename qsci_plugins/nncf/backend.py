@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.nncf.algorithm import SchemeQuantization
+from qsci_plugins.nncf.build_lock import check_build_locks
 from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
 from qsci_plugins.nncf.tracing import TracedModel
@@ -105,7 +106,9 @@ def default_int8(model: nn.Module, batches: Sequence[Tensor | Sequence[Tensor]])
     """What `nncf.quantize` makes of a copy of a torch network without any setting.
 
     Tables show what it makes of the OpenVINO model instead (`evaluation.baselines.default_int8_graph`), which loses less.
+    Raises UserError for a lock on which NNCF's quantizers would wait.
     """
+    check_build_locks()
     copied, device = copy.deepcopy(model).eval(), module_device(model)
     dataset = nncf.Dataset(batches, lambda batch: inputs_of(batch, device))
     return nncf.quantize(copied, dataset, subset_size=len(batches))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.bit_width import BitWidth, StaticBitWidth, levels
+from qsci_plugins.schemes.bit_width import BitWidth, MappedBitWidth, StaticBitWidth, levels
+from qsci_plugins.schemes.content import current_content
 from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample, scalars
 from qsci_plugins.schemes.rounding import round_ste
 
 __all__ = ["ImageGridActivation", "RangeActivation"]
@@ -50,8 +53,25 @@ class RangeActivation(ObservingQuantizer):
         bits = self.bit_width()
         if not self.integer:
             return self._qparams(x, bits, self.lower, self.upper)
-        size = self.upper - self.lower
-        return self._qparams(x, bits, self.tracked("lower", size), self.tracked("upper", size))
+        return self._qparams(x, bits, self.tracked("lower", self._size), self.tracked("upper", self._size))
+
+    def _size(self) -> Tensor:
+        return self.upper - self.lower
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.integer:
+            return None
+        arguments = self.lower, self.upper, self.signed
+        if isinstance(self.bit_width, StaticBitWidth):
+            found = functions.ranged(self, x, *arguments, self.bit_width.bits)
+        elif isinstance(self.bit_width, MappedBitWidth):
+            mapped = self.bit_width
+            content = current_content()
+            factor = None if content is None else content.image_factor
+            found = functions.ranged(self, x, *arguments, mapped.base, mapped.measure, factor, mapped.limits)
+        else:
+            return None
+        return None if found is None else tuple(found)
 
     def _qparams(self, x: Tensor, bits: Tensor, lower: Tensor, upper: Tensor) -> QParams:
         bits = per_sample(bits, x)
@@ -133,7 +153,10 @@ class ImageGridActivation(RangeActivation):
     def qparams(self, x: Tensor) -> QParams:
         if not self.known("on_grid"):
             return super().qparams(x)
-        return QParams(self.step, self.offset, self.low, self.high, self.step.new_tensor(8.0))
+        return QParams(self.step, self.offset, self.low, self.high, scalars(self.step, 8.0)[0])
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        return None if self.known("on_grid") else super().fused(x, functions)
 
     def reduce(self, x: Tensor) -> Tensor:
         """[min, max, mean deviation, step, then of every channel: offsets, minima, maxima]; step 0: on no grid."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_width import current_ledger
 from qsci_plugins.schemes.content import current_content
+from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
 from qsci_plugins.schemes.mixture import hard_forward_soft_backward
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.quantizer import QParams, per_sample
@@ -116,6 +117,9 @@ class BitSelector(SymmetricActivation):
             per_sample(self.bits[choice], x),
         )
 
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        return None  # of the widest candidate alone, which is one of several
+
     def simulate(self, x: Tensor) -> Tensor:
         if self.widest_only:
             return super().simulate(x)
@@ -125,6 +129,13 @@ class BitSelector(SymmetricActivation):
         if ledger is not None:
             expected = self.expected_bits(scores)
             ledger.add(self, expected + (self.bits[choice] - expected).detach(), expected)
+        functions = fused_functions(x) if x.is_cuda and self.integer else None
+        if functions is not None:
+            arguments = self, x, scores.softmax(1), self.alpha, self.bits, self.signed, choice
+            fused = unless_triton_fails(functions.mixture, *arguments)
+            if fused is not None:
+                quantized: Tensor = fused
+                return quantized
         p = super().qparams(x)
         if torch.is_grad_enabled() and (x.requires_grad or self.alpha.requires_grad or scores.requires_grad):
             rows = x.shape[0] // scores.shape[0]
@@ -143,7 +154,7 @@ def _deviations(features: Tensor, channel: int) -> Tensor:
     Tensor.std takes ten times as long as the mean and the norm of what is left, sample by sample in the cache.
     """
     axes = [axis for axis in range(1, features.dim()) if axis != channel]
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or features.device.type != "cpu":
         return features.std(axes)
     if torch.jit.is_tracing():
         # two sums that OpenVINO takes in passing; the deviations from the mean would be a tensor of their own

@@ -11,7 +11,7 @@ from torch import Tensor
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.rounding import dequantize, to_integers
 
-__all__ = ["least_error", "shrinking"]
+__all__ = ["least_error", "shrinking", "with_samples"]
 
 Candidate = TypeVar("Candidate")
 
@@ -72,3 +72,9 @@ def _least_of_stacks(x: Tensor, candidates: Sequence[Any], params: Callable[[Any
         errors.append(_squared_error(stack, params(candidate)).mean(-1, keepdim=per_row))
     error = torch.cat(errors)
     return error.where(~error.isnan(), torch.inf).argmin(0)
+
+
+def with_samples(summary: Tensor, x: Tensor, count: int = 4096) -> Tensor:
+    """A batch's statistics (n,) with `count` values of x behind them, always from the same places."""
+    picks = torch.randint(x.numel(), (count,), generator=torch.Generator().manual_seed(0), device="cpu").to(x.device)
+    return torch.cat([summary, x.flatten()[picks]])

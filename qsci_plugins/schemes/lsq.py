@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, with_samples
+from qsci_plugins.schemes.fit import least_error, shrinking, with_samples
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, QParams, scalars
 from qsci_plugins.schemes.rounding import round_ste
 from qsci_plugins.schemes.weight import PairedWeight, row_steps
 
@@ -68,7 +68,14 @@ class LearnedStepActivation(ObservingQuantizer):
         if self.integer:
             zero_point = torch.zeros_like(zero_point) if self.bits == 8 else zero_point.clamp(low, high)
         step, zero_point = self._along(step, x), self._along(zero_point, x)
-        return QParams(step, None, low - zero_point, high - zero_point, step.new_tensor(float(self.bits)))
+        return QParams(step, None, low - zero_point, high - zero_point, scalars(self.step, float(self.bits))[0])
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.integer or self.channels != 1:
+            return None
+        elements = float(x.numel() * processes())
+        y = functions.learned(self, x, self.step, self.zero_point, self.signed, self.bits, elements)
+        return None if y is None else (y, scalars(self.step, float(self.bits))[0])
 
     def _along(self, value: Tensor, x: Tensor) -> Tensor:
         axis = self.axis % x.dim()
@@ -148,8 +155,12 @@ class LearnedStepWeight(PairedWeight):
     def full_range(self, x: Tensor) -> QParams:
         high = 2.0 ** (self.bits - 1) - 1
         step = scale_gradient(self.tracked("step").clamp_min(1e-12), 1 / math.sqrt(x.numel() * high))
-        low, top, bits = (step.new_tensor(value) for value in (-high - 1, high, float(self.bits)))
+        low, top, bits = scalars(self.step, -high - 1, high, float(self.bits))
         return QParams(step, None, low, top, bits)
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        high = 2.0 ** (self.bits - 1) - 1
+        return self.fused_rows(x, functions, self.step, -high - 1, factor=1 / math.sqrt(x.numel() * high))
 
     @torch.no_grad()
     def start(self, weight: Tensor, *, search: bool = False) -> LearnedStepWeight:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, with_samples
+from qsci_plugins.schemes.fit import least_error, shrinking, with_samples
+from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, scalars
 from qsci_plugins.schemes.weight import PairedWeight
 
 __all__ = ["MaxWeight", "SymmetricActivation", "symmetric_params"]
@@ -44,6 +44,12 @@ class SymmetricActivation(ObservingQuantizer):
         alpha = self.tracked("alpha") if self.integer else self.alpha
         return symmetric_params(alpha, self.bits, self.signed)
 
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.integer:
+            return None
+        y = functions.symmetric(self, x, self.alpha, self.bits, self.signed)
+        return None if y is None else (y, self.bits)
+
     def reduce(self, x: Tensor) -> Tensor:
         """[mean over samples of max|x|, max|x|, min x], and values of x in the integer form."""
         peaks = x.abs().flatten(1).amax(1)
@@ -77,5 +83,11 @@ class MaxWeight(PairedWeight):
     def full_range(self, x: Tensor) -> QParams:
         magnitudes = x.detach().abs()
         maximum = magnitudes.amax(tuple(range(1, x.dim())), keepdim=True) if self.per_channel else magnitudes.amax()
-        bound = maximum.new_tensor(2.0 ** (self.bits - 1) - 1)
-        return QParams((maximum + 1e-8) / bound, None, -bound, bound, maximum.new_tensor(float(self.bits)))
+        bound = 2.0 ** (self.bits - 1) - 1
+        low, high, bits = scalars(maximum, -bound, bound, float(self.bits))
+        return QParams((maximum + 1e-8) / high, None, low, high, bits)
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        if not self.per_channel:
+            return None
+        return self.fused_rows(x, functions, None, 1 - 2.0 ** (self.bits - 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.bit_width import current_ledger
+from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
 from qsci_plugins.schemes.rounding import fake_quantize, to_integers
 
-__all__ = ["BoundedMoves", "Mode", "ObservingQuantizer", "QParams", "Quantizer", "per_sample", "with_samples"]
+__all__ = ["BoundedMoves", "Mode", "ObservingQuantizer", "QParams", "Quantizer", "per_sample", "scalars"]
 
 
 class QParams(NamedTuple):
@@ -43,17 +45,22 @@ class BoundedMoves(nn.Module):
     """Adam moves a parameter by its rate whatever the gradient: at 1e-3 a step of 1e-4 would leave its size behind at once.
 
     The values stay plain parameters, with their exact gradients and names. What has moved since the last backward pass
-    is bounded where it is used next, or saved: `before - 0.05 size .. before + 0.05 size`.
+    is bounded where it is used next, or saved: `before - 0.05 size .. before + 0.05 size`. Nothing waits for a device, and
+    every step runs the same operations, so that a CUDA graph can hold a step.
     """
 
-    #: value by value at the last backward pass, with the size that its moves relate to
-    _marks: dict[str, tuple[Tensor, Tensor]]
+    #: by name, the parameter's version at the last backward pass, until its move was bounded
+    _marks: dict[str, int]
+    #: by name, the least and the greatest value of the next move, at the same place in memory for good
+    _limits: dict[str, tuple[Tensor, Tensor]]
+    #: by device and names, what `bounds` answers where a move is bounded, and where none is
+    _joined: dict[tuple[Any, ...], tuple[Tensor, Tensor]]
 
     def __init__(self) -> None:
         super().__init__()
-        self._marks = {}
+        self._marks, self._limits, self._joined = {}, {}, {}
 
-    def tracked(self, name: str, size: Tensor | None = None) -> Tensor:
+    def tracked(self, name: str, size: Callable[[], Tensor] | None = None) -> Tensor:
         """The parameter `name`, its last move bounded; `size` > 0 broadcasts to it, default the value itself."""
         self._bound(name)
         parameter: Tensor = getattr(self, name)
@@ -64,26 +71,74 @@ class BoundedMoves(nn.Module):
         value.register_hook(lambda _: self._mark(name, size))
         return value
 
-    @torch.no_grad()
-    def _mark(self, name: str, size: Tensor | None) -> None:
-        value: Tensor = getattr(self, name).detach().clone()
-        if name not in self._marks:
-            self._marks[name] = value, value.abs() if size is None else size.detach().abs().expand_as(value).clone()
+    def bounds(self, *names: str) -> Tensor:
+        """(2, values): the least and greatest values of these parameters, one behind the other, for a kernel to apply."""
+        limits, infinite = self._joint(names)
+        due = [name for name in names if name in self._marks]
+        for name in names if due else ():
+            if name not in due:
+                self._limits[name][0].fill_(-torch.inf)
+                self._limits[name][1].fill_(torch.inf)
+            self._settle(name)
+        return limits if due else infinite
 
-    @torch.no_grad()
+    def next_bounds(self, *names: str, asked: bool) -> Tensor:
+        """Where a backward kernel writes what `bounds` answers next; a place that nobody reads where not `asked`."""
+        limits, infinite = self._joint(names)
+        versions = [getattr(self, name)._version for name in names]
+        held = zip(names, versions, strict=True)
+        if not asked or any(self._marks.get(name, version) != version for name, version in held):
+            return torch.empty_like(infinite)
+        self._marks.update(zip(names, versions, strict=True))
+        return limits
+
+    def _joint(self, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        parameters = [getattr(self, name) for name in names]
+        key = (parameters[0].device, *names)
+        if key not in self._joined:
+            counts = [parameter.numel() for parameter in parameters]
+            infinite = torch.full((2, sum(counts)), torch.inf, device=parameters[0].device)
+            infinite[0].neg_()
+            limits = infinite.clone()
+            parts = zip(names, parameters, limits.split(counts, 1), strict=True)
+            for name, parameter, part in parts:
+                if name in self._limits:  # from another device, or from plain operations
+                    part.copy_(torch.stack([bound.flatten() for bound in self._limits[name]]))
+                self._limits[name] = part[0].view_as(parameter), part[1].view_as(parameter)
+            self._joined[key] = limits, infinite
+        return self._joined[key]
+
+    def _mark(self, name: str, size: Callable[[], Tensor] | None) -> None:
+        parameter: Tensor = getattr(self, name)
+        version = parameter._version
+        if self._marks.get(name, version) != version:
+            return  # moved already
+        with torch.no_grad():
+            value = parameter.detach()
+            share = (value if size is None else size().detach()).abs() * _SHARE
+            if name in self._limits and self._limits[name][0].device == value.device:
+                least, greatest = self._limits[name]
+                torch.sub(value, share, out=least)
+                torch.add(value, share, out=greatest)
+            else:
+                self._limits[name] = value - share, value + share
+        self._marks[name] = version
+
     def _bound(self, name: str) -> None:
-        if not self._marks:
+        if name not in self._marks:
             return
         parameter: Tensor = getattr(self, name)
-        before, size = self._marks.get(name, (parameter, parameter))
-        if before is parameter or torch.equal(before, parameter):
-            return  # no update yet
-        del self._marks[name]
-        share = _SHARE * size.to(parameter.device)
-        before = before.to(parameter.device)
-        bounded = torch.minimum(torch.maximum(parameter, before - share), before + share)
-        if not torch.equal(bounded, parameter):
-            parameter.copy_(bounded)
+        least, greatest = self._limits[name]
+        if least.device != parameter.device:
+            least, greatest = self._limits[name] = least.to(parameter.device), greatest.to(parameter.device)
+        # behind autograd's back: a layer that runs twice bounds a value that it has used already, to the same
+        parameter.data.clamp_(least, greatest)
+        self._settle(name)
+
+    def _settle(self, name: str) -> None:
+        """A move was bounded; what changes the parameter from here on is none."""
+        if self._marks.get(name) not in (None, getattr(self, name)._version):
+            del self._marks[name]
 
     def _save_to_state_dict(self, *args: Any) -> None:
         for name in list(self._marks):
@@ -120,7 +175,7 @@ class Quantizer(BoundedMoves, ABC):
         """The parameters that quantize x."""
 
     def choices(self, x: Tensor) -> QParams:
-        """Everything that `qparams(x)` may answer, one entry for each; only an input-dependent one has several."""
+        """Everything that `qparams(x)` may answer, one entry each; only an input-dependent one has several."""
         return self.qparams(x)
 
     def integers(self, x: Tensor) -> Tensor:
@@ -149,11 +204,21 @@ class Quantizer(BoundedMoves, ABC):
             traced = as_fake_quantize(x, self.qparams, weight=self.of_weight)
             if traced is not None:
                 return traced
+        functions = fused_functions(x) if x.is_cuda else None
+        fused = None if functions is None else unless_triton_fails(self.fused, x, functions)
+        if fused is not None:
+            return self._noted(*fused)
         p = self.qparams(x)
-        ledger = current_ledger()
-        if ledger is not None:
-            ledger.add(self, p.bit_width)
-        return fake_quantize(x, p.scale, p.offset, p.low, p.high)
+        return self._noted(fake_quantize(x, p.scale, p.offset, p.low, p.high), p.bit_width)
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        """x quantized, and its bits, by one of the `functions` of `fused`; None where they do not do what qparams does."""
+        return None
+
+    def _noted(self, quantized: Tensor, bit_width: Tensor) -> Tensor:
+        if (ledger := current_ledger()) is not None:
+            ledger.add(self, bit_width)
+        return quantized
 
     def known(self, name: str) -> bool:
         """The truth of the buffer `name`, read again only where it changed: a device is not waited for in every step."""
@@ -201,12 +266,6 @@ class ObservingQuantizer(Quantizer):
         super().initialise()
 
 
-def with_samples(summary: Tensor, x: Tensor, count: int = 4096) -> Tensor:
-    """A batch's statistics (n,) with `count` values of x behind them, always from the same places."""
-    picks = torch.randint(x.numel(), (count,), generator=torch.Generator().manual_seed(0)).to(x.device)
-    return torch.cat([summary, x.flatten()[picks]])
-
-
 def per_sample(value: Tensor, x: Tensor) -> Tensor:
     """Shapes (N,) for broadcasting against x (N,...); leaves scalars.
 
@@ -218,6 +277,23 @@ def per_sample(value: Tensor, x: Tensor) -> Tensor:
     if 1 < value.shape[0] < x.shape[0]:
         value = value.repeat_interleave(x.shape[0] // value.shape[0])
     return value.reshape(-1, *[1] * (x.dim() - 1))
+
+
+#: by type, device and values
+_SCALARS: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
+
+
+def scalars(like: Tensor, *values: float) -> tuple[Tensor, ...]:
+    """Numbers as tensors () of the type and device of `like`, the same ones every time; not to be written to."""
+    held = _SCALARS.get(key := (like.dtype, like.device, values))
+    if held is None:
+        # filled where they are: a copy from the CPU would wait for the device, and cannot be captured in a CUDA graph
+        held = tuple(like.new_full((), value) for value in values)
+        followed = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+        captured = like.is_cuda and type(held[0]) is Tensor and torch.cuda.is_current_stream_capturing()
+        if type(held[0]) is Tensor and not followed and not captured:
+            _SCALARS[key] = held
+    return held
 
 
 #: of its size, that one update may move a value by; a rate that suits the size stays far below

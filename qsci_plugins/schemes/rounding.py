@@ -8,8 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-__all__ = ["dequantize", "fake_quantize", "quantize_again_in_backward", "quantized_again", "round_ste", "to_integers"]
+from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
+
+__all__ = [
+    "dequantize",
+    "fake_quantize",
+    "quantize_again_in_backward",
+    "quantized_again",
+    "round_ste",
+    "to_integers",
+]
 
 #: elements of a tensor to work on at a time, so that what is computed in between stays in a core's cache
 _ELEMENTS = 1 << 18
@@ -45,6 +55,12 @@ def fake_quantize(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, 
     if torch.jit.is_tracing() or torch.compiler.is_compiling():
         return dequantize(to_integers(x, scale, offset, low, high), scale, offset)
     arguments = (x, scale, offset, low, high)
+    functions = fused_functions(x) if x.is_cuda else None
+    if functions is not None:
+        fused = unless_triton_fails(functions.given, *arguments)
+        if fused is not None:
+            result: Tensor = fused
+            return result
     if torch.is_grad_enabled() and any(a is not None and a.requires_grad for a in arguments):
         return _FakeQuantize.apply(*arguments)
     return _forward(*arguments)
@@ -81,6 +97,12 @@ class _FakeQuantize(torch.autograd.Function):
         return _forward(x, scale, offset, low, high)
 
     @staticmethod
+    def again(saved_tensors: Sequence[Any]) -> Tensor:
+        """What forward gave."""
+        return _forward(*saved_tensors)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, *values = ctx.saved_tensors
         needed = ctx.needs_input_grad[1:]
@@ -120,11 +142,13 @@ class _FakeQuantize(torch.autograd.Function):
         return result, *sums
 
 
-def quantized_again(grad_fn: Any) -> Callable[[], Tensor] | None:
-    """What computes a tensor once more from the `grad_fn` that `fake_quantize` gave it; None for any other grad_fn."""
-    if type(grad_fn) is not _FakeQuantize._backward_cls:  # type: ignore[attr-defined]
+def quantized_again(tensor: Tensor) -> Callable[[], Tensor] | None:
+    """What computes once more a tensor that the rounding gave; None for any other."""
+    grad_fn = tensor.grad_fn
+    again = getattr(getattr(grad_fn, "_forward_cls", None), "again", None)
+    if again is None or tensor.output_nr:
         return None
-    return lambda: _forward(*grad_fn.saved_tensors)
+    return lambda: again(grad_fn.saved_tensors)  # type: ignore[union-attr]
 
 
 def _add_product(total: Tensor, grad: Tensor, factor: Tensor, scale: Tensor | None = None) -> None:
@@ -205,12 +229,12 @@ def quantize_again_in_backward() -> Iterator[None]:
 
 def _pack(tensor: Tensor) -> Any:
     """A tensor that the rounding made becomes the rounding itself."""
-    return tensor if quantized_again(tensor.grad_fn) is None else tensor.grad_fn
+    again = quantized_again(tensor)
+    return tensor if again is None else again
 
 
 def _unpack(packed: Any) -> Tensor:
     if isinstance(packed, Tensor):
         return packed
-    again = quantized_again(packed)
-    assert again is not None
-    return again()
+    again: Tensor = packed()
+    return again

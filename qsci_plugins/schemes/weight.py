@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.schemes.content import Content, current_content, set_content
 from qsci_plugins.schemes.fit import least_error, shrinking
-from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.quantizer import QParams, Quantizer, scalars
 from qsci_plugins.schemes.rounding import to_integers
 
 __all__ = [
@@ -60,7 +60,7 @@ class PairedWeight(Quantizer):
         with torch.no_grad():
             z = to_integers(x, p.scale, None, p.low, p.high)
             limited = saturating(z, self.reach).reshape(-1, *[1] * (x.dim() - 1))
-        bound = p.high.new_tensor(float(_LARGEST_WEIGHT))
+        (bound,) = scalars(p.high, float(_LARGEST_WEIGHT))
         return QParams(
             torch.where(limited, 2 * p.scale, p.scale),
             None,
@@ -68,6 +68,23 @@ class PairedWeight(Quantizer):
             torch.where(limited, bound, p.high),
             p.bit_width,
         )
+
+    def fused_rows(
+        self,
+        x: Tensor,
+        functions: Any,
+        step: Tensor | None,
+        low: float,
+        *,
+        factor: float = 1.0,
+        magnitude: bool = False,
+    ) -> tuple[Tensor, Tensor] | None:
+        """The answer of `fused` where levels start at `low` and the step is learned, or follows from x where None."""
+        bits: int = self.bits  # type: ignore[assignment]
+        levels = low, 2.0 ** (bits - 1) - 1
+        limited = bits >= 8
+        y = functions.weight(self, x, step, self.reach, levels, limited=limited, factor=factor, magnitude=magnitude)
+        return None if y is None else (y, scalars(self.reach, float(bits))[0])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # networks saved before there was a limit keep the weights that they were saved with
@@ -102,8 +119,7 @@ class TensorWeight(Quantizer):
         return cls(torch.zeros(1), bits)
 
     def _params(self, upper: Tensor) -> QParams:
-        count = upper.new_tensor(2.0**self.bits - 1)
-        bits = upper.new_tensor(float(self.bits))
+        count, bits = scalars(upper, 2.0**self.bits - 1, float(self.bits))
         return QParams(2 * upper / count, -upper, torch.zeros_like(count), count, bits)
 
     def qparams(self, x: Tensor) -> QParams:
@@ -133,9 +149,12 @@ class ChannelWeight(PairedWeight):
         return cls(torch.zeros(shape), bits)
 
     def full_range(self, x: Tensor) -> QParams:
-        bound = self.step.new_tensor(2.0 ** (self.bits - 1) - 1)
-        bits = self.step.new_tensor(float(self.bits))
-        return QParams(self.tracked("step").abs().clamp_min(1e-12), None, -bound, bound, bits)
+        bound = 2.0 ** (self.bits - 1) - 1
+        low, high, bits = scalars(self.step, -bound, bound, float(self.bits))
+        return QParams(self.tracked("step").abs().clamp_min(1e-12), None, low, high, bits)
+
+    def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
+        return self.fused_rows(x, functions, self.step, 1 - 2.0 ** (self.bits - 1), magnitude=True)
 
 
 #: the largest sum of two products

@@ -23,7 +23,9 @@ class Board:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError("train.tensorboard needs the tensorboard package: pip install tensorboard") from error
+            raise UserError(
+                "train.tensorboard needs the tensorboard package: pip install 'qsci-plugins[tensorboard]'"
+            ) from error
         self._writer: Any = SummaryWriter(str(folder), purge_step=begin or None)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
