@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,9 @@ import torch
 from torch import Tensor
 
 from qsci_plugins.data.folders import find_images
-from qsci_plugins.data.photos import builtin_photos, calibration_patches
+from qsci_plugins.data.photos import builtin_photos, calibration_patches, damaged
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
-from qsci_plugins.pipeline.image_forms import pieces_of
+from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, find_set
 from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.prepare import (
     absolute,
@@ -26,7 +26,7 @@ from qsci_plugins.pipeline.prepare import (
     tile_overlap,
     try_out,
 )
-from qsci_plugins.pipeline.task import Loaded, Prepared, Trainable
+from qsci_plugins.pipeline.task import Loaded, PieceSet, Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, FloatRecipe, Recipe
@@ -38,7 +38,29 @@ if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.data.patches import PatchPairs
 
-__all__ = ["STANDARD_SETS", "find_sets", "load_networks", "prepare", "prepare_training", "resolve"]
+__all__ = [
+    "STANDARD_SETS",
+    "ImagePiece",
+    "find_sets",
+    "load_networks",
+    "pieces_of",
+    "prepare",
+    "prepare_training",
+    "resolve",
+]
+
+
+@dataclass(frozen=True)
+class ImagePiece:
+    """An image and the set that it is of."""
+
+    image: BenchmarkImage
+    images: BenchmarkSet
+
+
+def pieces_of(images: BenchmarkSet) -> PieceSet:
+    """A set with its images as pieces."""
+    return PieceSet(images.name, [ImagePiece(image, images) for image in images.images])
 
 
 def load_networks(recipe: Recipe | FloatRecipe) -> Loaded:
@@ -92,7 +114,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         period = _period(recipe, network, progress)
         if period > 1:
             overlap = tile_overlap(recipe.export.openvino, network, period)
-        patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
+        patches = _patches(recipe.calibrate, network) * (network.value_range / 255)
         advance(1)
     examples = None
     if isinstance(recipe.train, LabelledTraining):
@@ -172,7 +194,7 @@ def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress
         return PatchPairs.from_folders(found, scale, patch, on_file=lambda done, total: advance(done, total=total))
 
 
-def _patches(calibrate: Calibration, scale: int) -> Tensor:
+def _patches(calibrate: Calibration, network: Network) -> Tensor:
     photos: list[np.ndarray | Path]
     if calibrate.images == [BUILTIN_PHOTOS]:
         photos = [photo for _, photo in builtin_photos("calibration")]
@@ -182,11 +204,14 @@ def _patches(calibrate: Calibration, scale: int) -> Tensor:
             photos = [file for path in paths for file in ([path] if path.is_file() else find_images(path))]
         except UserError as error:
             raise UserError(f"calibrate.images: {error}") from None
-    chosen = (calibrate.count, calibrate.patch, scale, calibrate.seed)
+    chosen = (calibrate.count, calibrate.patch, network.scale, calibrate.seed)
     try:
-        return torch.from_numpy(calibration_patches(photos, *chosen, degrade=calibrate.degrade)).float()
+        patches = calibration_patches(photos, *chosen, degrade=calibrate.degrade)
     except UserError as error:
         raise UserError(f"calibrate: {error}") from None
+    if calibrate.degrade and network.removes:
+        patches = damaged(patches, network.removes, calibrate.seed)
+    return torch.from_numpy(patches).float()
 
 
 #: what is measured besides the recipe's own sets where the data folder has it

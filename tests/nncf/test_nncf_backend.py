@@ -149,7 +149,7 @@ def test_bad_use_is_a_user_error(tmp_path: Path) -> None:
         load(small_edsr(width=12), tmp_path / "network.pt")
 
 
-def test_a_layer_that_the_network_never_calls_is_an_error() -> None:
+def test_a_layer_that_the_network_never_calls_stays_float() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -159,8 +159,9 @@ def test_a_layer_that_the_network_never_calls_is_an_error() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.used(x)
 
-    with pytest.raises(UserError, match=r"'idle'.*place\.float"):
-        apply(Idle(), make_scheme({"name": "adabm"}), Placement(), batches()[0], 255.0)
+    assert list(apply(Idle(), make_scheme({"name": "adabm"}), Placement(), batches()[0], 255.0).layers) == ["used"]
+    with pytest.raises(UserError, match="every layer is left in float"):
+        apply(Idle(), make_scheme({"name": "adabm"}), Placement(("idle",)), batches()[0], 255.0)
 
 
 def test_torch_that_breaks_nncf_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
