@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from qsci_plugins.architectures.network import Network
 from qsci_plugins.comparing.fingerprints import content_fingerprint
 from qsci_plugins.data.degradation import bicubic_down
 from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.images import read_image, write_image
-from qsci_plugins.data.photos import builtin_photos
+from qsci_plugins.data.photos import builtin_photos, damaged
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import write_text
 from qsci_plugins.openvino.tiling import Image
@@ -43,16 +44,20 @@ def split_images(folder: Path) -> tuple[list[Path], list[Path]]:
     return others[:: -(-len(others) // _CALIBRATING)], measured
 
 
-def held_back_images(files: Sequence[Path] | None, scale: int) -> list[tuple[str, Image]]:
+def held_back_images(files: Sequence[Path] | None, network: Network) -> list[tuple[str, Image]]:
     """(name, uint8 (h,w,3)) of inputs of a network, the middle of large ones; without files, of the built-in photos.
 
-    Those are the ones that calibration does not use, made smaller by `scale`.
+    Those are the ones that calibration does not use, made smaller by the network's scale, or with what it removes.
     """
-    if files is None:
-        named = [(name, bicubic_down(photo, scale)) for name, photo in builtin_photos("evaluation")]
-    else:
-        named = [(f"{index:02}_{file.stem}", read_image(file)) for index, file in enumerate(files)]
-    return [(name, _middle(image)) for name, image in named]
+    if files is not None:
+        return [(f"{index:02}_{file.stem}", _middle(read_image(file))) for index, file in enumerate(files)]
+    small = [(name, _middle(bicubic_down(photo, network.scale))) for name, photo in builtin_photos("evaluation")]
+    if not network.removes:
+        return small
+    return [
+        (name, np.ascontiguousarray(damaged(image.transpose(2, 0, 1)[None], network.removes)[0].transpose(1, 2, 0)))
+        for name, image in small
+    ]
 
 
 def write_float_output(

@@ -75,7 +75,7 @@ def run_quantize(
     with locked(trials_folder, f"another process is writing {output}; wait for it, or name another output"):
         moved = prepared_on(device, prepared)
         files = None if settings.images is None else split_images(settings.images)[1]
-        images = held_back_images(files, prepared.network.scale)
+        images = held_back_images(files, prepared.network)
         named = network_fingerprint(prepared.network)
         with progress.stage("the float network's own output", 1) as advance, full_precision():
             upscale = float_form(moved.float_network).upscale

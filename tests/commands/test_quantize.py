@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import qsci_plugins
+from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.cli import main
 from qsci_plugins.comparing.held_back import held_back_images, split_images, write_float_output
@@ -75,9 +78,13 @@ def test_every_second_image_is_held_back_and_at_most_ten(tmp_path: Path) -> None
 
 
 def test_the_set_of_the_float_networks_output(tmp_path: Path) -> None:
-    images = held_back_images(None, 4)
+    network = Network(nn.Identity(), "same", 4, 1.0)
+    images = held_back_images(None, network)
     assert [name for name, _ in images] == ["chelsea", "coffee", "flower"]
-    assert max(max(image.shape) for _, image in held_back_images(None, 1)) == 192
+    clean = held_back_images(None, replace(network, scale=1))
+    assert max(max(image.shape) for _, image in clean) == 192
+    noisy = held_back_images(None, replace(network, scale=1, removes="noise"))
+    assert all(5 < np.std(noise[1].astype(float) - image) < 40 for noise, (_, image) in zip(noisy, clean, strict=True))
     calls = []
 
     def upscale(image: np.ndarray) -> np.ndarray:
