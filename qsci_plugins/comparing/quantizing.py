@@ -67,8 +67,6 @@ def run_quantize(
     progress, output = progress or Progress(), settings.output
     limit = _checked(settings)
     recipe, prepared = _prepared(settings, progress)
-    if settings.force and (output / RECIPE_FILE).is_file():
-        shutil.rmtree(output)
     trials_folder = output / TRIALS
     trials_folder.mkdir(parents=True, exist_ok=True)
     device = device_of(recipe)
@@ -92,6 +90,8 @@ def run_quantize(
         if summarise is not None:
             summarise(trial.metrics, trial.folder)
         result = _result(trial, trials, prepared)
+        if settings.force:
+            _clear(output)
         _publish(trial.folder, result, output)
     return result
 
@@ -191,6 +191,17 @@ def _result(trial: Trial, trials: Trials, prepared: Prepared) -> dict[str, Any]:
         "float": {**reasons, **metrics["float_layers"]},
         "trials": [each.described() for each in trials.done],
     }
+
+
+def _clear(output: Path) -> None:
+    """Removes an earlier output, which is there until the new one is finished; its recipe first, so that no half of it counts."""
+    for entry in sorted(output.iterdir(), key=lambda entry: entry.name != RECIPE_FILE):
+        if entry.name in (TRIALS, FLOAT_OUTPUT):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def _publish(run: Path, result: Mapping[str, Any], output: Path) -> None:
