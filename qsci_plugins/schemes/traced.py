@@ -11,7 +11,7 @@ from torch import Tensor
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.quantizer import QParams
 
-__all__ = ["as_fake_quantize"]
+__all__ = ["as_exported_fake_quantize", "as_fake_quantize"]
 
 _I8 = (-128, 127)
 _U8 = (0, 255)
@@ -60,3 +60,25 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
     if (low, high) != bounds:
         x = x.clamp(low * step_value, high * step_value)
     return torch.fake_quantize_per_tensor_affine(x, step_value, 0, *bounds)
+
+
+def as_exported_fake_quantize(
+    x: Tensor, qparams: Callable[[Tensor], QParams], fits_int8: bool, *, weight: bool
+) -> Tensor | None:
+    """`as_fake_quantize` for `torch.export`, which follows tensors alone: a converter computes the constants from them.
+
+    Nothing can be read, so that whether levels are u8 or i8 is in the zero point; `fits_int8` says that they are either.
+    """
+    with torch.no_grad():
+        p = qparams(x)
+        if p.offset is not None or p.bit_width.dim() > 0 or not fits_int8:
+            return None
+        if not weight and p.scale.numel() != 1:
+            return None
+        x = torch.minimum(torch.maximum(x, p.low * p.scale), p.high * p.scale)
+        if weight:
+            step = p.scale.flatten().expand(x.shape[0])
+            zero = torch.zeros(x.shape[0], dtype=torch.int32, device=x.device)
+            return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)
+        zero = torch.where(p.low.reshape(1) < 0, 128, 0).to(torch.int32)
+        return torch.fake_quantize_per_tensor_affine(x, p.scale.reshape(1), zero, 0, 255)
