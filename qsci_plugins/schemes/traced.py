@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.quantizer import QParams
+from qsci_plugins.schemes.rounding import to_integers
 
 __all__ = ["as_exported_fake_quantize", "as_fake_quantize"]
 
@@ -49,6 +50,11 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
         return None
     if low != round(low) or high != round(high) or low < -128 or high > (127 if low < 0 else 255):
         return None
+    if weight and low < -127:  # one level more than a fake-quantize that OpenVINO folds into int8
+        with _outside_of_the_trace():
+            integers = to_integers(x, p.scale, None, p.low, p.high).to(torch.int8)
+            step = step.reshape(-1, *[1] * (x.dim() - 1))
+        return integers.to(x.dtype) * step
     if weight:
         x = torch.minimum(torch.maximum(x, lowest), highest)
         # 255 levels: all that OpenVINO folds into int8 weights
