@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qsci_plugins.errors import UserError
@@ -18,16 +19,36 @@ __all__ = ["first_line", "load_without_code"]
 _DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError)
 
 
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+#: what training programs save beside tensors and that runs nothing: numpy's scalars, and mappings with a default
+_HARMLESS: list[Any] = [
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
+    (_plain_dict, "collections.defaultdict"),
+    *(
+        (kind, f"{module}.{kind.__name__}")
+        for kind in (dict, list, int, float)
+        for module in ("builtins", "__builtin__")
+    ),
+]
+
+
 def load_without_code(path: Path, device: str | torch.device = "cpu") -> Any:
-    """The content of a file of torch.save: tensors, numbers, texts, and lists and mappings of them.
+    """The content of a file of torch.save: tensors, numbers (numpy's too), texts, and lists and mappings of them.
 
     Raises UserError where the file cannot be read, is damaged or of another kind, and where it holds Python code, which
     does not run.
     """
     try:
-        with warnings.catch_warnings():  # of what becomes an error below
+        # warnings of what becomes an error below
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location=device, weights_only=True)
+            # by what is in it: given a name, torch goes by the suffix
+            return torch.load(file, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}") from error
     except PermissionError as error:

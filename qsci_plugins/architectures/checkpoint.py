@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,29 @@ from torch import Tensor
 from qsci_plugins.errors import UserError
 from qsci_plugins.safe_load import first_line, load_without_code
 
-__all__ = ["builtin_weights", "read_checkpoint"]
+__all__ = ["Checkpoint", "builtin_weights", "open_checkpoint", "read_checkpoint"]
 
 BUILTIN = "builtin:"
 
-#: under which names training programs keep the state dict; averaged weights come first
-_WRAPPERS = ("params_ema", "average", "params", "state_dict", "model_state_dict", "model", "net")
+#: under which names training programs keep averages of the weights over their steps, which come before the last ones,
+_AVERAGED = (
+    "params_ema", "params-ema", "model_ema", "ema_model", "state_dict_ema", "net_g_ema", "generator_ema", "ema",
+    "average",
+)  # fmt: skip
+
+#: and those
+_LAST = ("params", "state_dict", "model_state_dict", "model", "net", "net_g", "generator")
 
 #: what wrappers of modules put before every name
-_PREFIXES = ("module.", "_orig_mod.", "netG.", "model.")
+_PREFIXES = ("module.", "_orig_mod.", "netG.", "net_g.", "generator.", "model.", "net.")
+
+#: what programs add to a state dict: thop's counts, and how many steps torch.optim.swa_utils averaged
+_ADDED = re.compile(r"(^|\.)(total_ops|total_params)$|^n_averaged$")
+
+#: numbers that are part of a network: Real-CUGAN's, whose outputs are others with it
+_FLAGS = ("pro",)
+
+StateDict = dict[str, Tensor]
 
 
 def builtin_weights() -> list[str]:
@@ -38,25 +53,51 @@ def builtin_weights() -> list[str]:
     )
 
 
-def read_checkpoint(weights: str | Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, floating ones as float32, wrappers and common prefixes removed.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict, and under which of several names in its file it stood; empty where there was but one."""
 
-    `weights` is a .safetensors file, anything that torch.load(weights_only=True) reads, or `builtin:NAME`.
+    tensors: StateDict
+    origin: str = ""
+
+
+def read_checkpoint(weights: str | Path, known: Callable[[StateDict], bool] = lambda state: False) -> StateDict:
+    """The tensors of `open_checkpoint`."""
+    return open_checkpoint(weights, known).tensors
+
+
+def open_checkpoint(weights: str | Path, known: Callable[[StateDict], bool] = lambda state: False) -> Checkpoint:
+    """Tensors by name, on the CPU, floating ones as float32, out of what training programs put around them.
+
+    `weights` is a .safetensors file, anything that torch.load(weights_only=True) reads (either under the other's name),
+    or `builtin:NAME`. Names are the file's own where a network is `known` by them, else without common prefixes; weight
+    norm and spectral norm are folded into the weights unless it is known with them. Averaged weights come first.
     Raises UserError where the file is missing, is no checkpoint, holds code, or holds NaN or infinity.
     """
     if str(weights).startswith(BUILTIN):
         content = _read_builtin(str(weights).removeprefix(BUILTIN))
     else:
         content = _read_file(Path(weights).expanduser())
-    state = _strip_prefixes(_unwrap(content, str(weights)))
-    for name, tensor in state.items():
+    held = list(_state_dicts(content))
+    if not held:
+        raise UserError(
+            f"{weights} holds no state dict: a mapping of names to tensors, alone or under"
+            f" {', '.join((*_AVERAGED, *_LAST))}"
+        )
+    forms = (Checkpoint(form, origin) for state, origin in held for form, origin in _forms(state, origin))
+    found = next((form for form in forms if known(form.tensors)), None)
+    if found is None:
+        state, origin = held[0]
+        found = Checkpoint(_fold_norms(_strip_prefixes(state)), origin)
+    tensors = dict(found.tensors)
+    for name, tensor in tensors.items():
         if tensor.is_floating_point():
-            state[name] = tensor = tensor.float()
+            tensors[name] = tensor = tensor.float()
             if not torch.isfinite(tensor).all():
                 raise UserError(
                     f"{weights}: {name} holds NaN or infinite values; this checkpoint is damaged, use another"
                 )
-    return state
+    return Checkpoint(tensors, found.origin)
 
 
 def _read_builtin(name: str) -> Any:
@@ -73,7 +114,7 @@ def _read_file(path: Path) -> Any:
         raise UserError(f"{path} is a folder; model.weights needs a checkpoint file (.pth, .pt, .safetensors)")
     if not path.is_file():
         raise UserError(f"there is no weights file {path}{_nearest_file(path)}")
-    if path.suffix != ".safetensors":
+    if not _is_safetensors(path):
         return load_without_code(path)
     try:
         return load_file(path)
@@ -81,6 +122,18 @@ def _read_file(path: Path) -> Any:
         raise UserError(f"{path} cannot be read: permission denied") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} is not a checkpoint, or a damaged one: {first_line(error)}") from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the first bytes, whatever the file's name; by its name where they say neither."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError:
+        return path.suffix == ".safetensors"  # whose error names the reason
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return False
+    return head[8:] == b"{" or path.suffix == ".safetensors"
 
 
 def _nearest_file(path: Path) -> str:
@@ -91,26 +144,75 @@ def _nearest_file(path: Path) -> str:
     return f"; nearest: {path.with_name(near[0])}" if near else ""
 
 
-def _unwrap(content: Any, weights: str) -> dict[str, Tensor]:
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
-            state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-            if state:
-                return state
-            break
-        content = inner
-    raise UserError(
-        f"{weights} holds no state dict: a mapping of names to tensors, alone or under {', '.join(_WRAPPERS)}"
-    )
+def _state_dicts(content: Any, origin: str = "") -> Iterator[tuple[StateDict, str]]:
+    """All that a file holds, averages first, with the names that lead there."""
+    if not isinstance(content, Mapping):
+        return
+    inner = [key for key in (*_AVERAGED, *_LAST) if isinstance(content.get(key), Mapping)]
+    if not inner and len(content) == 1:
+        inner = [key for key, value in content.items() if isinstance(value, Mapping)]
+    for key in inner:
+        yield from _state_dicts(content[key], f"{origin}.{key}" if origin else str(key))
+    state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in state.items() if not _ADDED.search(name)}
+    if state:
+        flags = {name: torch.tensor([content[name]]) for name in _FLAGS if isinstance(content.get(name), int)}
+        averaged = "n_averaged" in content
+        yield {**state, **flags}, (f"{origin} (averaged)".strip() if averaged else origin)
 
 
-def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    found = True
-    while found:
-        found = False
-        for prefix in _PREFIXES:
-            if all(name.startswith(prefix) for name in state):
-                state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-                found = True
+def _forms(state: StateDict, origin: str) -> Iterator[tuple[StateDict, str]]:
+    """The same tensors under other names: an average among them first, then as they are, then without prefixes."""
+    for key in _AVERAGED:
+        inner = _below(state, f"{key}.")
+        if inner:
+            yield from _forms(inner, f"{origin}.{key}" if origin else key)
+    for named in (state, *_stripped(state), *(_below(state, prefix) for prefix in _PREFIXES)):
+        if named:
+            yield named, origin
+            yield _fold_norms(named), origin
+
+
+def _below(state: StateDict, prefix: str) -> StateDict:
+    """The tensors of one of several networks, such as what is trained beside its losses."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _strip_prefixes(state: StateDict) -> StateDict:
+    return [state, *_stripped(state)][-1]
+
+
+def _stripped(state: StateDict) -> Iterator[StateDict]:
+    """Without the prefix that all names share, and without the next one."""
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = _below(state, prefix)
+        yield state
+
+
+#: how weight norm and spectral norm keep a weight, as hooks of torch.nn.utils and as parametrizations
+_NORMS = (
+    (".weight_v", ".weight_g", None),
+    (".parametrizations.weight.original1", ".parametrizations.weight.original0", None),
+    (".weight_orig", ".weight_u", ".weight_v"),
+    (".parametrizations.weight.original", ".parametrizations.weight.0._u", ".parametrizations.weight.0._v"),
+)
+
+
+def _fold_norms(state: StateDict) -> StateDict:
+    """Every normalised weight as the weight that it makes in a forward."""
+    state = dict(state)
+    for raw, other, last in reversed(_NORMS):
+        for layer in [name.removesuffix(raw) for name in state if name.endswith(raw)]:
+            if layer + other not in state or (last is not None and layer + last not in state):
+                continue
+            weight, by = state.pop(layer + raw), state.pop(layer + other)
+            if last is None:
+                axes = [axis for axis, side in enumerate(by.shape) if side == 1]
+                length = weight.square().sum(axes, keepdim=True).sqrt() if axes else weight.norm()
+                state[f"{layer}.weight"] = weight * (by / length)
+            else:
+                right = state.pop(layer + last)
+                axis = 0 if weight[0].numel() == right.numel() and len(weight) == by.numel() else 1
+                rows = weight.movedim(axis, 0).flatten(1)
+                state[f"{layer}.weight"] = weight / torch.dot(by, rows @ right)
     return state

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from qsci_plugins.architectures.checkpoint import read_checkpoint
-from qsci_plugins.architectures.network import Network, repeated_blocks
-from qsci_plugins.architectures.stock import load_tensors
+from qsci_plugins.architectures.network import Network, keep_inputs, repeated_blocks
+from qsci_plugins.architectures.stock import load_tensors, tensor_differences
 from qsci_plugins.errors import UserError
 
 __all__ = ["PYTHON", "load_factory"]
@@ -60,7 +60,9 @@ def load_factory(
     if not isinstance(module, nn.Module):
         raise UserError(f"{architecture} returned {type(module).__name__}; it must return a torch.nn.Module")
     if weights is not None:
-        load_tensors(module, read_checkpoint(weights), str(weights), architecture)
+        expected = module.state_dict()
+        state = read_checkpoint(weights, lambda given: not tensor_differences(given, expected))
+        load_tensors(module, state, str(weights), architecture)
     own = {name: getattr(module, name) for name in _DESCRIPTION if _describes(name, getattr(module, name, None))}
     said = {**described, **own}
     if scale is not None and said.setdefault("scale", scale) != scale:
@@ -71,7 +73,7 @@ def load_factory(
         raise UserError(f"{architecture} has no attribute `scale`; give model.scale")
     said.setdefault("value_range", 1.0)
     said.setdefault("blocks", repeated_blocks(module))
-    return Network(module=module.eval(), architecture=architecture, settings=arguments, **said)
+    return Network(module=keep_inputs(module.eval()), architecture=architecture, settings=arguments, **said)
 
 
 def _describes(name: str, value: Any) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Network", "Task", "repeated_blocks"]
+__all__ = ["Network", "Task", "keep_inputs", "repeated_blocks"]
 
 #: "sr": image super-resolution; "sci": video reconstruction from a snapshot measurement
 Task = Literal["sr", "sci"]
@@ -37,10 +37,42 @@ class Network:
     task: Task = "sr"
     #: the hyper-parameters, read from tensors or given
     settings: dict[str, Any] = field(default_factory=dict)
-    #: the input's height and width must be multiples of this
+    #: the input's height and width must be multiples of this,
     size_multiple: int = 1
+    #: at least this,
+    size_minimum: int = 1
+    #: and equal
+    square: bool = False
+    #: whether an image may be cut into tiles; False where the network's statistics are those of the whole image
+    tiling: bool = True
+    #: which of several state dicts in its file the weights are, such as "params_ema"; empty where there was but one
+    origin: str = ""
+    #: whether it takes several images at once
+    batches: bool = True
     #: how many input pixels away an output pixel still looks; None where attention or unknown code decides
     receptive_radius: int | None = None
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest height and width that the network takes and that are no smaller than these, in pixels."""
+        multiple = self.size_multiple
+        sides = [-(-max(side, self.size_minimum) // multiple) * multiple for side in (height, width)]
+        return (max(sides), max(sides)) if self.square else (sides[0], sides[1])
+
+    def sizes(self) -> str:
+        """What `valid_size` demands, in words; empty where any size will do."""
+        parts = [f"multiples of {self.size_multiple}"] if self.size_multiple > 1 else []
+        parts += [f"at least {self.size_minimum}"] if self.size_minimum > self.size_multiple else []
+        return " and ".join([*parts, *(["equal sides"] if self.square else [])])
+
+
+def keep_inputs(module: nn.Module) -> nn.Module:
+    """The same module, which from here on gets copies of its inputs: RCAN, for one, scales an image in place."""
+    module.register_forward_pre_hook(_copied)
+    return module
+
+
+def _copied(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(given.clone() if isinstance(given, Tensor) else given for given in inputs)
 
 
 def repeated_blocks(module: nn.Module) -> list[str]:

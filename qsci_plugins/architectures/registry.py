@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qsci_plugins.architectures.checkpoint import read_checkpoint
+from qsci_plugins.architectures.checkpoint import open_checkpoint
 from qsci_plugins.architectures.factory import PYTHON, load_factory
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCIStock
@@ -93,19 +94,22 @@ def load_network(
             raise UserError("model.architecture and model.weights are both missing; give at least one of them")
         return _random(architecture, scale, seed, settings)
     named, preset = _find(architecture) if architecture is not None else (None, {})
-    state = read_checkpoint(weights)
+    checkpoint = open_checkpoint(weights, lambda state: recognise(state) is not None)
+    state = checkpoint.tensors
     found = recognise(state)
     wanted = named.name if named is not None else architecture
     if found is None or (wanted is not None and wanted.lower() != found.lower()):
         raise _another_network(str(weights), state, found, named, architecture)
     stock = next((each for each in STOCK if each.name == found), None)
     if stock is None:
-        return spandrel_bridge.load_foreign(state, scale, str(weights), settings)
+        network = spandrel_bridge.load_foreign(state, scale, str(weights), settings)
+        return replace(network, origin=checkpoint.origin)
     if scale is None and not stock.tells_scale:
         raise UserError(f"{weights}: the tensors of {stock.name} do not tell its scale; give model.scale")
     check_settings(stock, settings)
     _check_video_scale(stock, scale)
-    return from_tensors(stock, state, str(weights), scale, {**preset, **settings})
+    network = from_tensors(stock, state, str(weights), scale, {**preset, **settings})
+    return replace(network, origin=checkpoint.origin)
 
 
 def _find(architecture: str) -> tuple[Stock | None, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from spandrel import (
@@ -11,11 +12,13 @@ from spandrel import (
     ArchSupport,
     ImageModelDescriptor,
     ModelLoader,
+    ModelTiling,
     SizeRequirements,
 )
 from torch import Tensor, nn
 
-from qsci_plugins.architectures.network import Network, repeated_blocks
+from qsci_plugins.architectures.adapted import adapted, fold_branches, part_joined
+from qsci_plugins.architectures.network import Network, keep_inputs, repeated_blocks
 from qsci_plugins.architectures.stock import StateDict, Stock, from_tensors
 from qsci_plugins.errors import UserError
 
@@ -62,7 +65,14 @@ def _caller(network: Network) -> Any:
 
 
 def register(stocks: Sequence[Stock]) -> None:
-    """Adds our networks after spandrel's own; a second call changes nothing."""
+    """Adds those of spandrel_extra_arches, where it is installed, and ours after spandrel's own.
+
+    A second call changes nothing.
+    """
+    with suppress(ImportError):
+        import spandrel_extra_arches
+
+        spandrel_extra_arches.install(ignore_duplicates=True)
     MAIN_REGISTRY.add(
         *(ArchSupport.from_architecture(StockArchitecture(stock)) for stock in stocks), ignore_duplicates=True
     )
@@ -85,7 +95,7 @@ def recognise_foreign(state: StateDict) -> str | None:
 def load_foreign(state: StateDict, scale: int | None, weights: str, settings: dict[str, Any]) -> Network:
     """A network that spandrel recognises. Its range is 0..1 and its hyper-parameters are spandrel's to read.
 
-    Raises UserError for one that is not an RGB super-resolution network, or of another scale.
+    Raises UserError for one that needs more than an image, or is of another scale.
     """
     contradicting = [name for name, value in settings.items() if (name, value) != ("value_range", 1.0)]
     if contradicting:
@@ -100,17 +110,35 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
             f"{weights} looks like {recognise_foreign(state)}, but spandrel cannot load it: {error}"
         ) from error
     name = str(descriptor.architecture.id)
-    channels = (descriptor.input_channels, descriptor.output_channels)
-    if not isinstance(descriptor, ImageModelDescriptor) or channels != (3, 3):
-        raise UserError(f"{weights} holds {name}, which does not map RGB images to RGB images; nothing here uses it")
+    if not isinstance(descriptor, ImageModelDescriptor):
+        raise UserError(f"{weights} holds {name}, which needs a mask beside the image; nothing here uses it")
+    if name in _BY_IMAGE:
+        raise UserError(
+            f"{weights} holds {name}, which chooses among its layers by the image; no exported graph can do that"
+        )
     if scale is not None and descriptor.scale != scale:
         raise UserError(f"{weights} holds {name} for x{descriptor.scale}, but model.scale is {scale}; make them agree")
+    need = descriptor.size_requirements
+    fold_branches(descriptor.model.eval())
+    part_joined(descriptor.model)
+    module = keep_inputs(adapted(descriptor, weights).eval())
     return Network(
-        module=descriptor.model.eval(),
+        module=module,
         architecture=name,
         scale=descriptor.scale,
         value_range=1.0,
-        blocks=repeated_blocks(descriptor.model),
+        blocks=repeated_blocks(module),
         settings={"tags": list(descriptor.tags)},
-        size_multiple=descriptor.size_requirements.multiple_of,
+        size_multiple=need.multiple_of,
+        size_minimum=max(1, need.minimum),
+        square=need.square,
+        tiling=descriptor.tiling is ModelTiling.SUPPORTED,
+        batches=name not in _ONE_BY_ONE,
     )
+
+
+#: networks whose layers are different ones for different images
+_BY_IMAGE = frozenset({"SeemoRe"})
+
+#: networks whose forward cuts one image into parts
+_ONE_BY_ONE = frozenset({"IPT"})

@@ -21,7 +21,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
-from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place
+from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place, place_called
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
 from qsci_plugins.schemes.scheme import (
@@ -45,12 +45,14 @@ def apply(
 ) -> QuantizedNetwork:
     """Puts a scheme's quantizers into a copy of a stock network; nothing is calibrated.
 
-    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs. Raises UserError where the network
+    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs; layers that it does not reach stay
+    float. Raises UserError where the network
     or the placement does not fit.
     """
     model = _float_copy(model)
-    precisions = place(model, placement)
     arguments = inputs_of(example, module_device(model))
+    placement = place_called(model, placement, arguments)
+    precisions = place(model, placement)
     plan = scheme.plan(model, placement, arguments[0] if isinstance(example, Tensor) else arguments)
     return _install(model, scheme, plan, precisions, value_range)
 
@@ -70,13 +72,14 @@ def quantize(
     """
     check_batches(batches, value_range)
     arguments = [inputs_of(batch) for batch in batches]
-    quantized = apply(model, scheme, placement, [tensor[:1] for tensor in arguments[0]], value_range)
+    quantized = apply(model, scheme, placement, [tensor[:1].clone() for tensor in arguments[0]], value_range)
     training = quantized.model.training
     quantized.model.eval()
     with calibration_mode(quantized.model):
         for inputs in arguments:
-            quantized.model(*inputs_of(inputs, quantized.device))
-    scheme.complete(quantized, inputs_of(arguments[0], quantized.device))
+            # a network may write into its input
+            quantized.model(*(tensor.clone() for tensor in inputs_of(inputs, quantized.device)))
+    scheme.complete(quantized, tuple(tensor.clone() for tensor in inputs_of(arguments[0], quantized.device)))
     quantized.model.train(training)
     return quantized
 

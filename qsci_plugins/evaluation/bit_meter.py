@@ -56,7 +56,7 @@ class ImageForm:
 
 def float_form(network: Network) -> ImageForm:
     """The float network in torch, 32 bits everywhere."""
-    upscale = torch_upscaler(network.module, network.value_range, network.scale, network.size_multiple)
+    upscale = torch_upscaler(network.module, network.value_range, network.scale, network.valid_size)
     return ImageForm(upscale, lambda: {"fab": float(FLOAT_BITS)})
 
 
@@ -65,7 +65,7 @@ class BitMeter:
 
     def __init__(self, quantized: QuantizedNetwork, network: Network) -> None:
         self._quantized = quantized
-        self._upscale = torch_upscaler(quantized.model, quantized.value_range, network.scale, network.size_multiple)
+        self._upscale = torch_upscaler(quantized.model, quantized.value_range, network.scale, network.valid_size)
         self._seen: dict[str, list[float]] = {name: [] for name in quantized.layers}
         self._fabs: list[float] = []
 
@@ -137,7 +137,7 @@ def macs_720p(network: Network) -> tuple[tuple[int, int], dict[str, int]]:
     """Height and width of the input that gives 1280x720 pixels, and the float network's MACs on it by layer."""
     height, width = (side // network.scale for side in OUTPUT_720P)
     multiple = network.size_multiple
-    height, width = height // multiple * multiple, width // multiple * multiple
+    height, width = network.valid_size(height // multiple * multiple, width // multiple * multiple)
     return (height, width), count_macs(network.module, (1, network.channels, height, width))
 
 

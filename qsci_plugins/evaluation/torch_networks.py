@@ -60,11 +60,15 @@ class TorchReconstructor:
 
 
 def torch_upscaler(
-    module: nn.Module, value_range: float, scale: int, size_multiple: int = 1
+    module: nn.Module,
+    value_range: float,
+    scale: int,
+    valid_size: Callable[[int, int], tuple[int, int]] = lambda height, width: (height, width),
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The whole image through a network at once: uint8 (h,w,3) to uint8 (scale*h,scale*w,3).
 
-    Where the network wants multiples of a size, the right and lower borders are mirrored up to it and cut off again.
+    `valid_size` (see `Network`) enlarges a height and width to what the network takes: the right and lower borders are
+    mirrored up to it and cut off again.
     """
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
 
@@ -72,10 +76,13 @@ def torch_upscaler(
     def upscale(low: np.ndarray) -> np.ndarray:
         height, width = low.shape[:2]
         x = torch.from_numpy(np.ascontiguousarray(low)).to(device).permute(2, 0, 1)[None].float() * (value_range / 255)
-        pad = (-width % size_multiple, -height % size_multiple)
+        wanted = valid_size(height, width)
+        pad = (wanted[1] - width, wanted[0] - height)
         if any(pad):
-            mode = "reflect" if pad[0] < width and pad[1] < height else "replicate"
-            x = F.pad(x, (0, pad[0], 0, pad[1]), mode=mode)
+            # as far as an image can be mirrored once, and the last pixels beyond
+            mirrored = (min(pad[0], width - 1), min(pad[1], height - 1))
+            x = F.pad(x, (0, mirrored[0], 0, mirrored[1]), mode="reflect")
+            x = F.pad(x, (0, pad[0] - mirrored[0], 0, pad[1] - mirrored[1]), mode="replicate")
         y = module(x)[0, :, : scale * height, : scale * width] * (255 / value_range)
         return y.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
 

@@ -12,7 +12,6 @@ import nncf
 import nncf.torch
 import torch
 from nncf.quantization.algorithms.pipeline import Pipeline
-from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import get_hook_storage, is_wrapped, wrap_model
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from qsci_plugins.nncf.algorithm import SchemeQuantization
 from qsci_plugins.nncf.build_lock import check_build_locks
 from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
+from qsci_plugins.nncf.tracing import TracedModel
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.placement import Placement, copy_folded
 from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of, module_device
@@ -37,11 +37,12 @@ def apply(
 ) -> QuantizedNetwork:
     """Puts a scheme's quantizers into a copy of a stock network; nothing is calibrated.
 
-    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs. Raises UserError where the network
+    `example` (N,C,H,W) is an input that the network accepts, or all of its inputs; layers that it does not reach, or
+    whose weight NNCF's graph does not show, stay float. Raises UserError where the network
     or the placement does not fit.
     """
     arguments = inputs_of(example, module_device(model))
-    wrapper = GraphModelWrapper(_wrapped_copy(model), arguments[0] if isinstance(example, Tensor) else arguments)
+    wrapper = TracedModel(_wrapped_copy(model), arguments[0] if isinstance(example, Tensor) else arguments)
     insert(make_plan(wrapper, wrapper.get_graph(), scheme, placement, value_range), wrapper)
     return network(wrapper.model, scheme)
 
@@ -60,10 +61,12 @@ def quantize(
     """
     check_batches(batches, value_range)
     arguments = [inputs_of(batch) for batch in batches]
-    example = inputs_of([tensor[:1] for tensor in arguments[0]], module_device(model))
-    wrapper = GraphModelWrapper(_wrapped_copy(model), example)
+    example = inputs_of([tensor[:1].clone() for tensor in arguments[0]], module_device(model))
+    wrapper = TracedModel(_wrapped_copy(model), example)
     algorithm = SchemeQuantization(scheme, placement, value_range)
-    quantized = Pipeline([[algorithm]]).run(wrapper, nncf.Dataset(arguments)).model
+    # a network may write into its input
+    dataset = nncf.Dataset(arguments, lambda inputs: tuple(tensor.clone() for tensor in inputs))
+    quantized = Pipeline([[algorithm]]).run(wrapper, dataset).model
     quantized.train(model.training)
     return network(quantized, scheme)
 

@@ -27,7 +27,7 @@ from qsci_plugins.nncf.attention_hooks import FusedAttentionHook, OperandHook, o
 from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, SharedQuantizerHook, input_hook
 from qsci_plugins.nncf.tracing import Calls, record_calls, without_hooks
 from qsci_plugins.schemes.attention import AttentionQuantizers
-from qsci_plugins.schemes.placement import Placement, copy_folded, place
+from qsci_plugins.schemes.placement import Placement, copy_folded, leave_float, place, place_called
 from qsci_plugins.schemes.scheme import Scheme, module_device
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "HookPlan",
     "LayerPoints",
     "all_but",
+    "hidden_layers",
     "ignored_layers",
     "input_point",
     "insert",
@@ -58,9 +59,7 @@ def layer_points(model: nn.Module, graph: NNCFGraph, names: Iterable[str]) -> di
     A layer is found by its weight, not by its operation's name, from which NNCF drops the indices of module lists.
     Raises UserError for a layer that the graph does not show, or that has a quantizer already.
     """
-    # a weight under several names stands in the graph under its first
-    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
-    constants = {node.node_name: node for node in graph.get_nodes_by_types(["nncf_model_const"])}
+    first_names, constants = _weights(model, graph)
     taken: dict[str, str] = {}
     points = {}
     for name in names:
@@ -79,6 +78,19 @@ def layer_points(model: nn.Module, graph: NNCFGraph, names: Iterable[str]) -> di
         taken[weight] = name
         points[name] = _points(graph, name, module, constants[weight])
     return points
+
+
+def hidden_layers(model: nn.Module, graph: NNCFGraph, names: Iterable[str]) -> list[str]:
+    """The layers whose weight the graph does not show: it is computed, or used where NNCF does not look."""
+    first_names, constants = _weights(model, graph)
+    return [name for name in names if first_names.get(id(model.get_submodule(name).weight)) not in constants]
+
+
+def _weights(model: nn.Module, graph: NNCFGraph) -> tuple[dict[int, str], dict[str, NNCFNode]]:
+    """The names of parameters by identity, and the graph's constants by name."""
+    # a weight under several names stands in the graph under its first
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return first_names, {node.node_name: node for node in graph.get_nodes_by_types(["nncf_model_const"])}
 
 
 def input_point(graph: NNCFGraph) -> PTTargetPoint:
@@ -178,6 +190,8 @@ def make_plan(
     example = _positional(wrapper)
     tensors = [value for value in example if isinstance(value, Tensor)]
     with without_hooks(model):
+        placement = place_called(model, placement, tensors)
+        placement = leave_float(placement, hidden_layers(model, graph, place(model, placement)))
         scheme_plan = scheme.plan(model, placement, tensors[0] if len(tensors) == 1 else tensors).beside(model)
     settings = scheme.config.model_dump(mode="json")
     images = InputHook(scheme.input_module(value_range), settings, value_range).to(module_device(model))

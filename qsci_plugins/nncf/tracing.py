@@ -8,15 +8,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from nncf.torch.function_hook.graph.build_graph_mode import GraphBuilderMode
 from nncf.torch.function_hook.hook_executor_mode import FunctionHookMode, OpMeta
 from nncf.torch.function_hook.hook_storage import HookStorage
+from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper, convert_to_nncf_graph
 from nncf.torch.function_hook.wrapper import ATR_HOOK_STORAGE, is_wrapped
+from nncf.torch.graph.graph import PTNNCFGraph
+from nncf.torch.utils import training_mode_switcher
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.schemes.attention import is_product
 
-__all__ = ["Call", "Calls", "record_calls", "without_hooks"]
+__all__ = ["Call", "Calls", "TracedModel", "record_calls", "without_hooks"]
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,33 @@ def _note_input(calls: Calls) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         calls.inputs[module].append(arguments[0])
 
     return note
+
+
+class TracedModel(GraphModelWrapper):
+    """NNCF's wrapper, whose graph also takes parameters inside tuples: Swin2SR joins its biases in one."""
+
+    @torch.no_grad()
+    def build_graph(self) -> PTNNCFGraph:
+        model, example = self.model, self.example_input
+        arguments, named = ((), example) if isinstance(example, dict) else (example, {})
+        wrapped = is_wrapped(model)
+        storage = getattr(model, ATR_HOOK_STORAGE) if wrapped else HookStorage()
+        forward = model.forward.orig_forward if wrapped else model.forward
+        inputs = arguments if isinstance(arguments, tuple) else (arguments,)
+        with training_mode_switcher(model, is_training=False), _GraphBuilder(model, storage) as builder:
+            inputs, named = builder.process_model_inputs(inputs, named)
+            builder.process_model_outputs(forward(*inputs, **named))
+        return convert_to_nncf_graph(builder.graph)
+
+
+class _GraphBuilder(GraphBuilderMode):
+    """NNCF's own, which looks for parameters among an operation's arguments and in lists, but connects those in tuples."""
+
+    def register_op_input_tensor(self, tensor: Tensor, op_node_id: int, port_id: int, op_meta: OpMeta) -> None:
+        info = self.tensor_info.get(tensor)
+        if info is not None and info.source_node_id is None:
+            self.execute_hooks_for_parameter(tensor)
+        super().register_op_input_tensor(tensor, op_node_id, port_id, op_meta)
 
 
 class _Recorder(FunctionHookMode):

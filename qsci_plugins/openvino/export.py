@@ -48,6 +48,7 @@ def export_upscaler(
     scale: int,
     mode: Mode = "routed",
     overlap: int | None = None,
+    period: int = 1,
     about: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Writes a network that enlarges images as INT8 graphs of one static shape.
@@ -59,11 +60,11 @@ def export_upscaler(
 
     `stock` is the float network that was quantized (None: it is taken out of it),
     (N,3,H,W) in 0..`network.value_range` to scale times the size;
-    `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16). Raises
-    UserError before calibration, for a tile that is too small, for what cannot run in integers, and where the folder
-    cannot be written.
+    `tile` the height and width of its input; `overlap` the receptive radius in input pixels (default 16); `period` what
+    the places of tiles are multiples of, for a network with strides or windows. Raises UserError before calibration, for a
+    tile that is too small, for what cannot run in integers, and where the folder cannot be written.
     """
-    signature = ImageSignature(tile, network.value_range, scale)
+    signature = ImageSignature(tile, network.value_range, scale, period)
     return export(network, stock, folder, signature, mode=mode, overlap=overlap, about=about)
 
 

@@ -91,6 +91,8 @@ class Manifest:
     precision: Literal["auto", "f32", "image_only"] = "auto"
     #: the CPUs on which the integer layers give the same sums; "vnni": elsewhere pairs of products may saturate
     exact_on: Literal["all", "vnni"] = "vnni"
+    #: what the places of tiles are multiples of: of the network's strides and windows
+    period: int = 1
 
     def route(self, factor: int) -> Route:
         """The route of a factor; the only one where there is one."""
@@ -183,6 +185,7 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         weight_bits=dict(content["weight_bits"]),
         about=dict(content["about"]),
         exact_on=_exact_on(content["exact_on"]) if version > 2 else "vnni",
+        period=int(content.get("period", 1)),
         **(_of_version_2(content) if version > 1 else {}),
     )
 

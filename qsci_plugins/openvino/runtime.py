@@ -106,7 +106,7 @@ class Upscaler:
         self._last = threading.local()
         if not isinstance(self.tile, str):
             for size in self.tile:
-                check_tile(size, self.overlap)
+                check_tile(size, self.overlap, multiple=self.manifest.period)
 
     @property
     def last_routes(self) -> list[TileRoute]:
@@ -146,7 +146,7 @@ class Upscaler:
         """Where tiles lie in an image of this size, down and across."""
         tile = self._tile_for(height, width)
         rows, columns = (
-            plan_axis(length, side, self.overlap, DEFAULT_BLEND)
+            plan_axis(length, side, self.overlap, DEFAULT_BLEND, self.manifest.period)
             for length, side in zip((height, width), tile, strict=True)
         )
         return rows, columns
@@ -219,20 +219,29 @@ class Upscaler:
         return TileRoute(y, x, tile.shape[0], tile.shape[1], gradient, factor, self.manifest.route(factor).fab)
 
     def _tile_for(self, height: int, width: int) -> tuple[int, int]:
-        """The tile size for an image: no larger than the image, so that its border is where the network expects it.
+        """The tile size for an image: no larger than the image, so that its border is where the network expects it, or
+        than the next multiple of the network's period.
 
         A network that is bound to the size it was exported at gets that one, and the image is mirrored up to it.
         """
-        fixed = self.manifest.tile
+        fixed, period = self.manifest.tile, self.manifest.period
+        height, width = (-(-side // period) * period for side in (height, width))
         if self.tile == "image":
             tile = (height, width)
         elif self.tile == "fit":
-            in_row = ROW_BYTES // (3 * self.scale**2)
-            tile = fit_tile(height, width, self.overlap, self._graphs.most_pixels, in_row) or fixed
+            tile = self._fitted(height // period, width // period) or fixed
         else:
             tile = self.tile
         wanted = (min(height, tile[0]), min(width, tile[1]))
         return wanted if self._graphs.can_run(wanted) else fixed
+
+    def _fitted(self, height: int, width: int) -> tuple[int, int] | None:
+        """The tile of `fit_tile` for an image of so many periods of the network."""
+        period = self.manifest.period
+        overlap, blend = -(-self.overlap // period), -(-(DEFAULT_BLEND + period - 1) // period)
+        most, in_row = self._graphs.most_pixels // period**2, ROW_BYTES // (3 * self.scale**2 * period**2)
+        found = fit_tile(height, width, overlap, most, in_row, blend)
+        return None if found is None else (found[0] * period, found[1] * period)
 
     def _is_fitted(self, size: _Size) -> bool:
         return self.tile == "fit" and size != self.manifest.tile

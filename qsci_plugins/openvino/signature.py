@@ -54,6 +54,8 @@ class ImageSignature(Signature):
     task: ClassVar[Task] = "sr"
 
     scale: int
+    #: of the network's strides and windows, in pixels of its input
+    tile_period: int = 1
 
     def examples(self) -> tuple[Tensor, ...]:
         steps = 3 * self.tile[0] * self.tile[1]
@@ -68,8 +70,11 @@ class ImageSignature(Signature):
             )
         return with_image_ports(model, self.value_range)
 
+    def period(self) -> int:
+        return self.tile_period
+
     def for_manifest(self) -> dict[str, Any]:
-        return {**super().for_manifest(), "scale": self.scale}
+        return {**super().for_manifest(), "scale": self.scale, "period": self.tile_period}
 
 
 @dataclass(frozen=True)

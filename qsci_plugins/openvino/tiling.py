@@ -75,9 +75,10 @@ def video_period(tile: tuple[int, int]) -> int:
 
 
 def plan_axis(length: int, tile: int, overlap: int, blend: int, multiple: int = 1) -> Axis:
-    """Tiles that cover 0..length, evenly spread, the first and the last flush with the image.
+    """Tiles that cover 0..length, evenly spread, the first flush with the image.
 
-    All begin at multiples of `multiple`, where `length` and `tile` are such, for networks that stride and for mosaics.
+    All begin at multiples of `multiple`, the period of a network that strides or has windows, or of a mosaic; the last one
+    is flush with the image too where `length` and `tile` are such multiples, and reaches beyond it otherwise.
 
     A zone lies at least `overlap` pixels away from the inner edges of both tiles, so that with an overlap of the
     network's receptive radius both tiles say there what the whole image would. Raises UserError where a tile is too
@@ -87,8 +88,9 @@ def plan_axis(length: int, tile: int, overlap: int, blend: int, multiple: int = 
     if length <= tile:
         return Axis(length, tile, (0,), ())
     check_tile(tile, overlap, blend, multiple)
-    count = -(-(length - tile) // stride) + 1
-    starts = tuple(round(i * (length - tile) / (count - 1)) // multiple * multiple for i in range(count))
+    last = -(-(length - tile) // multiple) * multiple
+    count = -(-last // stride) + 1
+    starts = tuple(round(i * last / (count - 1)) // multiple * multiple for i in range(count))
     zones = []
     for left, right in itertools.pairwise(starts):
         start = (left + tile + right - blend) // 2

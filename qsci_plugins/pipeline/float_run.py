@@ -13,6 +13,7 @@ from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.metrics import Journal, training_metrics, write_metrics
 from qsci_plugins.pipeline.networks import device_of, full_precision
 from qsci_plugins.pipeline.output import WEIGHTS_FILE, check_output, is_main, shared_work_folder
+from qsci_plugins.pipeline.prepare import fingerprints
 from qsci_plugins.pipeline.task import task_of
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import recipe_text
@@ -43,7 +44,8 @@ def train_recipe(
         check_output(output, force)
     task = task_of(recipe)
     trainable = replace(task.prepare_training(recipe, None if data is None else Path(data), progress), device=device)
-    with shared_work_folder(output, recipe_text(recipe), force, cpu=device == "cpu") as work:
+    inputs = fingerprints(trainable)
+    with shared_work_folder(output, recipe_text(recipe), force, inputs=inputs, cpu=device == "cpu") as work:
         journal = Journal(work, device)
         result = task.train_float(trainable, work, journal, progress)
         if not is_main():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,7 @@ from torch import Tensor
 from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
-from qsci_plugins.pipeline.image_forms import pieces_of
+from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, find_set
 from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.prepare import (
     absolute,
@@ -26,7 +26,7 @@ from qsci_plugins.pipeline.prepare import (
     tile_overlap,
     try_out,
 )
-from qsci_plugins.pipeline.task import Loaded, Prepared, Trainable
+from qsci_plugins.pipeline.task import Loaded, PieceSet, Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, FloatRecipe, Recipe
@@ -35,9 +35,32 @@ from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.training.settings import Folder, LabelledTraining, Training
 
 if TYPE_CHECKING:
+    from qsci_plugins.architectures.network import Network
     from qsci_plugins.data.patches import PatchPairs
 
-__all__ = ["STANDARD_SETS", "find_sets", "load_networks", "prepare", "prepare_training", "resolve"]
+__all__ = [
+    "STANDARD_SETS",
+    "ImagePiece",
+    "find_sets",
+    "load_networks",
+    "pieces_of",
+    "prepare",
+    "prepare_training",
+    "resolve",
+]
+
+
+@dataclass(frozen=True)
+class ImagePiece:
+    """An image and the set that it is of."""
+
+    image: BenchmarkImage
+    images: BenchmarkSet
+
+
+def pieces_of(images: BenchmarkSet) -> PieceSet:
+    """A set with its images as pieces."""
+    return PieceSet(images.name, [ImagePiece(image, images) for image in images.images])
 
 
 def load_networks(recipe: Recipe | FloatRecipe) -> Loaded:
@@ -53,6 +76,11 @@ def load_networks(recipe: Recipe | FloatRecipe) -> Loaded:
     return Loaded(recipe, network, network)
 
 
+def _say_origin(network: Network, progress: Progress) -> None:
+    if network.origin:
+        progress.note(f"weights: {network.origin} of the checkpoint")
+
+
 def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
     """Loads the network and the images, finds the sets, and runs the network once on a small input.
 
@@ -60,6 +88,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
     """
     with progress.stage("preparing", 1) as advance:
         network = load_networks(recipe).network
+        _say_origin(network, progress)
         scheme = make_scheme(recipe.scheme)
         placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
         place(network.module, placement)
@@ -77,11 +106,14 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
             sizes["inference.patch"] = [recipe.inference.patch]
         check_sizes(sizes, network)
         sets = find_sets(recipe.evaluate, data, network.scale)
-        overlap = tile_overlap(recipe.export.openvino, network)
-        side = -(-16 // network.size_multiple) * network.size_multiple
+        overlap = tile_overlap(recipe.export.openvino, network)  # before any work
+        side, _ = network.valid_size(16, 16)
         small = torch.full((1, network.channels, side, side), network.value_range / 2)
         expected = (1, network.channels, side * network.scale, side * network.scale)
         try_out(network, [small], expected, f"a {side}x{side} image", "; is model.scale right?")
+        period = _period(recipe, network, progress)
+        if period > 1:
+            overlap = tile_overlap(recipe.export.openvino, network, period)
         patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
         advance(1)
     examples = None
@@ -95,9 +127,22 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         examples=examples,
         scheme=scheme,
         placement=placement,
-        batches=list(patches.split(recipe.calibrate.batch)),
+        batches=list(patches.split(recipe.calibrate.batch if network.batches else 1)),
         overlap=overlap,
+        period=period,
     )
+
+
+def _period(recipe: Recipe, network: Network, progress: Progress) -> int:
+    """What the places of tiles are multiples of; a network whose receptive radius is known neither strides nor has windows."""
+    if network.receptive_radius is not None or recipe.export.openvino.mode == "none":
+        return 1
+    from qsci_plugins.pipeline.tile_period import find_period
+
+    found = find_period(network, recipe.export.openvino.tile)
+    if found.note:
+        progress.note(f"tiles: {found.note}")
+    return found.period
 
 
 def prepare_training(recipe: FloatRecipe, data: Path | None, progress: Progress) -> Trainable:

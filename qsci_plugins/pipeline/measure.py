@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.pipeline.task import PieceResult, PieceSet, Prepared, Task
+from qsci_plugins.pipeline.task import Loaded, PieceResult, PieceSet, Prepared, Task
 from qsci_plugins.progress import Progress
 
-__all__ = ["means", "measure_forms", "measure_latency"]
+if TYPE_CHECKING:
+    import openvino
+
+    from qsci_plugins.evaluation.baselines import Sample
+
+__all__ = ["is_untried", "means", "measure_forms", "measure_latency", "time_rows"]
 
 
 def measure_forms(task: Task, forms: Mapping[str, Any], sets: Sequence[PieceSet], progress: Progress) -> dict[str, Any]:
@@ -72,10 +78,41 @@ def measure_latency(task: Task, prepared: Prepared, folder: Path, progress: Prog
     """Milliseconds of one tile, interleaved in one process: OpenVINO fp32, bf16 (if any), NNCF's default INT8, ours.
 
     And in which precision ours really runs: how many nodes of each kind take and give what. What is not ours and fails
-    keeps its row, which says why.
+    keeps its row, which says why. A network that is not of our stock is timed in a process of its own, in which a crash
+    is one more failure.
+    """
+    with progress.stage("latency", 1) as advance:
+        if is_untried(prepared):
+            from qsci_plugins.pipeline.apart import latency_apart
+
+            found = latency_apart(task, prepared, folder)
+        else:
+            tile = prepared.recipe.export.openvino.tile
+            found = time_rows(lambda: task.float_graph(prepared), task.samples(prepared), folder, tile)
+        advance(1)
+    return found
+
+
+def is_untried(loaded: Loaded) -> bool:
+    """Whether nobody knows if torch and OpenVINO survive converting this network: some crash, and our stock does not."""
+    return loaded.network.task == "sr" and loaded.network.receptive_radius is None
+
+
+def time_rows(
+    convert: Callable[[], openvino.Model],
+    samples: Sequence[Sample],
+    folder: Path,
+    tile: Sequence[int],
+    failed: Mapping[str, str] | None = None,
+    begin: Callable[[str], object] = lambda name: None,
+) -> dict[str, Any]:
+    """What `measure_latency` returns, measured in this process; `convert` makes the float graph.
+
+    `failed`: reasons by name of rows that are not to be tried; `begin` is called with the name of each row before it is,
+    and with "timing" before all are timed.
     """
     # a float training measures too, and needs no OpenVINO
-    from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graphs
+    from qsci_plugins.evaluation.baselines import Failed, PlainGraph, attempt, plain_graph_makers
     from qsci_plugins.evaluation.latency import (
         failed_row,
         latency_row,
@@ -87,34 +124,33 @@ def measure_latency(task: Task, prepared: Prepared, folder: Path, progress: Prog
     )
     from qsci_plugins.openvino.precisions import runtime_precisions
 
-    height, width = prepared.recipe.export.openvino.tile
+    height, width = tile
     threads = usable_threads()
     compiled: dict[str, Any] = {}
+    entries: list[PlainGraph | Failed] = []
 
-    def opened(plain: PlainGraph | Failed) -> PlainGraph | Failed:
-        if isinstance(plain, Failed):
-            return plain
+    def opened(make: Callable[[], PlainGraph]) -> PlainGraph:
+        plain = make()
+        model = open_graph(plain.graph, precision=plain.precision, threads=threads)
+        runner(model, (height, width))()
+        compiled[plain.name] = model
+        return plain
 
-        def make() -> PlainGraph:
-            model = open_graph(plain.graph, precision=plain.precision, threads=threads)
-            runner(model, (height, width))()
-            compiled[plain.name] = model
-            return plain
-
-        return attempt(plain.name, plain.title, make)
-
-    with progress.stage("latency", 1) as advance:
-        entries = [opened(plain) for plain in plain_graphs(lambda: task.float_graph(prepared), task.samples(prepared))]
-        compiled["ours"] = open_exported(folder, threads)
-        latencies = time_in_turns(compiled, (height, width), _REPEATS)
-        rows = [
-            failed_row(entry)
-            if isinstance(entry, Failed)
-            else latency_row(entry.name, entry.title, latencies[entry.name])
-            for entry in entries
-        ]
-        rows.append(latency_row("ours", "ours", latencies["ours"]))
-        advance(1)
+    for (name, title), make in plain_graph_makers(convert, lambda: samples).items():
+        if name in (failed or {}):
+            entries.append(Failed(name, title, (failed or {})[name]))
+            continue
+        begin(name)
+        entries.append(attempt(name, title, partial(opened, make)))
+    begin("ours")
+    compiled["ours"] = open_exported(folder, threads)
+    begin("timing")
+    latencies = time_in_turns(compiled, (height, width), _REPEATS)
+    rows = [
+        failed_row(entry) if isinstance(entry, Failed) else latency_row(entry.name, entry.title, latencies[entry.name])
+        for entry in entries
+    ]
+    rows.append(latency_row("ours", "ours", latencies["ours"]))
     nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
     precisions = [
         {"type": kind, "input": taken, "output": given, "count": count}

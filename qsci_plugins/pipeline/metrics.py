@@ -41,19 +41,21 @@ def quantization_metrics(
     journal: Journal,
     *,
     sets: Mapping[str, Any],
-    operations: Mapping[str, Any],
+    operations: Mapping[str, Any] | None,
     latency: Mapping[str, Any] | None,
     bits: Mapping[str, tuple[float, float]],
+    float_layers: Mapping[str, str],
 ) -> dict[str, Any]:
     """The content of metrics.json, version 2, of a quantization run; its keys are these, and no key is ever absent.
 
     task: "sr" or "sci"; kind: "quantize" or "train"; network: architecture, weights, settings, scale, shortcuts; sets: by
     set and form psnr, ssim, fab and pieces, as in `measure`; operations: input, float, quantized; latency: tile, threads,
     repeats, rows, precisions; training: steps, examples (how many photos or clips it drew from; None where it had no
-    labels) and log (step and means of scalars); seconds by step; bits by layer, weight and activation; machine, whose
-    `devices` are by step, and of `measuring` in torch, those that it ran on: an interrupted run may go on elsewhere.
-    None: latency where nothing is exported or timed, training where there is none; and of a float training the backend,
-    scheme, operations, latency and bits, which it has not.
+    labels) and log (step and means of scalars); seconds by step; bits by layer, weight and activation; float_layers: the
+    reason by layer that the recipe places and that stayed float; machine, whose `devices` are by step, and of `measuring`
+    in torch, those that it ran on: an interrupted run may go on elsewhere.
+    None: latency where nothing is exported or timed, operations where they cannot be counted, training where there is
+    none; and of a float training the backend, scheme, operations, latency, bits and float_layers, which it has not.
     """
     recipe = prepared.recipe
     training = None
@@ -70,6 +72,7 @@ def quantization_metrics(
         "training": training,
         "seconds": _rounded(journal.seconds),
         "bits": {name: {"weight": weight, "activation": activation} for name, (weight, activation) in bits.items()},
+        "float_layers": dict(float_layers),
         "machine": journal.machine(),
     }
 
@@ -88,6 +91,7 @@ def training_metrics(
         "training": {"steps": steps, "examples": _count(trainable), "log": training_log(work)},
         "seconds": _rounded(journal.seconds),
         "bits": None,
+        "float_layers": None,
         "machine": journal.machine(),
     }
 
@@ -115,7 +119,7 @@ def read_metrics(file: Path) -> dict[str, Any]:
         return from_version_1(content)
     if version != _VERSION:
         raise UserError(f"{file} has version {version}, this package reads up to {_VERSION}; update qsci-plugins")
-    return dict(content)
+    return {"float_layers": None, **content}  # which the first runs of this version did not tell
 
 
 def _head(loaded: Loaded, kind: str) -> dict[str, Any]:

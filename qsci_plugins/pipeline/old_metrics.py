@@ -33,6 +33,7 @@ def from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
         "training": training,
         "seconds": seconds,
         "bits": old.get("bits"),
+        "float_layers": None,
         "machine": old["machine"],
     }
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qsci_plugins.machine import memory_error
 __all__ = [
     "BOARD",
     "CHECKPOINT",
+    "INPUTS",
     "JOURNAL",
     "METRICS_FILE",
     "RECIPE_FILE",
@@ -47,6 +49,9 @@ STATES = "*.state"
 #: the state that is nothing to go on from by itself: how long the steps took
 JOURNAL = "journal.state"
 
+#: what the run began with, by key of the recipe: an interrupted one does not go on with another network or other images
+INPUTS = "inputs.state"
+
 #: the curves of a training, to which a run that goes on adds
 BOARD = "tensorboard"
 
@@ -66,12 +71,14 @@ def check_output(output: Path, force: bool) -> None:
 
 
 @contextmanager
-def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path]:
+def work_folder(
+    output: Path, recipe: str, force: bool = False, inputs: Mapping[str, str] | None = None
+) -> Iterator[Path]:
     """A folder `output`.partial to write into, which becomes `output` when the block ends without an exception.
 
     Where an earlier run with the same `recipe` (its text) was interrupted, the folder holds what that run saved; of
-    another recipe that is an error, unless `force`. Ctrl-C and errors keep it where there is a state to go on from, and
-    else remove it.
+    another recipe, or where a fingerprint of its `inputs` was another, that is an error, unless `force`. Ctrl-C and errors
+    keep it where there is a state to go on from, and else remove it.
     Raises UserError for an output that is not free, a second process at work on it, and a disk that refuses.
     """
     output = Path(os.path.abspath(output))
@@ -81,7 +88,7 @@ def work_folder(output: Path, recipe: str, force: bool = False) -> Iterator[Path
     try:
         work.mkdir(parents=True, exist_ok=True)
         with locked(work, f"another process is writing {output}; wait for it, or name another output"):
-            _adopt(work, recipe, force)
+            _adopt(work, recipe, force, inputs or {})
             try:
                 yield work
                 _swap(work, output)
@@ -113,19 +120,30 @@ def _leave(work: Path, error: BaseException) -> None:
         raise UserError(f"{refusal}{hint}") from error
 
 
-def _adopt(work: Path, recipe: str, force: bool) -> None:
+def _adopt(work: Path, recipe: str, force: bool, inputs: Mapping[str, str]) -> None:
     """Makes the work folder this recipe's."""
     found = work / RECIPE_FILE
     if found.is_file():
-        if found.read_text(encoding="utf-8") == recipe:
+        changed = _changed(work, inputs)
+        if found.read_text(encoding="utf-8") == recipe and not changed:
             _clear(work, _KEPT)
             return
         if not force:
-            raise UserError(f"{work} was left by an interrupted run of another recipe; remove it, or use --force")
+            reason = f"with another content of {', '.join(changed)}" if changed else "of another recipe"
+            raise UserError(f"{work} was left by an interrupted run {reason}; remove it, or use --force")
     elif not all(entry.match(temporary_pattern(found)) for entry in work.iterdir()):
         raise UserError(f"{work} is in the way, and not a run's; remove it or name another output")
     _clear(work, (RECIPE_FILE,))
     write_text(found, recipe)
+    if inputs:
+        write_text(work / INPUTS, json.dumps(dict(inputs)))
+
+
+def _changed(work: Path, inputs: Mapping[str, str]) -> list[str]:
+    """The keys whose fingerprint was another when the folder was begun; none where nobody noted them."""
+    file = work / INPUTS
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return [key for key, value in inputs.items() if key in before and before[key] != value]
 
 
 def _clear(work: Path, keep: tuple[str, ...] = ()) -> None:
@@ -146,7 +164,7 @@ def _remove(folder: Path) -> None:
 
 
 def _has_state(work: Path) -> bool:
-    return any(state.name != JOURNAL for state in work.glob(STATES))
+    return any(state.name not in (JOURNAL, INPUTS) for state in work.glob(STATES))
 
 
 def _swap(work: Path, output: Path) -> None:
@@ -202,14 +220,16 @@ def is_main() -> bool:
 
 
 @contextmanager
-def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: bool = False) -> Iterator[Path]:
+def shared_work_folder(
+    output: Path, recipe: str, force: bool = False, *, inputs: Mapping[str, str] | None = None, cpu: bool = False
+) -> Iterator[Path]:
     """`work_folder` of the first process; the others see the same folder, and leave it to the first one.
 
     Where the first one cannot have the folder, all raise its UserError. A process that dies leaves the last checkpoint,
     and the same command goes on from there. `cpu`: communicate over gloo although there is a GPU.
     """
     if process_count() == 1:
-        with work_folder(output, recipe, force) as work, _ended_by_another():
+        with work_folder(output, recipe, force, inputs) as work, _ended_by_another():
             yield work
         return
     from accelerate import PartialState
@@ -226,7 +246,7 @@ def shared_work_folder(output: Path, recipe: str, force: bool = False, *, cpu: b
         return
     shared = False
     try:
-        with work_folder(output, recipe, force) as work:
+        with work_folder(output, recipe, force, inputs) as work:
             shared = True
             broadcast_object_list([None])
             with _ended_by_another():

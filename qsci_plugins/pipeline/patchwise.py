@@ -63,8 +63,8 @@ class PatchMeter(BitMeter):
         gain = quantized.value_range / 255
         height, width = low.shape[:2]
         x = torch.from_numpy(np.ascontiguousarray(low)).to(device).permute(2, 0, 1)[None].float() * gain
-        multiple = self._network.size_multiple
-        x = F.pad(x, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        whole = self._network.valid_size(height, width)
+        x = F.pad(x, (0, whole[1] - width, 0, whole[0] - height), mode="replicate")
         grid = self._grid(x.shape[2], x.shape[3])
         total = x.new_zeros(3, x.shape[2] * scale, x.shape[3] * scale)
         count = x.new_zeros(1, *total.shape[1:])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +14,10 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import smallest_tile
 from qsci_plugins.pipeline.output import process_count
+from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import Model
+from qsci_plugins.schemes.scheme import inputs_of
 
 __all__ = [
     "absolute",
@@ -22,6 +26,7 @@ __all__ = [
     "check_batch",
     "check_crop",
     "check_sizes",
+    "fingerprints",
     "tile_overlap",
     "try_out",
 ]
@@ -49,16 +54,18 @@ def absolute_sets(evaluate: Sequence[Any]) -> list[Any]:
 
 def check_sizes(sizes: Mapping[str, Sequence[int]], network: Network) -> None:
     """Raises UserError for sides, by the key that they stand under, which the network does not take."""
-    multiple = network.size_multiple
     for key, sides in sizes.items():
-        if any(side % multiple for side in sides):
-            raise UserError(f"{key} is {sides}, but {network.architecture} needs multiples of {multiple}")
+        height, width = network.valid_size(sides[0], sides[-1])
+        if (height, width) != (sides[0], sides[-1]):
+            nearest = [height, width] if len(sides) > 1 else [height]
+            raise UserError(f"{key} is {sides}, but {network.architecture} needs {network.sizes()}, such as {nearest}")
 
 
 def check_crop(key: str, side: int, network: Network) -> None:
     """Raises UserError for training examples of a size which the network does not take."""
-    if side % network.size_multiple:
-        raise UserError(f"{key} is {side}; {network.architecture} needs a multiple of {network.size_multiple}")
+    if network.valid_size(side, side) != (side, side):
+        valid = network.valid_size(side, side)[0]
+        raise UserError(f"{key} is {side}; {network.architecture} needs {network.sizes()}, such as {valid}")
 
 
 def check_batch(batch: int) -> None:
@@ -87,6 +94,36 @@ def tile_overlap(settings: Any, network: Network, period: int = 1) -> int:
         return int(settings.overlap)
     limit = max(0, min(most, min(settings.tile) // 4))
     return limit if network.receptive_radius is None else min(network.receptive_radius, limit)
+
+
+def fingerprints(trainable: Trainable) -> dict[str, str]:
+    """By key of the recipe what a run begins with: the network's tensors, the calibration inputs, the training's folders.
+
+    Of folders the names, sizes and times of their files.
+    """
+    found = {"model.weights": _digest(trainable.network.module.state_dict().values())}
+    if isinstance(trainable, Prepared):
+        tensors = [tensor for batch in trainable.batches for tensor in inputs_of(batch)]
+        # to a tenth of a grey level, as another processor may round otherwise
+        tenth = 2550 / trainable.network.value_range
+        found["calibrate.images"] = _digest((tensor * tenth).round().to(torch.int32) for tensor in tensors)
+    recipe = trainable.recipe
+    if recipe.train is not None:
+        data = getattr(recipe, "data", None) or getattr(recipe.train, "data", [])
+        folders = [*(item.path for item in data), *getattr(getattr(recipe, "clips", None), "folders", [])]
+        paths = [expand(folder, "data") for folder in folders if not folder.startswith("builtin:")]
+        files = [file for path in paths for file in sorted(path.rglob("*")) if file.is_file()]
+        listing = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        found["train.data"] = hashlib.sha256(json.dumps(listing).encode()).hexdigest()
+    return found
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tensor.dtype, tuple(tensor.shape))).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from qsci_plugins.pipeline.measure import measure_forms
+from qsci_plugins.pipeline.measure import is_untried, measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
 from qsci_plugins.pipeline.networks import device_of, full_precision, move_networks
 from qsci_plugins.pipeline.output import CHECKPOINT, check_output, is_main, shared_work_folder
+from qsci_plugins.pipeline.prepare import fingerprints
 from qsci_plugins.pipeline.task import Prepared, Task, task_of
 from qsci_plugins.progress import Progress, quiet
 from qsci_plugins.recipes.reading import recipe_text
 from qsci_plugins.recipes.schema import Recipe, VideoRecipe
 from qsci_plugins.schemes.backend import load_backend
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.placement import called_layers, place
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of, module_device
 
-__all__ = ["MODEL", "RunResult", "prepared_on", "run_recipe"]
+if TYPE_CHECKING:
+    from qsci_plugins.evaluation.bit_meter import BitMeter
+
+__all__ = ["MODEL", "RunResult", "float_layers", "prepared_on", "run_recipe"]
 
 #: the folder to deploy
 MODEL = "model"
@@ -53,7 +58,8 @@ def run_recipe(
     torch) and, unless the recipe exports nothing, model/. `report` adds to the folder before it moves to its place.
     Without `latency` the exported model is not timed.
     `data` is a folder of benchmark sets (of video: of scenes), measured besides those that the recipe names. Ctrl-C while
-    calibrating or training keeps what is done; the same call goes on from there. Started by `accelerate launch`, all
+    calibrating or training keeps what is done; the same call goes on from there, unless the weights or images are others
+    since. Started by `accelerate launch`, all
     processes train and the first one does the rest.
     Torch calibrates, trains and measures on the recipe's `device`, which an interrupted run may go on without; the export
     and OpenVINO's measurements are the CPU's.
@@ -66,7 +72,8 @@ def run_recipe(
     task = task_of(recipe)
     recipe = task.resolve(recipe)
     prepared = task.prepare(recipe, None if data is None else Path(data), progress)
-    with shared_work_folder(output, recipe_text(recipe), force, cpu=device == "cpu") as work:
+    inputs = fingerprints(prepared)
+    with shared_work_folder(output, recipe_text(recipe), force, inputs=inputs, cpu=device == "cpu") as work:
         journal = Journal(work, device)
         moved = prepared_on(device, prepared)
         with full_precision():
@@ -111,6 +118,9 @@ def _calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Prog
                 network.module, prepared.scheme, prepared.placement, prepared.batches, network.value_range
             )
         advance(1)
+    if left := float_layers(prepared, quantized):
+        some = ", ".join([*left][:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+        progress.note(f"left in float, as nothing calls or shows them: {some}")
     if is_main():
         backend.save(quantized, state)
     return quantized
@@ -136,17 +146,48 @@ def _export(
         return
     from qsci_plugins.openvino.export import export
 
+    about = {"architecture": network.architecture, "backend": quantized.backend}
     with progress.stage("export", 1) as advance, journal.timed("export", "cpu"):
-        export(
-            quantized,
-            network.module,
-            work / MODEL,
-            task.signature(prepared),
-            mode=settings.mode,
-            overlap=prepared.overlap,
-            about={"architecture": network.architecture, "backend": quantized.backend},
-        )
+        if not (is_untried(prepared) and _exported_apart(prepared, work, about)):
+            export(
+                quantized,
+                network.module,
+                work / MODEL,
+                task.signature(prepared),
+                mode=settings.mode,
+                overlap=prepared.overlap,
+                about=about,
+            )
         advance(1)
+
+
+def _exported_apart(prepared: Prepared, work: Path, about: Mapping[str, Any]) -> bool:
+    from qsci_plugins.pipeline.apart import export_apart
+
+    return export_apart(prepared, work, work / MODEL, about)
+
+
+def float_layers(prepared: Prepared, quantized: QuantizedNetwork) -> dict[str, str]:
+    """Why a layer that the recipe places is float nevertheless, by its name; mostly there is none."""
+    module = prepared.network.module
+    left = [name for name in place(module, prepared.placement) if name not in quantized.layers]
+    if not left:
+        return {}
+    called = called_layers(module, [tensor[:1] for tensor in inputs_of(prepared.batches[0], module_device(module))])
+    hidden = f"{quantized.backend} does not see where its weight is used"
+    return {name: hidden if name in called else "the network does not call it" for name in left}
+
+
+def _operations(
+    task: Task, prepared: Prepared, quantized: QuantizedNetwork, meter: BitMeter, progress: Progress
+) -> dict[str, Any] | None:
+    """The counts, without which a run is as good: some networks do not run on shapes alone."""
+    try:
+        return task.operations(task.macs(prepared), quantized, meter)
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [""])[0][:160]
+        progress.note(f"operations: not counted ({type(error).__name__}: {reason})")
+        return None
 
 
 def _timed(task: Task, prepared: Prepared, work: Path, progress: Progress) -> dict[str, Any] | None:
@@ -178,8 +219,9 @@ def _measured(
         work,
         journal,
         sets=sets,
-        operations=task.operations(task.macs(prepared), quantized, meter),
+        operations=_operations(task, prepared, quantized, meter, progress),
         latency=latency,
         bits=meter.bits(),
+        float_layers=float_layers(prepared, quantized),
     )
     return RunResult(task, prepared, quantized, forms, metrics)

@@ -129,6 +129,8 @@ class Prepared(Trainable):
     batches: list[Any] = field(kw_only=True)
     #: context around the tiles of the exported network, in pixels of its input
     overlap: int = field(kw_only=True)
+    #: what the places of its tiles are multiples of
+    period: int = field(default=1, kw_only=True)
 
 
 class Form(Protocol):

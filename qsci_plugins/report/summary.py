@@ -28,6 +28,7 @@ def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         _latency(metrics["latency"]),
         _precisions(metrics["latency"]),
         _bits(metrics["bits"]),
+        _float_layers(metrics["float_layers"]),
         _machine(metrics["machine"]),
         *(f"![{name}]({name})" for name in pictures),
     ]
@@ -92,8 +93,10 @@ def bench_table(bench: Mapping[str, Any]) -> str:
     return f"{title}\n\n{latency_table(bench['rows'])}"
 
 
-def _operations(operations: Mapping[str, Any]) -> str:
+def _operations(operations: Mapping[str, Any] | None) -> str:
     """The named counts of a run's `operations`."""
+    if operations is None:
+        return ""
     full, quantized = operations["float"], operations["quantized"]
     *frames, height, width = operations["input"]
     rows = [
@@ -143,6 +146,13 @@ def _bits(bits: Mapping[str, Mapping[str, float]]) -> str:
     """The bits of every layer."""
     rows = [[name, f"{layer['weight']:.0f}", f"{layer['activation']:.2f}"] for name, layer in bits.items()]
     return f"## Bits by layer\n\n{table(['layer', 'weight', 'activation, mean'], rows)}"
+
+
+def _float_layers(reasons: Mapping[str, str] | None) -> str:
+    """The layers that the recipe places and that stayed float, and why."""
+    if not reasons:
+        return ""
+    return f"## Layers left in float\n\n{table(['layer', 'reason'], [[*row] for row in reasons.items()])}"
 
 
 def _machine(machine: Mapping[str, Any]) -> str:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import difflib
-from dataclasses import dataclass, field
+import glob
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -15,7 +19,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["Placement", "Precision", "copy_folded", "place"]
+__all__ = ["Placement", "Precision", "called_layers", "copy_folded", "leave_float", "place", "place_called"]
 
 #: "scheme": the scheme's own bits; "eight_bit": 8 static bits, not counted in FAB
 Precision = Literal["scheme", "eight_bit"]
@@ -70,6 +74,41 @@ def place(model: nn.Module, placement: Placement) -> dict[str, Precision]:
     if not precisions:
         raise UserError("place: every layer is left in float; name some in place.targets or place.eight_bit")
     return precisions
+
+
+@torch.no_grad()
+def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> set[str]:
+    """The convolutions and linear layers, by module name, that `model(example)` (or `model(*example)`) calls.
+
+    Others have a part in training alone, or their weight is used by code of another module; quantizers of theirs would
+    never see a tensor. The model and the example are left as they were.
+    """
+    called: set[str] = set()
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if isinstance(module, _QUANTIZABLE):
+                handle = module.register_forward_hook(lambda *_, name=name: called.add(name))
+                stack.callback(handle.remove)
+        try:
+            model(*(tensor.clone() for tensor in ((example,) if isinstance(example, Tensor) else example)))
+        finally:
+            for module, was in training.items():
+                module.training = was
+    return called
+
+
+def leave_float(placement: Placement, names: Iterable[str]) -> Placement:
+    """The same placement with these layers left in float."""
+    return replace(placement, float_=(*placement.float_, *(glob.escape(name) for name in names)))
+
+
+def place_called(model: nn.Module, placement: Placement, example: Tensor | Sequence[Tensor]) -> Placement:
+    """The same placement without the layers that the network does not call for an example."""
+    precisions = place(model, placement)
+    called = called_layers(model, example)
+    return leave_float(placement, [name for name in precisions if name not in called])
 
 
 #: the older form of both norms: a hook that sets the weight ahead of every forward

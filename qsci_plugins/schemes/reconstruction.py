@@ -54,7 +54,8 @@ def reconstruct_weights(
         weight = quantizers.weight
         if not isinstance(weight, ChannelWeight) or not _supported(module):
             continue
-        columns = _columns(module, _input_of(module, quantizers, run))
+        x = _input_of(module, quantizers, run)
+        columns = None if x is None else _columns(module, x)
         if columns is None:
             continue
         flat = module.weight.detach().flatten(1)  # type: ignore[operator, union-attr]
@@ -88,8 +89,8 @@ def _supported(module: nn.Module) -> bool:
     )
 
 
-def _input_of(module: nn.Module, quantizers: LayerQuantizers, run: Callable[[], Any]) -> Tensor:
-    """The quantized input of the module's first call in a run."""
+def _input_of(module: nn.Module, quantizers: LayerQuantizers, run: Callable[[], Any]) -> Tensor | None:
+    """The quantized input of the module's first call in a run; None where there was none."""
     captured: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -104,7 +105,7 @@ def _input_of(module: nn.Module, quantizers: LayerQuantizers, run: Callable[[], 
         pass
     finally:
         handle.remove()
-    return captured[0]
+    return captured[0] if captured else None
 
 
 def _columns(module: nn.Module, x: Tensor) -> Tensor | None:

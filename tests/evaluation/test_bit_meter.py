@@ -22,8 +22,7 @@ from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm, float_form
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
 from qsci_plugins.nncf.backend import quantize
-from qsci_plugins.pipeline.image_forms import pieces_of
-from qsci_plugins.pipeline.image_prepare import find_sets
+from qsci_plugins.pipeline.image_prepare import find_sets, pieces_of
 from qsci_plugins.pipeline.image_task import ImageTask
 from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.task import Loaded
@@ -51,7 +50,8 @@ class Mirror(nn.Module):
 @pytest.mark.parametrize("size", [(8, 8), (9, 15), (1, 1), (3, 17)])
 def test_sizes_that_a_network_does_not_take_are_filled_up_and_cut_off(size: tuple[int, int]) -> None:
     image = NOISE[: size[0], : size[1]]
-    assert (torch_upscaler(Mirror(), 1.0, 2, 8)(image) == image.repeat(2, 0).repeat(2, 1)).all()
+    eights = Network(Mirror(), "mirror", 2, 1.0, size_multiple=8)
+    assert (torch_upscaler(eights.module, 1.0, 2, eights.valid_size)(image) == image.repeat(2, 0).repeat(2, 1)).all()
 
 
 def test_bits_and_operations_of_a_quantized_network(network: Network) -> None:

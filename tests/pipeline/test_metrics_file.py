@@ -27,6 +27,7 @@ KEYS = {
     "training",
     "seconds",
     "bits",
+    "float_layers",
     "machine",
 }
 

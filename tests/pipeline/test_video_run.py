@@ -186,7 +186,7 @@ def test_the_exported_network_is_timed_beside_what_fails(
     [
         (["clips.folders=[/nowhere/at/all]"], r"clips\.folders: /nowhere/at/all"),
         (["clips.mask=/nowhere.mat"], r"clips\.mask: .*/nowhere\.mat"),
-        (["train.phases.0.crop=9"], r"train\.phases\.0\.crop is 9; efficientsci needs a multiple of 2"),
+        (["train.phases.0.crop=9"], r"train\.phases\.0\.crop is 9; efficientsci needs multiples of 2"),
         (["train.phases.0.crop=64"], r"train\.phases\.0: the mask is 24x24 pixels"),
         (["train.phases.0.frames=9"], r"train\.phases\.0: the mask has 3 frames, not 9"),
         (["calibrate.patch=9"], r"calibrate\.patch is \[9\]"),
