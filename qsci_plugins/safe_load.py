@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
 
 __all__ = ["first_line", "load_without_code"]
 
@@ -43,6 +44,7 @@ def load_without_code(path: Path, device: str | torch.device = "cpu") -> Any:
     Raises UserError where the file cannot be read, is damaged or of another kind, and where it holds Python code, which
     does not run.
     """
+    check_regular(path)
     try:
         # warnings of what becomes an error below
         with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:

@@ -13,7 +13,7 @@ from qsci_plugins.commands.upscale_raw import standard_streams, upscale_raw
 from qsci_plugins.commands.upscale_settings import UpscaleSettings, model_folder
 from qsci_plugins.commands.upscale_video import preview_video, upscale_video
 from qsci_plugins.data.folders import VIDEO_FORMATS, WRITABLE_FORMATS
-from qsci_plugins.errors import UserError
+from qsci_plugins.errors import UserError, one_line
 
 __all__ = ["UpscaleSettings", "add", "model_folder", "upscale"]
 
@@ -102,7 +102,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             on_written=report,
         )
     for error in failures:
-        print(f"qsci: error: {error}", file=sys.stderr)
+        print(f"qsci: error: {one_line(error)}", file=sys.stderr)
     return 2 if failures else 0
 
 

@@ -24,7 +24,11 @@ def folder(tmp_path: Path) -> Path:
         overlap=7,
         value_range=255.0,
         weights=entries[1],
-        routes=(Route(-1, entries[0], {"body.0": 3.0}, 3.0), Route(1, entries[0], {"body.0": 5.0}, 5.0)),
+        routes=(
+            Route(-1, entries[0], {"body.0": 3.0}, 3.0),
+            Route(0, entries[0], {"body.0": 4.0}, 4.0),
+            Route(1, entries[0], {"body.0": 5.0}, 5.0),
+        ),
         thresholds=(12.5, 80.25),
         weight_bits={"body.0": 4.0},
         about={"made of": "words"},
@@ -43,7 +47,7 @@ def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
 
 
 def test_a_reconstructor_says_its_frames(folder: Path) -> None:
-    manifest = replace(load_manifest(folder), task="sci", frames=8, channels=1)
+    manifest = replace(load_manifest(folder), task="sci", scale=1, frames=8, channels=1)
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
     assert load_manifest(folder) == manifest
     for nonsense in ({"task": "sr"}, {"frames": None}, {"task": "other"}, {"precision": "f16"}):
