@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,18 @@ from qsci_plugins.files import check_regular
 __all__ = ["first_line", "load_without_code"]
 
 #: what torch raises for files that are something else, or damaged
-_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError)
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def _plain_dict(*_: Any) -> dict[Any, Any]:

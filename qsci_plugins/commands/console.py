@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+from qsci_plugins.errors import one_line
 from qsci_plugins.progress import Advance, Progress
 
 __all__ = ["PlainProgress", "console_progress", "report"]
@@ -25,7 +26,7 @@ class PlainProgress(Progress):
         self._pause = pause
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(one_line(text), file=self._stream, flush=True)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
@@ -49,7 +50,7 @@ class _Bars(Progress):
         self._bars = bars
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(one_line(text), markup=False, highlight=False)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from qsci_plugins.commands.options import add_overrides
-from qsci_plugins.errors import UserError
+from qsci_plugins.errors import UserError, one_line
 
 __all__ = ["add"]
 
@@ -30,7 +30,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             read_recipe(find_recipe(file), arguments.overrides)
         except UserError as error:
             wrong += 1
-            print(f"qsci: error: {error}", file=sys.stderr)
+            print(f"qsci: error: {one_line(error)}", file=sys.stderr)
         else:
             print(f"{file}: valid")
     return 2 if wrong else 0

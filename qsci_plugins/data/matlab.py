@@ -51,8 +51,8 @@ def check_memory(path: Path, name: str, shape: Sequence[int], value_bytes: int) 
     if needed > limit or any(side < 0 for side in shape):
         size = "x".join(map(str, shape))
         raise UserError(
-            f"{path}: {name} says that it is {size}, which takes {needed / 2**30:.3g} GiB, more than the limit of"
-            f" {limit / 2**30:g}; cut it into parts, or raise {MAX_MEMORY}"
+            f"{path}: {name} says that it is {size}, more than the limit of {limit / 2**30:g} GiB can hold; cut it into"
+            f" parts, or raise {MAX_MEMORY}"
         )
 
 
@@ -125,12 +125,12 @@ def _hdf5(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
         with h5py.File(path, "r") as file:
             datasets = {name: item for name in file if (item := _own_dataset(path, file, name)) is not None}
             if not keys:
-                return {name: np.broadcast_to(np.uint8(0), item.shape) for name, item in datasets.items()}
+                return {name: np.broadcast_to(np.uint8(0), item.shape or ()) for name, item in datasets.items()}
             wanted = {name: item for name, item in datasets.items() if name in keys}
             for name, item in wanted.items():
                 _check_claim(path, name, tuple(reversed(item.shape or ())), item.dtype.itemsize)
                 _check_claim(path, f"a part of {name}", item.chunks or (), item.dtype.itemsize)
-                if item.dtype.kind == "O":
+                if item.shape is None or item.dtype.kind == "O":
                     raise UserError(f"{path}: {name} holds no numbers; it should be an array of real numbers")
             return {name: item[()] for name, item in wanted.items()}
     except (OSError, RuntimeError, *_DAMAGE) as error:
