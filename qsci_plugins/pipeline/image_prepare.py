@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,7 @@ from torch import Tensor
 from qsci_plugins.data.folders import find_images
 from qsci_plugins.data.photos import builtin_photos, calibration_patches
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.benchmark import BenchmarkSet, find_set
-from qsci_plugins.pipeline.image_forms import pieces_of
+from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, find_set
 from qsci_plugins.pipeline.networks import load_recipe_network
 from qsci_plugins.pipeline.prepare import (
     absolute,
@@ -26,7 +26,7 @@ from qsci_plugins.pipeline.prepare import (
     tile_overlap,
     try_out,
 )
-from qsci_plugins.pipeline.task import Loaded, Prepared, Trainable
+from qsci_plugins.pipeline.task import Loaded, PieceSet, Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, FloatRecipe, Recipe
@@ -38,7 +38,29 @@ if TYPE_CHECKING:
     from qsci_plugins.architectures.network import Network
     from qsci_plugins.data.patches import PatchPairs
 
-__all__ = ["STANDARD_SETS", "find_sets", "load_networks", "prepare", "prepare_training", "resolve"]
+__all__ = [
+    "STANDARD_SETS",
+    "ImagePiece",
+    "find_sets",
+    "load_networks",
+    "pieces_of",
+    "prepare",
+    "prepare_training",
+    "resolve",
+]
+
+
+@dataclass(frozen=True)
+class ImagePiece:
+    """An image and the set that it is of."""
+
+    image: BenchmarkImage
+    images: BenchmarkSet
+
+
+def pieces_of(images: BenchmarkSet) -> PieceSet:
+    """A set with its images as pieces."""
+    return PieceSet(images.name, [ImagePiece(image, images) for image in images.images])
 
 
 def load_networks(recipe: Recipe | FloatRecipe) -> Loaded:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.pipeline.image_forms import image_meter, openvino_form, pieces_of, score_image
-from qsci_plugins.pipeline.image_prepare import find_sets, load_networks, prepare, prepare_training, resolve
+from qsci_plugins.pipeline.image_prepare import find_sets, load_networks, pieces_of, prepare, prepare_training, resolve
 from qsci_plugins.pipeline.task import Loaded, Macs, PieceResult, PieceSet, Prepared, Shape, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from qsci_plugins.evaluation.baselines import Sample
     from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm
     from qsci_plugins.openvino.signature import ImageSignature
-    from qsci_plugins.pipeline.image_forms import ImagePiece
+    from qsci_plugins.pipeline.image_prepare import ImagePiece
     from qsci_plugins.pipeline.metrics import Journal
     from qsci_plugins.recipes.schema import Benchmark, FloatRecipe, Recipe
     from qsci_plugins.training.loop import TrainResult
@@ -73,7 +72,15 @@ class ImageTask:
         return ImageSignature((height, width), network.value_range, network.scale, period)
 
     def meter(self, loaded: Loaded, quantized: QuantizedNetwork) -> BitMeter:
-        return image_meter(loaded, quantized)
+        """On whole images, or as the recipe's `inference` says."""
+        from qsci_plugins.evaluation.bit_meter import BitMeter
+
+        settings = loaded.recipe.inference
+        if settings is None:
+            return BitMeter(quantized, loaded.network)
+        from qsci_plugins.pipeline.patchwise import PatchMeter
+
+        return PatchMeter(quantized, loaded.network, settings.patch, settings.step, settings.batch)
 
     def forms(self, loaded: Loaded, meter: BitMeter | None, model: Path | None) -> dict[str, ImageForm]:
         from qsci_plugins.evaluation.bit_meter import float_form
@@ -86,10 +93,15 @@ class ImageTask:
         return forms
 
     def exported(self, model: Path, threads: int | None = None) -> ImageForm:
-        return openvino_form(model, threads)
+        return _openvino_form(model, threads)
 
     def score(self, form: ImageForm, piece: ImagePiece) -> PieceResult:
-        return score_image(form, piece)
+        """PSNR and SSIM of the luma; see `evaluation.benchmark.evaluate_upscaler`."""
+        from qsci_plugins.evaluation.benchmark import evaluate_image
+
+        result = evaluate_image(form.upscale, piece.image, piece.images, form.extras)
+        extras = {key: value for key, value in result.extras.items() if key != "fab"}
+        return PieceResult(result.name, result.psnr_y, result.ssim, result.extras.get("fab"), extras)
 
     def content(self, piece: ImagePiece) -> Iterator[Any]:
         yield from (piece.images.scale, piece.image.high, piece.image.low)
@@ -120,3 +132,21 @@ class ImageTask:
         height, width = prepared.recipe.export.openvino.tile
         patches = [patch for batch in prepared.batches for patch in batch]
         return list(tile_samples(patches[: None if every else _SAMPLES], (height, width)))
+
+
+def _openvino_form(folder: Path, threads: int | None = None) -> ImageForm:
+    """The model folder through its runtime; an image's FAB is that of its tiles, weighted by their area.
+
+    A tile's is that of its route, or what a graph that chooses its bits itself (`dynamic`, CADyQ's) says.
+    """
+    from qsci_plugins.evaluation.bit_meter import ImageForm
+    from qsci_plugins.openvino.runtime import Upscaler
+
+    upscaler = Upscaler(folder, precision="auto", threads=threads)
+
+    def fab() -> dict[str, float]:
+        areas = [tile.height * tile.width for tile in upscaler.last_routes]
+        bits = [tile.bits for tile in upscaler.last_routes]
+        return {"fab": sum(area * width for area, width in zip(areas, bits, strict=True)) / sum(areas)}
+
+    return ImageForm(upscaler.upscale, fab)

@@ -64,7 +64,8 @@ def image_gradient(image: Tensor, value_range: float = 255.0) -> tuple[Tensor, T
 
 def _sobel(x: Tensor) -> Tensor:
     """(N,1,H,W) -> (N,2,H-2,W-2), along x and along y."""
-    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], dtype=x.dtype) / 8
+    slope = torch.arange(-1, 2, dtype=x.dtype)
+    kernel = (2 - slope.abs())[:, None] * slope / 8
     return F.conv2d(x, torch.stack([kernel, kernel.T])[:, None])
 
 

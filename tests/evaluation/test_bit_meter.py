@@ -22,8 +22,7 @@ from qsci_plugins.evaluation.bit_meter import BitMeter, ImageForm, float_form
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
 from qsci_plugins.nncf.backend import quantize
-from qsci_plugins.pipeline.image_forms import pieces_of
-from qsci_plugins.pipeline.image_prepare import find_sets
+from qsci_plugins.pipeline.image_prepare import find_sets, pieces_of
 from qsci_plugins.pipeline.image_task import ImageTask
 from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.task import Loaded

@@ -13,7 +13,7 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet
 from qsci_plugins.nncf.backend import quantize
-from qsci_plugins.pipeline.image_forms import pieces_of
+from qsci_plugins.pipeline.image_prepare import pieces_of
 from qsci_plugins.pipeline.image_task import ImageTask
 from qsci_plugins.pipeline.measure import measure_forms
 from qsci_plugins.pipeline.patchwise import PatchMeter, patch_starts
