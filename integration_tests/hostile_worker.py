@@ -31,8 +31,8 @@ from qsci_plugins.errors import UserError
 #: of the whole, by group; clips and checkpoints take longest
 SHARES = {"pictures": 0.2, "clips": 0.05, "recipes": 0.25, "folders": 0.25, "checkpoints": 0.1, "measurements": 0.15}
 
-#: MiB that a case may add to what the process holds
-MOST_MEMORY = 2048
+#: MiB that a file may ask for here, and twice that a case may add to what the process holds
+MEMORY = 512
 
 
 def all_cases(seed: int, size: int, models: Path) -> list[Case]:
@@ -109,7 +109,7 @@ def outcome(case: Case, models: Path, work: Path) -> tuple[str, str]:
     if Path("exploded").exists():
         return "code ran", ""
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-    if more > MOST_MEMORY:
+    if more > 2 * MEMORY:
         return "memory", f"{more} MiB"
     lines = said.getvalue().splitlines()
     if code == 0:
@@ -140,6 +140,7 @@ def _mistake(case: Case) -> str | None:
 
 def run(work: Path, cases: list[Case]) -> None:
     """Goes through cases; prints on the standard output of before."""
+    os.environ["QSCI_MAX_MEMORY"] = str(MEMORY / 1024)
     out = os.fdopen(os.dup(1), "w", buffering=1)
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libraries write themselves
