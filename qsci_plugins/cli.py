@@ -23,7 +23,8 @@ from qsci_plugins.commands import (
     upscale,
     validate,
 )
-from qsci_plugins.errors import UserError, one_line
+from qsci_plugins.commands.console import one_line
+from qsci_plugins.errors import UserError
 from qsci_plugins.extras import MissingExtraError, missing_extra
 from qsci_plugins.machine import memory_error, yield_waiting_threads
 from qsci_plugins.telemetry import switch_off_telemetry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError", "one_line"]
+__all__ = ["UserError"]
 
 
 class UserError(Exception):
@@ -17,16 +17,3 @@ class UserError(Exception):
     ...     print(error)
     scheme.name: no scheme is called 'adabn'; did you mean 'adabm'?
     """
-
-
-def one_line(reason: object) -> str:
-    """What an error says as one line that a terminal prints as it is: whatever is no printable character is escaped.
-
-    A name that a stranger chose may have line breaks in it, or a terminal's commands.
-
-    >>> from qsci_plugins.errors import one_line
-    >>> print(one_line("a\\nb.png is empty"))
-    a\\nb.png is empty
-    """
-    text = str(reason).strip()
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from qsci_plugins.errors import one_line
 from qsci_plugins.progress import Advance, Progress
 
-__all__ = ["PlainProgress", "console_progress", "report"]
+__all__ = ["PlainProgress", "console_progress", "one_line", "report"]
 
 #: seconds between two plain lines of one stage
 _PAUSE = 10.0
@@ -129,3 +128,12 @@ def _make_bars() -> Any:
         TextColumn("{task.fields[text]}", markup=False),
         console=Console(stderr=True),
     )
+
+
+def one_line(reason: object) -> str:
+    """What an error says as one line that a terminal prints as it is: whatever is no printable character is escaped.
+
+    A name that a stranger chose may have line breaks in it, or a terminal's commands.
+    """
+    text = str(reason).strip()
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

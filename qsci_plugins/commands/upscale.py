@@ -13,7 +13,7 @@ from qsci_plugins.commands.upscale_raw import standard_streams, upscale_raw
 from qsci_plugins.commands.upscale_settings import UpscaleSettings, model_folder
 from qsci_plugins.commands.upscale_video import preview_video, upscale_video
 from qsci_plugins.data.folders import VIDEO_FORMATS, WRITABLE_FORMATS
-from qsci_plugins.errors import UserError, one_line
+from qsci_plugins.errors import UserError
 
 __all__ = ["UpscaleSettings", "add", "model_folder", "upscale"]
 
@@ -65,7 +65,7 @@ def add(commands: Any) -> None:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    from qsci_plugins.commands.console import console_progress, report
+    from qsci_plugins.commands.console import console_progress, one_line, report
 
     inputs, output = arguments.inputs, arguments.output
     settings = read_settings(UpscaleSettings, arguments)

@@ -6,8 +6,9 @@ import argparse
 import sys
 from typing import Any
 
+from qsci_plugins.commands.console import one_line
 from qsci_plugins.commands.options import add_overrides
-from qsci_plugins.errors import UserError, one_line
+from qsci_plugins.errors import UserError
 
 __all__ = ["add"]
 
