@@ -36,18 +36,17 @@ def _plain_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
-#: what training programs save beside tensors and that runs nothing: numpy's scalars, and mappings with a default
-_HARMLESS: list[Any] = [
-    np.dtype,
-    *(getattr(np.dtypes, name) for name in np.dtypes.__all__),
-    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),  # type: ignore[attr-defined]
-    (_plain_dict, "collections.defaultdict"),
-    *(
+def _harmless() -> list[Any]:
+    """What training programs save beside tensors and that runs nothing: numpy's scalars, and mappings with a default."""
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    kinds = [
         (kind, f"{module}.{kind.__name__}")
         for kind in (dict, list, int, float)
         for module in ("builtins", "__builtin__")
-    ),
-]
+    ]
+    scalars = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    dtypes = [np.dtype, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
+    return [*dtypes, *scalars, (_plain_dict, "collections.defaultdict"), *kinds]
 
 
 def load_without_code(path: Path, device: str | torch.device = "cpu") -> Any:
@@ -59,7 +58,7 @@ def load_without_code(path: Path, device: str | torch.device = "cpu") -> Any:
     check_regular(path)
     try:
         # warnings of what becomes an error below
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS), path.open("rb") as file:
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()), path.open("rb") as file:
             warnings.simplefilter("ignore")
             # by what is in it: given a name, torch goes by the suffix
             return torch.load(file, map_location=device, weights_only=True)

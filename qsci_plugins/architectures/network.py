@@ -45,6 +45,8 @@ class Network:
     square: bool = False
     #: whether an image may be cut into tiles; False where the network's statistics are those of the whole image
     tiling: bool = True
+    #: what it removes from images, with which it is then calibrated; "" for nothing that is known
+    removes: Literal["", "noise", "jpeg"] = ""
     #: which of several state dicts in its file the weights are, such as "params_ema"; empty where there was but one
     origin: str = ""
     #: whether it takes several images at once

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from spandrel import (
     MAIN_REGISTRY,
@@ -134,11 +134,20 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
         square=need.square,
         tiling=descriptor.tiling is ModelTiling.SUPPORTED,
         batches=name not in _ONE_BY_ONE,
+        removes=_REMOVES.get(name, ""),
     )
 
 
 #: networks whose layers are different ones for different images
 _BY_IMAGE = frozenset({"SeemoRe"})
+
+#: what networks are for, where their name says it: of other restoration networks the weights alone decide
+_REMOVES: dict[str, Literal["noise", "jpeg"]] = {
+    "DnCNN": "noise",
+    "DRUNet": "noise",
+    "SCUNet": "noise",
+    "FBCNN": "jpeg",
+}
 
 #: networks whose forward cuts one image into parts
 _ONE_BY_ONE = frozenset({"IPT"})

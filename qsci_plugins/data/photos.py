@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
 from qsci_plugins.data.degradation import bicubic_down
 from qsci_plugins.data.images import image_size, read_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.extras import EXTRAS, missing_extra
 
-__all__ = ["builtin_photos", "calibration_patches"]
+__all__ = ["builtin_photos", "calibration_patches", "damaged"]
 
 # Inside the scikit-image and scikit-learn wheels (nothing is downloaded). The two parts are disjoint, so that
 # a network is never measured on a photo that it was calibrated with; each has busy and smooth ones.
@@ -98,6 +100,25 @@ def calibration_patches(
         for position in np.flatnonzero(chosen == index):
             patches[order[position]] = _cut(pixels, corners[position], patch, factor).transpose(2, 0, 1)
     return patches
+
+
+#: standard deviation of the noise and quality of the JPEGs that restoration networks are mostly shown
+_NOISE = 15.0
+_QUALITY = 40
+
+
+def damaged(patches: np.ndarray, damage: Literal["noise", "jpeg"], seed: int = 0) -> np.ndarray:
+    """Patches, uint8 (N,3,h,w), as a network that removes noise or JPEG's blocks gets them, the same for the same `seed`."""
+    if damage == "noise":
+        noise = np.random.default_rng(seed).normal(0, _NOISE, patches.shape)
+        return np.rint(np.clip(patches + noise, 0, 255)).astype(np.uint8)
+    result = np.empty_like(patches)
+    for index, patch in enumerate(patches):
+        with io.BytesIO() as file:
+            Image.fromarray(np.ascontiguousarray(patch.transpose(1, 2, 0))).save(file, "JPEG", quality=_QUALITY)
+            with Image.open(file) as decoded:
+                result[index] = np.asarray(decoded).transpose(2, 0, 1)
+    return result
 
 
 def _size(photo: np.ndarray | Path) -> tuple[int, int]:

@@ -121,6 +121,11 @@ def _wrapped_copy(model: nn.Module) -> nn.Module:
         raise UserError(f"NNCF 3.4 does not work with torch {torch.__version__}: pip install 'torch<2.15'")
     if is_wrapped(model) and not get_hook_storage(model).is_empty():
         raise UserError("this network is quantized already; start from the float network")
+    if type(model).forward is nn.Sequential.forward:
+        raise UserError(
+            "NNCF cannot wrap an nn.Sequential itself, which would run NNCF's hooks as one more layer; put it into a module"
+            " whose forward calls it"
+        )
     if any(type(module).__module__.startswith(("brevitas.", "qsci_plugins.brevitas.")) for module in model.modules()):
         raise UserError("this network is quantized by Brevitas; start from the float network")
     return wrap_model(copy_folded(model))

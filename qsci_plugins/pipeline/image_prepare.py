@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsci_plugins.data.folders import find_images
-from qsci_plugins.data.photos import builtin_photos, calibration_patches
+from qsci_plugins.data.photos import builtin_photos, calibration_patches, damaged
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, find_set
 from qsci_plugins.pipeline.networks import load_recipe_network
@@ -114,7 +114,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         period = _period(recipe, network, progress)
         if period > 1:
             overlap = tile_overlap(recipe.export.openvino, network, period)
-        patches = _patches(recipe.calibrate, network.scale) * (network.value_range / 255)
+        patches = _patches(recipe.calibrate, network) * (network.value_range / 255)
         advance(1)
     examples = None
     if isinstance(recipe.train, LabelledTraining):
@@ -194,7 +194,7 @@ def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress
         return PatchPairs.from_folders(found, scale, patch, on_file=lambda done, total: advance(done, total=total))
 
 
-def _patches(calibrate: Calibration, scale: int) -> Tensor:
+def _patches(calibrate: Calibration, network: Network) -> Tensor:
     photos: list[np.ndarray | Path]
     if calibrate.images == [BUILTIN_PHOTOS]:
         photos = [photo for _, photo in builtin_photos("calibration")]
@@ -204,11 +204,14 @@ def _patches(calibrate: Calibration, scale: int) -> Tensor:
             photos = [file for folder in folders for file in find_images(folder)]
         except UserError as error:
             raise UserError(f"calibrate.images: {error}") from None
-    chosen = (calibrate.count, calibrate.patch, scale, calibrate.seed)
+    chosen = (calibrate.count, calibrate.patch, network.scale, calibrate.seed)
     try:
-        return torch.from_numpy(calibration_patches(photos, *chosen, degrade=calibrate.degrade)).float()
+        patches = calibration_patches(photos, *chosen, degrade=calibrate.degrade)
     except UserError as error:
         raise UserError(f"calibrate: {error}") from None
+    if calibrate.degrade and network.removes:
+        patches = damaged(patches, network.removes, calibrate.seed)
+    return torch.from_numpy(patches).float()
 
 
 #: what is measured besides the recipe's own sets where the data folder has it

@@ -28,6 +28,8 @@ _MARGIN = 16
 #: the smallest side of the pictures tried, and the periods tried besides those of windows
 _SIDE = 64
 _STRIDES = (1, 2, 4, 8, 16)
+#: pictures of four times that must still be quick to run
+_LARGEST = 64
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _candidates(network: Network) -> list[int]:
         for name, value in vars(module).items():
             if any(part in name for part in ("window", "split_size", "patch_size")):
                 sizes.update(_integers(value))
-    return sorted(size for size in sizes if size >= 1)
+    return sorted(size for size in sizes if 1 <= size <= _LARGEST)
 
 
 def _integers(value: object) -> Iterator[int]:

@@ -28,7 +28,7 @@ def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
         _latency(metrics["latency"]),
         _precisions(metrics["latency"]),
         _bits(metrics["bits"]),
-        _float_layers(metrics["float_layers"]),
+        _float_layers(metrics.get("float_layers")),
         _machine(metrics["machine"]),
         *(f"![{name}]({name})" for name in pictures),
     ]

@@ -82,8 +82,8 @@ class RangeActivation(ObservingQuantizer):
         lower = torch.where(self.signed, lower.clamp_max(0), 0.0)
         step = ((upper - lower) / count).clamp_min(1e-8)
         low = round_ste(lower / step)
-        eight = (bits > 7.5) & self.signed
-        step = torch.where(eight, torch.maximum(-lower / 128, upper / 127).clamp_min(1e-8), step)
+        eight = torch.logical_and(bits > 7.5, self.signed)  # OpenVINO folds no bitwise "and"
+        step = torch.where(eight, torch.maximum(lower / -128, upper / 127).clamp_min(1e-8), step)
         low = torch.where(eight, -128.0, low)
         return QParams(step, None, low, low + count, bits)
 

@@ -55,7 +55,7 @@ class LearnedStepActivation(ObservingQuantizer):
 
     def limits(self) -> tuple[Tensor, Tensor]:
         """(Qn, Qp), scalars."""
-        low = -self.signed * 2.0 ** (self.bits - 1)
+        low = self.signed * -(2.0 ** (self.bits - 1))  # OpenVINO folds no negation
         return low, low + (2.0**self.bits - 1)
 
     def qparams(self, x: Tensor) -> QParams:

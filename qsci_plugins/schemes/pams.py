@@ -18,7 +18,7 @@ __all__ = ["MaxWeight", "SymmetricActivation", "symmetric_params"]
 def symmetric_params(alpha: Tensor, bits: Tensor, signed: Tensor) -> QParams:
     """step = alpha / n with n = 2^(bits-1) - 1 and levels -n..n; for what is never negative n = 2^bits - 1 and 0..n."""
     count = torch.pow(torch.full_like(bits, 2.0), bits - signed) - 1
-    return QParams(alpha.clamp_min(1e-8) / count, None, -count * signed, count, bits)
+    return QParams(alpha.clamp_min(1e-8) / count, None, -1.0 * count * signed, count, bits)
 
 
 class SymmetricActivation(ObservingQuantizer):

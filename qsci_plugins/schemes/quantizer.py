@@ -204,12 +204,22 @@ class Quantizer(BoundedMoves, ABC):
             traced = as_fake_quantize(x, self.qparams, weight=self.of_weight)
             if traced is not None:
                 return traced
+        if torch.compiler.is_exporting():
+            from qsci_plugins.schemes.traced import as_exported_fake_quantize
+
+            exported = as_exported_fake_quantize(x, self.qparams, self.fits_int8(), weight=self.of_weight)
+            if exported is not None:
+                return exported
         functions = fused_functions(x) if x.is_cuda else None
         fused = None if functions is None else unless_triton_fails(self.fused, x, functions)
         if fused is not None:
             return self._noted(*fused)
         p = self.qparams(x)
         return self._noted(fake_quantize(x, p.scale, p.offset, p.low, p.high), p.bit_width)
+
+    def fits_int8(self) -> bool:
+        """Whether its levels are integers of u8 or i8 whatever was learned, which `torch.export` cannot look up."""
+        return self.of_weight or bool(getattr(self, "integer", False))
 
     def fused(self, x: Tensor, functions: Any) -> tuple[Tensor, Tensor] | None:
         """x quantized, and its bits, by one of the `functions` of `fused`; None where they do not do what qparams does."""
@@ -224,6 +234,8 @@ class Quantizer(BoundedMoves, ABC):
         """The truth of the buffer `name`, read again only where it changed: a device is not waited for in every step."""
         buffer: Tensor = getattr(self, name)
         held = self._known.get(name)
+        if held is not None and torch.compiler.is_exporting():
+            return held[2]  # no value can be read there
         if held is None or held[0] is not buffer or held[1] != buffer._version:
             held = self._known[name] = buffer, buffer._version, bool(buffer)
         return held[2]

@@ -10,11 +10,15 @@ from torch import Tensor
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.quantizer import QParams
+from qsci_plugins.schemes.rounding import to_integers
 
-__all__ = ["as_fake_quantize"]
+__all__ = ["as_exported_fake_quantize", "as_fake_quantize"]
 
 _I8 = (-128, 127)
 _U8 = (0, 255)
+#: the largest weight of a channel at half its resolution is 127 / 2 steps, which rounds to 64; torch's fake-quantize, by
+#: a reciprocal, may find 63
+_OFF_TIES = 1 + 1e-6
 
 
 @contextmanager
@@ -49,8 +53,13 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
         return None
     if low != round(low) or high != round(high) or low < -128 or high > (127 if low < 0 else 255):
         return None
+    if weight and low < -127:  # one level more than a fake-quantize that OpenVINO folds into int8
+        with _outside_of_the_trace():
+            integers = to_integers(x, p.scale, None, p.low, p.high).to(torch.int8)
+            step = step.reshape(-1, *[1] * (x.dim() - 1))
+        return integers.to(x.dtype) * step
     if weight:
-        x = torch.minimum(torch.maximum(x, lowest), highest)
+        x = torch.minimum(torch.maximum(x * _OFF_TIES, lowest), highest)
         # 255 levels: all that OpenVINO folds into int8 weights
         return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)
     if p.scale.numel() != 1:
@@ -60,3 +69,27 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
     if (low, high) != bounds:
         x = x.clamp(low * step_value, high * step_value)
     return torch.fake_quantize_per_tensor_affine(x, step_value, 0, *bounds)
+
+
+def as_exported_fake_quantize(
+    x: Tensor, qparams: Callable[[Tensor], QParams], fits_int8: bool, *, weight: bool
+) -> Tensor | None:
+    """`as_fake_quantize` for `torch.export`, which follows tensors alone: a converter computes the constants from them.
+
+    Nothing can be read, so that whether levels are u8 or i8 is in the zero point; `fits_int8` says that they are either.
+    """
+    with torch.no_grad():
+        p = qparams(x)
+        if p.offset is not None or p.bit_width.dim() > 0 or not fits_int8:
+            return None
+        if not weight and p.scale.numel() != 1:
+            return None
+        lowest, highest = p.low * p.scale, p.high * p.scale
+        if weight:
+            x = torch.minimum(torch.maximum(x * _OFF_TIES, lowest), highest)
+            step = p.scale.flatten().expand(x.shape[0])
+            zero = torch.zeros(x.shape[0], dtype=torch.int32, device=x.device)
+            return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)
+        x = torch.minimum(torch.maximum(x, lowest), highest)
+        zero = torch.where(p.low.reshape(1) < 0, 128, 0).to(torch.int32)
+        return torch.fake_quantize_per_tensor_affine(x, p.scale.reshape(1), zero, 0, 255)

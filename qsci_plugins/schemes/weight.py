@@ -64,7 +64,7 @@ class PairedWeight(Quantizer):
         return QParams(
             torch.where(limited, 2 * p.scale, p.scale),
             None,
-            torch.where(limited, -bound, p.low),
+            torch.where(limited, -1.0 * bound, p.low),
             torch.where(limited, bound, p.high),
             p.bit_width,
         )
@@ -174,10 +174,10 @@ def largest_pair_sums(integers: Tensor) -> Tensor:
     if inputs == 1:
         return rows.new_zeros(outputs)  # what is multiplied channel by channel is added in 32 bits
     if inputs % 2:
-        signed = torch.stack([rows.clamp_min(0), -rows.clamp_max(0)]).flatten(2)
+        signed = torch.stack([rows.clamp_min(0), rows.clamp_max(0).abs()]).flatten(2)
         return signed.topk(2, dim=2).values.sum(2).amax(0)
     pairs = rows.reshape(outputs, inputs // 2, 2, places)
-    sums = torch.maximum(pairs.clamp_min(0).sum(2), -pairs.clamp_max(0).sum(2))
+    sums = torch.maximum(pairs.clamp_min(0).sum(2), pairs.clamp_max(0).sum(2).abs())
     return sums.flatten(1).amax(1)
 
 

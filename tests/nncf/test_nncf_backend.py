@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from nncf_networks import batches, small_edsr
-from torch import nn
+from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.backend import apply, default_int8, load, quantize, save
@@ -149,7 +149,7 @@ def test_bad_use_is_a_user_error(tmp_path: Path) -> None:
         load(small_edsr(width=12), tmp_path / "network.pt")
 
 
-def test_a_layer_that_the_network_never_calls_is_an_error() -> None:
+def test_a_layer_that_the_network_never_calls_stays_float() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -159,11 +159,30 @@ def test_a_layer_that_the_network_never_calls_is_an_error() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.used(x)
 
-    with pytest.raises(UserError, match=r"'idle'.*place\.float"):
-        apply(Idle(), make_scheme({"name": "adabm"}), Placement(), batches()[0], 255.0)
+    assert list(apply(Idle(), make_scheme({"name": "adabm"}), Placement(), batches()[0], 255.0).layers) == ["used"]
+    with pytest.raises(UserError, match="every layer is left in float"):
+        apply(Idle(), make_scheme({"name": "adabm"}), Placement(("idle",)), batches()[0], 255.0)
 
 
 def test_torch_that_breaks_nncf_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", "2.15.0+cpu")
     with pytest.raises(UserError, match=r"torch<2\.15"):
         apply(small_edsr(), make_scheme({"name": "adabm"}), PLACEMENT, batches()[0], 255.0)
+
+
+def test_a_sequential_is_refused_with_the_way_out() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1))
+    with pytest.raises(UserError, match="put it into a module whose forward calls it"):
+        quantize(layers, make_scheme({"name": "adabm"}), Placement(), batches(), 255.0)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = layers
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.layers(x)
+            return y
+
+    quantized = quantize(Network(), make_scheme({"name": "adabm"}), Placement(), batches(), 255.0)
+    assert set(quantized.layers) == {"layers.0", "layers.2"}

@@ -40,3 +40,8 @@ def test_an_unknown_name_says_which_there_are() -> None:
         find_model_folder("builtin:nothing")
     with pytest.raises(UserError, match="there is no model folder nowhere"):
         find_model_folder("nowhere")
+
+
+def test_every_built_in_model_is_exact_on_every_cpu() -> None:
+    for name in builtin_models():
+        assert load_manifest(find_model_folder(name)).exact_on == "all"

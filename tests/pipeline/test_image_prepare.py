@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,19 @@ def test_resolved_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [one.folder for one in whole.evaluate] == [str(tmp_path / "c"), None]
     assert resolve(recipe()).calibrate.images == ["builtin:photos"]
     assert resolve(recipe("model.weights=builtin:x")).model.weights == "builtin:x"
+
+
+def test_denoisers_are_calibrated_on_noise_and_deblockers_on_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def calibrated(*overrides: str, **changes: Any) -> torch.Tensor:
+        load = image_prepare.load_recipe_network
+        with monkeypatch.context() as patch:
+            patch.setattr(image_prepare, "load_recipe_network", lambda *a: replace(load(*a), **changes))
+            return patches(recipe(*overrides))
+
+    clean, noisy, blocky = (calibrated(removes=damage) for damage in ("", "noise", "jpeg"))
+    assert 12 < (noisy - clean).std() < 15.5  # some of it is cut off at black and white
+    assert 1 < (blocky - clean).std() < 12
+    assert torch.equal(noisy, calibrated(removes="noise"))
+    assert torch.equal(noisy, noisy.round())
+    kept = calibrated("calibrate.degrade=false", removes="noise")
+    assert torch.equal(kept, calibrated("calibrate.degrade=false"))
