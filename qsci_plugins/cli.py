@@ -24,6 +24,7 @@ from qsci_plugins.commands import (
     upscale,
     validate,
 )
+from qsci_plugins.commands.console import one_line
 from qsci_plugins.errors import UserError
 from qsci_plugins.extras import MissingExtraError, missing_extra
 from qsci_plugins.machine import memory_error, yield_waiting_threads
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _refused(reason: object) -> int:
     """Says on one line what the user can put right."""
-    print(f"qsci: error: {' '.join(str(reason).split())}", file=sys.stderr)
+    print(f"qsci: error: {one_line(reason)}", file=sys.stderr)
     return USER_ERROR
 
 

@@ -7,6 +7,7 @@ import errno
 import glob
 import os
 import re
+import stat
 import sys
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,16 @@ from pathlib import Path
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["exchange", "locked", "replacing", "temporary_pattern", "write_bytes", "write_error", "write_text"]
+__all__ = [
+    "check_regular",
+    "exchange",
+    "locked",
+    "replacing",
+    "temporary_pattern",
+    "write_bytes",
+    "write_error",
+    "write_text",
+]
 
 #: what torch's own writer says, in a RuntimeError, when the disk refuses
 _TORCH_WRITER = re.compile("inline_container|iostream|PytorchStreamWriter")
@@ -71,6 +81,23 @@ def write_error(file: Path | str, error: Exception) -> UserError | None:
     if isinstance(error, RuntimeError) and _TORCH_NO_FOLDER.search(str(error)):
         return UserError(f"cannot write {file}: {error}")
     return None
+
+
+def check_regular(file: Path | str) -> None:
+    """Refuses to read from a pipe, a device or a socket: what waits for ever, never ends, or acts when it is opened.
+
+    Links are followed. Raises UserError for one of those, and for what cannot be a name (NUL, lone surrogates); folders and
+    files that are missing pass, about which readers have more to say.
+    """
+    try:
+        mode = os.stat(file).st_mode
+    except ValueError as error:
+        raise UserError(f"{str(file)!r} cannot be the name of a file: {error}") from None
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise UserError(f"cannot read {file}: it is a {kind}, not a regular file; write what it gives to a file first")
 
 
 def write_bytes(file: Path | str, content: bytes) -> None:

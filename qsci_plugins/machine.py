@@ -15,15 +15,20 @@ from qsci_plugins.errors import UserError
 
 __all__ = [
     "DEVICES",
+    "MAX_MEMORY",
     "choose_device",
     "cpu_flags",
     "describe_device",
     "describe_gpu",
     "describe_machine",
     "memory_error",
+    "memory_limit",
     "package_version",
     "yield_waiting_threads",
 ]
+
+#: names the environment variable of `memory_limit`
+MAX_MEMORY = "QSCI_MAX_MEMORY"
 
 #: what a device may be called
 DEVICES = r"auto|cpu|cuda(:\d{1,3})?"
@@ -107,6 +112,23 @@ def memory_error(error: BaseException) -> UserError | None:
         f"the GPU has not enough memory for this ({what}); use smaller batches and patches (train.batch, calibrate.batch,"
         " inference.patch) or images, or --device cpu"
     )
+
+
+def memory_limit() -> int:
+    """How many bytes of memory one file may ask for: the GiB of the environment variable QSCI_MAX_MEMORY, 4 without it.
+
+    A file of some kilobytes can say that it holds terabytes. Raises UserError for a value that is no number above 0.
+    """
+    text = os.environ.get(MAX_MEMORY) or "4"
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < 2**30:
+        raise UserError(
+            f"{MAX_MEMORY}={text}: give the GiB of memory that one file may ask for, such as {MAX_MEMORY}=16"
+        )
+    return int(limit * 2**30)
 
 
 def cpu_flags() -> frozenset[str]:

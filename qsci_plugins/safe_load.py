@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,23 @@ import numpy as np
 import torch
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
 
 __all__ = ["first_line", "load_without_code"]
 
 #: what torch raises for files that are something else, or damaged
-_DAMAGE = (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError)
+_DAMAGE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 def _plain_dict(*_: Any) -> dict[Any, Any]:
@@ -42,6 +55,7 @@ def load_without_code(path: Path, device: str | torch.device = "cpu") -> Any:
     Raises UserError where the file cannot be read, is damaged or of another kind, and where it holds Python code, which
     does not run.
     """
+    check_regular(path)
     try:
         # warnings of what becomes an error below
         with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()), path.open("rb") as file:

@@ -212,3 +212,13 @@ def test_enlarging_needs_openvino_numpy_and_pillow_alone() -> None:
     )
     heavy = ("torch", "nncf", "brevitas", "pydantic", "yaml", "skimage", "sklearn", "spandrel", "onnx")
     assert modules_after(code, "openvino", "numpy", "PIL", *heavy) <= {"openvino", "numpy", "PIL"}
+
+
+def test_an_error_is_one_line_whatever_the_name(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    name = tmp_path / "a\nqsci: error: b\x1b[2J.yaml"
+    name.write_text("x: 1")
+    for arguments in (("validate", name), ("run", name, "-o", tmp_path / "out")):
+        code, _, said = run(capsys, *arguments)
+        assert code == 2
+        assert said.splitlines()[-1].startswith(f"qsci: error: {tmp_path}/a\\nqsci: error: b\\x1b[2J.yaml: unknown key")
+        assert said.count("\n") == 1

@@ -13,7 +13,7 @@ import torch
 
 from qsci_plugins import files
 from qsci_plugins.errors import UserError
-from qsci_plugins.files import exchange, locked, replacing, temporary_pattern, write_bytes, write_text
+from qsci_plugins.files import check_regular, exchange, locked, replacing, temporary_pattern, write_bytes, write_text
 
 #: holds the lock of the path given, says so, and ends when its input does
 HOLDER = """
@@ -169,3 +169,16 @@ def test_two_folders_change_names(tmp_path: Path) -> None:
 def test_other_systems_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files.sys, "platform", "darwin")
     assert not exchange(tmp_path, tmp_path)
+
+
+def test_what_never_ends_is_no_file_to_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    (tmp_path / "file").touch()
+    for name, kind in (("pipe", "pipe"), ("link", "device")):
+        with pytest.raises(UserError, match=f"{name}: it is a {kind}, not a regular file"):
+            check_regular(tmp_path / name)
+    for passes in ("file", "missing", "."):
+        check_regular(tmp_path / passes)
+    with pytest.raises(UserError, match="cannot be the name of a file"):
+        check_regular("a\0b")

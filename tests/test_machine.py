@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.machine import choose_device, memory_error
+from qsci_plugins.machine import choose_device, memory_error, memory_limit
 
 
 @pytest.fixture
@@ -75,3 +75,14 @@ def test_a_gpu_without_memory_is_one_short_error_with_a_way_out() -> None:
     assert "--device cpu" in str(error)
     assert memory_error(RuntimeError(said)) is None
     assert memory_error(MemoryError()) is None
+
+
+def test_the_memory_that_a_file_may_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("QSCI_MAX_MEMORY", raising=False)
+    assert memory_limit() == 4 * 2**30
+    monkeypatch.setenv("QSCI_MAX_MEMORY", "0.5")
+    assert memory_limit() == 2**29
+    for wrong in ("lots", "0", "-1", "nan", "inf"):
+        monkeypatch.setenv("QSCI_MAX_MEMORY", wrong)
+        with pytest.raises(UserError, match=f"QSCI_MAX_MEMORY={wrong}: give the GiB"):
+            memory_limit()

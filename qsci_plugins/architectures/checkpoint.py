@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
+from qsci_plugins.machine import MAX_MEMORY, memory_limit
 from qsci_plugins.safe_load import first_line, load_without_code
 
 __all__ = ["Checkpoint", "builtin_weights", "open_checkpoint", "read_checkpoint"]
@@ -39,6 +41,9 @@ _ADDED = re.compile(r"(^|\.)(total_ops|total_params)$|^n_averaged$")
 
 #: numbers that are part of a network: Real-CUGAN's, whose outputs are others with it
 _FLAGS = ("pro",)
+
+#: wrappers of one another in a file
+_DEEPEST = 8
 
 StateDict = dict[str, Tensor]
 
@@ -79,6 +84,8 @@ def open_checkpoint(weights: str | Path, known: Callable[[StateDict], bool] = la
     else:
         content = _read_file(Path(weights).expanduser())
     held = list(_state_dicts(content))
+    for state, _ in held:
+        _check_plain(weights, state)
     if not held:
         raise UserError(
             f"{weights} holds no state dict: a mapping of names to tensors, alone or under"
@@ -110,6 +117,7 @@ def _read_builtin(name: str) -> Any:
 
 
 def _read_file(path: Path) -> Any:
+    check_regular(path)
     if path.is_dir():
         raise UserError(f"{path} is a folder; model.weights needs a checkpoint file (.pth, .pt, .safetensors)")
     if not path.is_file():
@@ -144,15 +152,48 @@ def _nearest_file(path: Path) -> str:
     return f"; nearest: {path.with_name(near[0])}" if near else ""
 
 
-def _state_dicts(content: Any, origin: str = "") -> Iterator[tuple[StateDict, str]]:
-    """All that a file holds, averages first, with the names that lead there."""
-    if not isinstance(content, Mapping):
+def _check_plain(weights: str | Path, state: StateDict) -> None:
+    """Raises UserError for tensors that are no plain arrays of real numbers, and for more of them than fit into memory."""
+    needed, limit = 0, memory_limit()
+    for name, tensor in state.items():
+        kind = (
+            "is sparse"
+            if tensor.layout != torch.strided
+            else "has no values (it is on the device meta)"
+            if tensor.is_meta
+            else "is quantized"
+            if tensor.is_quantized
+            else "holds complex numbers"
+            if tensor.is_complex()
+            else None
+        )
+        if kind is not None:
+            raise UserError(
+                f"{weights}: {name} {kind}; save plain tensors: torch.save(model.state_dict(), 'weights.pth')"
+            )
+        needed += 4 * tensor.numel()  # one value may stand for terabytes
+        if needed > limit:
+            shape = "x".join(map(str, tensor.shape))
+            raise UserError(
+                f"{weights}: with {name} ({shape}) its tensors take more than the limit of {limit / 2**30:g} GiB; raise"
+                f" {MAX_MEMORY} for a network as large"
+            )
+    if state and all(tensor.dtype == torch.bool for tensor in state.values()):
+        raise UserError(f"{weights}: every tensor is of truth values; these are no weights")
+
+
+def _state_dicts(content: Any, origin: str = "", depth: int = 0) -> Iterator[tuple[StateDict, str]]:
+    """All that a file holds, averages first, with the names that lead there.
+
+    Wrappers deeper than any program makes them, such as one that holds itself, are not looked into.
+    """
+    if not isinstance(content, Mapping) or depth == _DEEPEST:
         return
     inner = [key for key in (*_AVERAGED, *_LAST) if isinstance(content.get(key), Mapping)]
     if not inner and len(content) == 1:
         inner = [key for key, value in content.items() if isinstance(value, Mapping)]
     for key in inner:
-        yield from _state_dicts(content[key], f"{origin}.{key}" if origin else str(key))
+        yield from _state_dicts(content[key], f"{origin}.{key}" if origin else str(key), depth + 1)
     state = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     state = {name: value for name, value in state.items() if not _ADDED.search(name)}
     if state:

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from qsci_plugins.progress import Advance, Progress
 
-__all__ = ["PlainProgress", "console_progress", "report"]
+__all__ = ["PlainProgress", "console_progress", "one_line", "report"]
 
 #: seconds between two plain lines of one stage
 _PAUSE = 10.0
@@ -25,7 +25,7 @@ class PlainProgress(Progress):
         self._pause = pause
 
     def note(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(one_line(text), file=self._stream, flush=True)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
@@ -49,7 +49,7 @@ class _Bars(Progress):
         self._bars = bars
 
     def note(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
+        self._bars.console.print(one_line(text), markup=False, highlight=False)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
@@ -128,3 +128,12 @@ def _make_bars() -> Any:
         TextColumn("{task.fields[text]}", markup=False),
         console=Console(stderr=True),
     )
+
+
+def one_line(reason: object) -> str:
+    """What an error says as one line that a terminal prints as it is: whatever is no printable character is escaped.
+
+    A name that a stranger chose may have line breaks in it, or a terminal's commands.
+    """
+    text = str(reason).strip()
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

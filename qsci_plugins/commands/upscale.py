@@ -65,7 +65,7 @@ def add(commands: Any) -> None:
 
 
 def _execute(arguments: argparse.Namespace) -> int:
-    from qsci_plugins.commands.console import console_progress, report
+    from qsci_plugins.commands.console import console_progress, one_line, report
 
     inputs, output = arguments.inputs, arguments.output
     settings = read_settings(UpscaleSettings, arguments)
@@ -102,7 +102,7 @@ def _execute(arguments: argparse.Namespace) -> int:
             on_written=report,
         )
     for error in failures:
-        print(f"qsci: error: {error}", file=sys.stderr)
+        print(f"qsci: error: {one_line(error)}", file=sys.stderr)
     return 2 if failures else 0
 
 

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from qsci_plugins.commands.console import one_line
 from qsci_plugins.commands.options import add_overrides
 from qsci_plugins.errors import UserError
 
@@ -31,16 +32,16 @@ def _execute(arguments: argparse.Namespace) -> int:
             recipe = read_recipe(file, arguments.overrides)
         except UserError as error:
             wrong += 1
-            print(f"qsci: error: {error}", file=sys.stderr)
+            print(f"qsci: error: {one_line(error)}", file=sys.stderr)
             continue
         try:
             check_paths(recipe)
         except UserError as error:
             if file in {shipped.file for shipped in shipped_recipes()}:  # whose data is for the user to bring
-                print(f"{name}: valid; it needs {error}")
+                print(f"{name}: valid; it needs {one_line(error)}")
                 continue
             wrong += 1
-            print(f"qsci: error: {name}: {error}", file=sys.stderr)
+            print(f"qsci: error: {name}: {one_line(error)}", file=sys.stderr)
         else:
             print(f"{name}: valid")
     return 2 if wrong else 0

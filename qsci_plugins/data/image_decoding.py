@@ -17,6 +17,7 @@ from PIL import Image
 from qsci_plugins.data.deep_images import deep_pixels
 from qsci_plugins.data.image_metadata import profile_space
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
 
 __all__ = ["DAMAGE", "STRIP_PIXELS", "decoded", "opened", "reason", "upright", "without_pillows_limit"]
 
@@ -49,6 +50,7 @@ def reason(error: Exception) -> str:
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
     """The file with its header read; whatever is wrong up to there is a UserError."""
+    check_regular(path)
     try:
         file = path.open("rb")
     except OSError as error:

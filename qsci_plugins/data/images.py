@@ -17,9 +17,9 @@ from qsci_plugins.data.image_decoding import DAMAGE, decoded, opened, reason, up
 from qsci_plugins.data.image_metadata import NO_METADATA, Metadata, orientation, profile_space, read_metadata
 from qsci_plugins.data.image_writing import write_image
 from qsci_plugins.errors import UserError
+from qsci_plugins.machine import MAX_MEMORY, memory_limit
 
 __all__ = [
-    "MAX_PIXELS",
     "Frames",
     "Photo",
     "find_images",
@@ -31,8 +31,8 @@ __all__ = [
     "write_image",
 ]
 
-#: the largest picture that is decoded unless the caller allows more: about 16,000 x 16,000
-MAX_PIXELS = 2**28
+#: a picture takes up to so many bytes a pixel: as decoded, as RGB of 16 bits and alpha, and its result
+_PIXEL_BYTES = 32
 
 _QUARTER_TURNS = (5, 6, 7, 8)
 
@@ -80,19 +80,19 @@ class Frames:
     photos: Iterator[Photo]
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: str | Path, max_pixels: int | None = None) -> np.ndarray:
     """The colours of an image file as uint8 RGB (H,W,3); `read_photo` has the transparency too."""
     return read_photo(path, max_pixels).rgb
 
 
-def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS, *, deep: bool = False) -> Photo:
+def read_photo(path: str | Path, max_pixels: int | None = None, *, deep: bool = False) -> Photo:
     """Reads the first picture of a PNG, JPEG, BMP, WebP, TIFF, GIF or PPM file, upright.
 
     Grey is replicated to three channels, palettes are resolved, inks go through the file's profile, 16 bits are scaled
     (not clipped) to 8 unless `deep`, and the EXIF orientation is applied.
     Raises UserError for a file that is missing, empty, truncated, not an image or of a kind with no defined
     8-bit form (floating point, 32-bit integers), and, before anything is decoded, for one of more than
-    `max_pixels` pixels.
+    `max_pixels` pixels, by default those that fit into `machine.memory_limit` (134 million, 11,585 x 11,585).
     """
     path = Path(path)
     with opened(path) as image:
@@ -100,7 +100,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS, *, deep: bool = F
 
 
 @contextmanager
-def open_frames(path: str | Path, max_pixels: int = MAX_PIXELS, *, deep: bool = False) -> Iterator[Frames]:
+def open_frames(path: str | Path, max_pixels: int | None = None, *, deep: bool = False) -> Iterator[Frames]:
     """All pictures of a file, each read as `read_photo` does, with its errors."""
     path = Path(path)
     with opened(path) as image:
@@ -153,16 +153,17 @@ def _plays(image: Image.Image) -> int:
     return 0 if loop is None else int(loop)
 
 
-def _photo(path: Path, image: Image.Image, index: int, max_pixels: int, deep: bool) -> Photo:
+def _photo(path: Path, image: Image.Image, index: int, max_pixels: int | None, deep: bool) -> Photo:
+    way_out = "cut it into parts" if max_pixels is not None else f"cut it into parts, or raise {MAX_MEMORY}"
+    most = memory_limit() // _PIXEL_BYTES if max_pixels is None else max_pixels
     with without_pillows_limit():
         try:
             if index or image.tell():
                 image.seek(index)
             width, height = image.size
-            if width * height > max_pixels:
+            if width * height > most:
                 raise UserError(
-                    f"{path} says that it is {width}x{height} pixels, more than the limit of {max_pixels:,}; "
-                    "cut it into parts"
+                    f"{path} says that it is {width}x{height} pixels, more than the limit of {most:,}; {way_out}"
                 )
             colours = deep and has_deep_colours(image)  # which loading forgets
             before = orientation(image)

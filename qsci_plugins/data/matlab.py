@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ import numpy as np
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.extras import naming_extras
+from qsci_plugins.files import check_regular
+from qsci_plugins.machine import MAX_MEMORY, memory_limit
 
-__all__ = ["MAX_VALUES", "mat_keys", "read_mat"]
+__all__ = ["check_memory", "mat_keys", "read_mat"]
 
-#: the largest variable that is read: 2,000 frames of 512x512, or 512 of 1024x1024
-MAX_VALUES = 2**29
+#: as read, in single precision, and divided by its white
+_COPIES = 2
 
 #: what scipy raises on damaged files, beside OSError
 _DAMAGE = (
@@ -43,11 +45,23 @@ def mat_keys(path: str | Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape, _ in _guarded(path, lambda: whosmat(str(path)))}
 
 
+def check_memory(path: Path, name: str, shape: Sequence[int], value_bytes: int) -> None:
+    """Raises UserError for an array that would take more than `machine.memory_limit`, before it is read."""
+    needed, limit = _COPIES * math.prod(shape) * value_bytes, memory_limit()
+    if needed > limit or any(side < 0 for side in shape):
+        size = "x".join(map(str, shape))
+        raise UserError(
+            f"{path}: {name} says that it is {size}, more than the limit of {limit / 2**30:g} GiB can hold; cut it into"
+            f" parts, or raise {MAX_MEMORY}"
+        )
+
+
 def read_mat(path: str | Path, keys: Collection[str]) -> dict[str, np.ndarray]:
     """Those of the variables `keys` that a .mat file has, as numeric arrays in MATLAB's order of dimensions.
 
     Raises UserError for a file that is missing, empty, no .mat file or damaged, and for a variable of those that holds
-    something else than real numbers, NaN or infinity, or, before it is read, says that it has more than MAX_VALUES.
+    something else than real numbers, NaN or infinity, or, before it is read, says that it takes more than
+    `machine.memory_limit`.
     """
     path = Path(path)
     if _is_hdf5(path):
@@ -93,6 +107,7 @@ def _guarded(path: Path, read: Any) -> Any:
 
 def _is_hdf5(path: Path) -> bool:
     """Whether the HDF5 signature stands where v7.3 puts it, behind MATLAB's header of 512 bytes, or at the beginning."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             head = file.read(520)
@@ -108,22 +123,40 @@ def _hdf5(path: Path, keys: Collection[str] = ()) -> dict[str, Any]:
 
     try:
         with h5py.File(path, "r") as file:
-            datasets = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
+            datasets = {name: item for name in file if (item := _own_dataset(path, file, name)) is not None}
             if not keys:
-                return {name: np.broadcast_to(np.uint8(0), item.shape) for name, item in datasets.items()}
+                return {name: np.broadcast_to(np.uint8(0), item.shape or ()) for name, item in datasets.items()}
             wanted = {name: item for name, item in datasets.items() if name in keys}
             for name, item in wanted.items():
-                _check_claim(path, name, tuple(reversed(item.shape or ())))
+                _check_claim(path, name, tuple(reversed(item.shape or ())), item.dtype.itemsize)
+                _check_claim(path, f"a part of {name}", item.chunks or (), item.dtype.itemsize)
+                if item.shape is None or item.dtype.kind == "O":
+                    raise UserError(f"{path}: {name} holds no numbers; it should be an array of real numbers")
             return {name: item[()] for name, item in wanted.items()}
     except (OSError, RuntimeError, *_DAMAGE) as error:
         raise UserError(f"{path} is a damaged or cut off .mat file: {_reason(error)}") from error
 
 
-def _check_claim(path: Path, name: str, shape: tuple[int, ...]) -> None:
+def _own_dataset(path: Path, file: Any, name: str) -> Any:
+    """A dataset that lies in this file, None for a group; what HDF5 can read out of other files is refused unread.
+
+    MATLAB writes hard links alone. A link by name may lead through an external one.
+    """
+    import h5py
+
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise UserError(f"{path}: {name} is a link to elsewhere, which is not followed; save the array itself")
+    item = file[name]
+    if not isinstance(item, h5py.Dataset):
+        return None
+    if item.external or item.is_virtual:
+        raise UserError(f"{path}: {name} lies in other files, which are not read; save the array itself")
+    return item
+
+
+def _check_claim(path: Path, name: str, shape: tuple[int, ...], value_bytes: int = 8) -> None:
     """A few bytes can say that there are terabytes: before they are allocated."""
-    if math.prod(shape) > MAX_VALUES:
-        size = "x".join(map(str, shape))
-        raise UserError(f"{path}: {name} says that it is {size}, more than the limit of {MAX_VALUES:,} values")
+    check_memory(path, name, shape, value_bytes)
 
 
 def _reason(error: Exception) -> str:

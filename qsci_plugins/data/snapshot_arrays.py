@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import struct
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
 from qsci_plugins.data.folders import is_image
-from qsci_plugins.data.matlab import MAX_VALUES, mat_keys, read_mat
+from qsci_plugins.data.image_decoding import without_pillows_limit
+from qsci_plugins.data.matlab import check_memory, mat_keys, read_mat
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
 
 __all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "array_names", "frames_come_first", "read_arrays"]
 
@@ -30,6 +35,7 @@ _DAMAGE = (
     SyntaxError,
     TypeError,
     ValueError,
+    struct.error,
 )
 
 
@@ -42,7 +48,11 @@ def array_names(path: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of what a file with names holds."""
     if path.suffix.lower() != ".npz":
         return mat_keys(path)
-    return {name: array.shape for name, array in _npz(path, None).items()}
+    try:
+        with zipfile.ZipFile(path) as file:
+            return {name.removesuffix(".npy"): _npz_claim(file, name)[0] for name in file.namelist()}
+    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        raise _unreadable(path, ".npz", error) from error
 
 
 def read_arrays(path: Path, names: Collection[str], only: str) -> dict[str, np.ndarray]:
@@ -51,6 +61,7 @@ def read_arrays(path: Path, names: Collection[str], only: str) -> dict[str, np.n
     A folder of images is one array (frames,H,W). Raises UserError for a file that is missing, of another kind or
     damaged, holds colours, or anything but finite real numbers.
     """
+    check_regular(path)
     suffix = path.suffix.lower()
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_image(file))
@@ -77,14 +88,29 @@ def _npy(path: Path) -> np.ndarray:
     return array
 
 
-def _npz(path: Path, names: Collection[str] | None) -> dict[str, np.ndarray]:
+def _npz(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    found = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ValueError("it holds one array; name it .npy")
-            return {name: file[name] for name in file.files if names is None or name in names}
-    except (zipfile.BadZipFile, *_DAMAGE) as error:
+        with zipfile.ZipFile(path) as file:
+            for name in file.namelist():
+                key = name.removesuffix(".npy")
+                if key in names:
+                    shape, dtype = _npz_claim(file, name)
+                    check_memory(path, key, shape, dtype.itemsize)
+                    with file.open(name) as member:
+                        found[key] = np.lib.format.read_array(member, allow_pickle=False)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error, *_DAMAGE) as error:
         raise _unreadable(path, ".npz", error) from error
+    return found
+
+
+def _npz_claim(file: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that an array in a zip file says it has, of its header alone."""
+    with file.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(member)
+    return shape, dtype
 
 
 def _image(path: Path) -> np.ndarray:
@@ -95,7 +121,8 @@ def _image(path: Path) -> np.ndarray:
         else:
             from PIL import Image
 
-            with Image.open(path, formats=("PNG", "BMP", "JPEG", "WEBP")) as image:
+            with without_pillows_limit(), Image.open(path, formats=("PNG", "BMP", "JPEG", "WEBP")) as image:
+                check_memory(path, "the picture", image.size, len(image.getbands()))
                 array = np.asarray(image.convert("L") if image.mode in ("1", "P") else image)
     except _DAMAGE as error:
         raise _unreadable(path, "image", error) from error
@@ -108,6 +135,9 @@ def _tiff(path: Path) -> np.ndarray:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        value_bytes = max((page.dtype.itemsize for page in file.pages if page.dtype), default=1)
+        largest = max((page.shape for page in file.pages), key=math.prod)
+        check_memory(path, "a page", largest, len(file.pages) * value_bytes)
         pages = [page.asarray() for page in file.pages]
     if any(page.ndim != 2 for page in pages):
         raise UserError(f"{path} is in colour; measurements and masks are grey")
@@ -117,8 +147,7 @@ def _tiff(path: Path) -> np.ndarray:
 
 
 def _checked(path: Path, name: str, array: np.ndarray) -> np.ndarray:
-    if array.size > MAX_VALUES:
-        raise UserError(f"{path}: {name} has {array.size:,} values, more than the limit of {MAX_VALUES:,}")
+    check_memory(path, name, array.shape, array.dtype.itemsize)
     if array.dtype.kind not in "buif":
         kind = "complex numbers" if array.dtype.kind == "c" else "no numbers"
         raise UserError(f"{path}: {name} holds {kind}; it should be an array of real numbers")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qsci_plugins.data.snapshot_arrays import array_names, frames_come_first, read_arrays
+from qsci_plugins.data.snapshot_arrays import ARRAY_SUFFIXES, array_names, frames_come_first, read_arrays
 from qsci_plugins.data.snapshot_white import MARGIN, White, white_level
 from qsci_plugins.data.snapshots import measure
 from qsci_plugins.errors import UserError
@@ -114,6 +114,11 @@ def read_snapshots(
             f"{path}: {key} has {len(frames)} frames, but {len(measurements)} measurements through a mask for"
             f" {len(mask)} frames are of {wanted}; is it the right mask?"
         )
+    if len(frames) != wanted and len(frames) % len(measurements) == 0:
+        raise UserError(
+            f"{path}: {key} has {len(frames) // len(measurements)} frames for each measurement, the mask {len(mask)}; is it"
+            " the right mask?"
+        )
     truth = _grouped(frames[:wanted], len(mask), _level(path, frames))
     return Snapshots(measurements, mask, truth, found_white.level, found_white)
 
@@ -139,6 +144,10 @@ def _grouped(frames: np.ndarray, count: int, white: float) -> np.ndarray:
 
 def _levels_of_mask(path: Path, key: str, mask: np.ndarray) -> np.ndarray:
     """A mask of the file's order in 0..1."""
+    if mask.ndim == 2 and path.suffix.lower() in ARRAY_SUFFIXES:
+        raise UserError(
+            f"{path}: {key} is {_shape(mask.shape)}, of one frame, and a measurement is of several; give the mask of each"
+        )
     if mask.ndim == 2:
         mask = mask[None] if frames_come_first(path) else mask[..., None]
     if mask.ndim != 3 or 0 in mask.shape:

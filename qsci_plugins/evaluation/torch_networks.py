@@ -11,18 +11,30 @@ from torch.nn import functional as F
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
+from qsci_plugins.machine import MAX_MEMORY, memory_limit
 
 __all__ = ["TorchReconstructor", "torch_upscaler"]
+
+#: what networks with attention between frames take for each pair of frames and each pixel
+_PAIR_BYTES = 9
 
 
 class TorchReconstructor:
     """A network and a mask (T,H,W) of 0..1; `openvino.reconstructor.Reconstructor` does the same with an exported one.
 
     Where the network wants multiples of a size, measurement and mask are mirrored up to it and the frames cut back. Raises
-    UserError for a network that fails at this mask's size or number of frames.
+    UserError for a network that fails at this mask's size or number of frames, and for a mask of so many frames that the
+    attention between them would take more than `machine.memory_limit`.
     """
 
     def __init__(self, module: nn.Module, mask: np.ndarray, size_multiple: int = 1) -> None:
+        needed, limit = _PAIR_BYTES * len(mask) * mask.size, memory_limit()
+        if needed > limit:
+            raise UserError(
+                f"a mask of {len(mask)} frames of {mask.shape[2]}x{mask.shape[1]} pixels takes about"
+                f" {needed / 2**30:.3g} GiB, more than the limit of {limit / 2**30:g}; cut the scene into parts, or raise"
+                f" {MAX_MEMORY}"
+            )
         self._module = module.eval()
         self._size = (mask.shape[1], mask.shape[2])
         self._pad = (-mask.shape[2] % size_multiple, -mask.shape[1] % size_multiple)

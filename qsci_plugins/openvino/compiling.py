@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,68 @@ from qsci_plugins.files import locked
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import Precision, allowed, precision_hint, prepared
 
-__all__ = ["LOCK", "cache_to_itself", "compile_graph", "device_settings"]
+__all__ = ["LOCK", "cache_to_itself", "compile_graph", "device_settings", "openvino_errors", "read_graph"]
+
+
+@contextmanager
+def openvino_errors(file: Path | str) -> Iterator[None]:
+    """What OpenVINO throws at a graph becomes a UserError of one line that names its file."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError, IndexError, OverflowError) as error:
+        # first come the places in OpenVINO's own sources where it was noticed
+        lines = [line.strip() for line in str(error).splitlines()]
+        said = [
+            line for line in lines if line and not line.startswith(("Exception from", "Check '", "While validating"))
+        ]
+        reason = (said or lines or [type(error).__name__])[0][:200]
+        raise UserError(f"{file}: OpenVINO refuses this graph ({reason}); export the model again") from error
+
+
+def read_graph(
+    core: openvino.Core, file: Path | str, content: bytes, weights: bytes, manifest: Manifest
+) -> openvino.Model:
+    """A graph at the manifest's tile, of what its `file` and that of its weights hold.
+
+    Raises UserError, which names the file, for what is no OpenVINO graph or brings entities along (texts that stand for
+    others, or for other files), and for inputs and outputs other than the manifest says.
+    """
+    start = content[:1024].lstrip()
+    if not start.startswith((b"<?xml", b"<net")) or b"<!" in content:
+        raise UserError(f"{file} is no OpenVINO graph; export the model again")
+    with openvino_errors(file):
+        model = core.read_model(content, weights)
+        found = _ports(model.inputs), _ports(model.outputs[:1])
+    wanted = _image_ports(manifest) if manifest.task == "sr" else _video_ports(manifest)
+    if found != wanted:
+        raise UserError(
+            f"{file} takes {_listed(found[0])} and gives {_listed(found[1])}, by its manifest {_listed(wanted[0])} and"
+            f" {_listed(wanted[1])}; export the model again"
+        )
+    return model
+
+
+#: element type and shape of inputs or outputs
+_Ports = list[tuple[str, list[int]]]
+
+
+def _ports(ports: Iterable[Any]) -> _Ports:
+    return [(port.get_element_type().get_type_name(), list(port.get_partial_shape().to_shape())) for port in ports]
+
+
+def _image_ports(manifest: Manifest) -> tuple[_Ports, _Ports]:
+    enlarged = [manifest.scale * side for side in manifest.tile]
+    return [("u8", [1, *manifest.tile, 3])], [("u8", [1, *enlarged, 3])]
+
+
+def _video_ports(manifest: Manifest) -> tuple[_Ports, _Ports]:
+    still, frames = [1, *manifest.tile], [manifest.frames or 1, *manifest.tile]
+    video = [1, *frames] if manifest.channels == 1 else [1, manifest.channels, *frames]
+    return [("f32", still), ("f32", [1, *frames]), ("f32", still)], [("f32", video)]
+
+
+def _listed(ports: _Ports) -> str:
+    return ", ".join(f"{kind} {'x'.join(map(str, shape))}" for kind, shape in ports) or "nothing"
 
 
 def compile_graph(

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import openvino
 from openvino import Type
 
-from qsci_plugins.openvino.compiling import compile_graph
+from qsci_plugins.openvino.compiling import compile_graph, openvino_errors, read_graph
 from qsci_plugins.openvino.manifest import Manifest, StoredFile, read_stored
 from qsci_plugins.openvino.precisions import Precision
 from qsci_plugins.openvino.tiling import most_pixels
@@ -42,6 +42,7 @@ class Graphs:
         self, folder: Path | str, manifest: Manifest, device: str, config: Mapping[str, Any], precision: Precision
     ) -> None:
         self.manifest = manifest
+        self._folder = Path(folder)
         self._device = device
         self._config = config
         self._precision = precision
@@ -78,8 +79,10 @@ class Graphs:
         """Whether the network runs on tiles of this size."""
         if size not in self._runnable:
             scale = self.manifest.scale
+            model = self._model(self.manifest.routes[0].graph)
             try:
-                found = self._model(self.manifest.routes[0].graph, size).output(0).partial_shape
+                model.reshape([1, *size, 3])
+                found = model.output(0).partial_shape
                 self._runnable[size] = found == openvino.PartialShape([1, *(scale * side for side in size), 3])
             except RuntimeError:
                 self._runnable[size] = False
@@ -90,30 +93,29 @@ class Graphs:
         """Input pixels of the largest tile that fits into the memory meant for one."""
         if self._most_pixels is None:
             tile = self.manifest.tile
-            self._most_pixels = most_pixels(self._model(self.manifest.route(0).graph, tile), tile)
+            self._most_pixels = most_pixels(self._model(self.manifest.route(0).graph), tile)
         return self._most_pixels
 
     def _compile(self, key: _Key) -> Requests:
-        model = self._model(key.graph, key.size)
+        model, file = self._model(key.graph), self._folder / key.graph.name
         settings = dict(self._config)
         precision = self._precision
-        if key.floats:
-            model = with_float_ports(model)
-            precision = "f32"  # bf16 has 8 bits, as many as the integers that are to be surpassed
-            if self._device == "CPU":
-                settings["INFERENCE_PRECISION_HINT"] = "f32"
-        if not key.many:
-            settings.pop("NUM_STREAMS", None)  # a tile alone has all threads
-        hint: Literal["LATENCY", "THROUGHPUT"] = "THROUGHPUT" if key.many else "LATENCY"
-        return Requests(
-            compile_graph(self._core, model, self._device, precision=precision, hint=hint, settings=settings)
-        )
+        with openvino_errors(file):
+            if key.size != self.manifest.tile:
+                model.reshape([1, *key.size, 3])
+            if key.floats:
+                model = with_float_ports(model)
+                precision = "f32"  # bf16 has 8 bits, as many as the integers that are to be surpassed
+                if self._device == "CPU":
+                    settings["INFERENCE_PRECISION_HINT"] = "f32"
+            if not key.many:
+                settings.pop("NUM_STREAMS", None)  # a tile alone has all threads
+            hint: Literal["LATENCY", "THROUGHPUT"] = "THROUGHPUT" if key.many else "LATENCY"
+            compiled = compile_graph(self._core, model, self._device, precision=precision, hint=hint, settings=settings)
+            return Requests(compiled, file)
 
-    def _model(self, entry: StoredFile, size: _Size) -> openvino.Model:
-        model = self._core.read_model(self._stored[entry], self._weights)
-        if size != self.manifest.tile:
-            model.reshape([1, *size, 3])
-        return model
+    def _model(self, entry: StoredFile) -> openvino.Model:
+        return read_graph(self._core, self._folder / entry.name, self._stored[entry], self._weights, self.manifest)
 
 
 def with_float_ports(model: openvino.Model) -> openvino.Model:
@@ -141,14 +143,15 @@ def with_float_ports(model: openvino.Model) -> openvino.Model:
 
 
 class Requests:
-    """As many requests as the device is best at, lent to whichever thread needs one.
+    """As many requests as the device is best at, lent to whichever thread needs one; `file` is what errors call the graph.
 
     Not OpenVINO's AsyncInferQueue: its callbacks take Python's lock in the device's threads, and a graph that is dropped
     a moment later waits for those threads with the lock held, for ever; and one queue has one callback.
     """
 
-    def __init__(self, model: openvino.CompiledModel) -> None:
+    def __init__(self, model: openvino.CompiledModel, file: Path | str) -> None:
         self.model = model
+        self._file = file
         self.count = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
         self._idle: queue.SimpleQueue[openvino.InferRequest] = queue.SimpleQueue()
         for _ in range(self.count):
@@ -161,13 +164,14 @@ class Requests:
             for given in inputs:
                 request = self._take(wait=not pending)
                 if request is None:  # all are busy, some of them for us
-                    pending[0].wait()
+                    self._wait(pending[0])
                     yield pending[0]
                     request = pending.popleft()
                 pending.append(request)
-                request.start_async(given)
+                with openvino_errors(self._file):
+                    request.start_async(given)
             while pending:
-                pending[0].wait()
+                self._wait(pending[0])
                 yield pending[0]
                 self._idle.put(pending.popleft())
         finally:
@@ -175,6 +179,10 @@ class Requests:
                 with suppress(RuntimeError):  # the one that is being reported already
                     request.wait()
                 self._idle.put(request)
+
+    def _wait(self, request: openvino.InferRequest) -> None:
+        with openvino_errors(self._file):
+            request.wait()
 
     def _take(self, wait: bool) -> openvino.InferRequest | None:
         try:

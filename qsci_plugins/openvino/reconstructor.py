@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qsci_plugins.data.snapshots import mask_sum
 from qsci_plugins.errors import UserError
-from qsci_plugins.openvino.compiling import compile_graph, device_settings
+from qsci_plugins.openvino.compiling import compile_graph, device_settings, openvino_errors, read_graph
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.graphs import Requests
 from qsci_plugins.openvino.manifest import StoredFile, load_manifest, read_stored
@@ -87,16 +87,18 @@ class Reconstructor:
         weights = read_stored(folder, self.manifest.weights)
         self._requests = {}
         for entry in {route.graph for route in self.manifest.routes}:
-            graph = core.read_model(read_stored(folder, entry), weights)
-            compiled = compile_graph(
-                core,
-                graph,
-                device,
-                precision=allowed(precision, self.manifest.precision),
-                hint="LATENCY" if self.tiles == 1 else "THROUGHPUT",
-                settings=settings,
-            )
-            self._requests[entry] = Requests(compiled)
+            file = Path(folder) / entry.name
+            graph = read_graph(core, file, read_stored(folder, entry), weights, self.manifest)
+            with openvino_errors(file):
+                compiled = compile_graph(
+                    core,
+                    graph,
+                    device,
+                    precision=allowed(precision, self.manifest.precision),
+                    hint="LATENCY" if self.tiles == 1 else "THROUGHPUT",
+                    settings=settings,
+                )
+                self._requests[entry] = Requests(compiled, file)
 
     @property
     def tiles(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
 
 __all__ = ["parse", "parse_value", "read_mapping", "write_yaml"]
 
@@ -88,6 +89,7 @@ def parse_value(text: str, source: str) -> Any:
 
 def read_mapping(file: Path) -> dict[str, Any]:
     """A YAML file whose top level is a mapping; UserError for every other file."""
+    check_regular(file)
     if file.is_dir():
         raise UserError(f"{file} is a folder; give a recipe file")
     try:

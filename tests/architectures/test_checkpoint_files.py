@@ -150,3 +150,32 @@ def test_an_installation_without_built_in_weights_says_so(tmp_path: Path, monkey
     monkeypatch.setattr(checkpoint, "files", lambda package: tmp_path)
     with pytest.raises(UserError, match="there are: none"):
         read_checkpoint("builtin:edsr_x4")
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.eye(4).to_sparse(), "is sparse"),
+        (torch.eye(4).to_sparse_csr(), "is sparse"),
+        (torch.empty(4, device="meta"), "has no values"),
+        (torch.ones(4, dtype=torch.complex64), "holds complex numbers"),
+        (torch.zeros(1).expand(10**12), r"x \(1000000000000\) its tensors take more than the limit of 4 GiB"),
+    ],
+)
+def test_only_plain_tensors_are_weights(state: dict[str, Tensor], tmp_path: Path, tensor: Tensor, message: str) -> None:
+    torch.save({**state, "x": tensor}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(tmp_path / "w.pth")
+
+
+def test_a_state_dict_that_holds_itself_is_read_once(state: dict[str, Tensor], tmp_path: Path) -> None:
+    itself: dict[str, Any] = {**state}
+    itself["state_dict"] = itself
+    torch.save(itself, tmp_path / "w.pth")
+    assert read_checkpoint(tmp_path / "w.pth").keys() == state.keys()
+
+
+def test_truth_values_are_no_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({name: tensor.bool() for name, tensor in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="every tensor is of truth values"):
+        read_checkpoint(tmp_path / "w.pth")

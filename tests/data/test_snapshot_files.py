@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +208,41 @@ def test_real_measurements_load() -> None:
         scene = read_snapshots(file, random_mask(10, 512, 512))
         assert scene.white == 51  # of 255: as published, half of the ten frames are open
         assert scene.measurements.shape[1:] == (512, 512)
+
+
+def test_no_other_file_is_read_through_hdf5(tmp_path: Path) -> None:
+    mask = hwt(MASK)
+    np.arange(mask.size, dtype=np.uint8).tofile(tmp_path / "secret")
+    v73(tmp_path / "other.mat", meas=MEAS)
+    for kind in ("external", "virtual", "external link", "soft link"):
+        file = v73(tmp_path / f"{kind}.mat", mask=mask)
+        with h5py.File(file, "r+") as content:
+            if kind == "external":
+                content.create_dataset("meas", (12, 10), "u1", external=[(str(tmp_path / "secret"), 0, 120)])
+            elif kind == "virtual":
+                layout = h5py.VirtualLayout((12, 10), "f8")
+                content.create_virtual_dataset("meas", layout)
+            else:
+                there = h5py.ExternalLink("other.mat", "/meas") if kind == "external link" else h5py.SoftLink("/mask")
+                content["meas"] = there
+        with pytest.raises(UserError, match=r"meas (lies in other files|is a link to elsewhere)"):
+            read_snapshots(file)
+
+
+def test_an_archive_says_how_large_its_arrays_are_before_they_are_read(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (100, 10**4, 10**4)})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+        file.writestr("meas.npy", header.getvalue())
+        file.writestr("mask.npy", header.getvalue())
+    with pytest.raises(UserError, match="says that it is 100x10000x10000, more than the limit of 4 GiB"):
+        read_snapshots(tmp_path / "x.npz")
+
+
+def test_a_mask_of_one_frame_and_frames_of_another_mask(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="of one frame, and a measurement is of several"):
+        read_snapshots(v5(tmp_path / "flat.mat", meas=MEAS, mask=hwt(MASK)[..., 0]))
+    count = len(MASK) + 1
+    orig = np.zeros((*MEAS.shape[:2], count * MEAS.shape[2]), np.uint8)
+    with pytest.raises(UserError, match=rf"orig has {count} frames for each measurement, the mask {len(MASK)}"):
+        read_snapshots(v5(tmp_path / "other.mat", meas=MEAS, mask=hwt(MASK), orig=orig))

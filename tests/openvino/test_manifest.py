@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +25,11 @@ def folder(tmp_path: Path) -> Path:
         overlap=7,
         value_range=255.0,
         weights=entries[1],
-        routes=(Route(-1, entries[0], {"body.0": 3.0}, 3.0), Route(1, entries[0], {"body.0": 5.0}, 5.0)),
+        routes=(
+            Route(-1, entries[0], {"body.0": 3.0}, 3.0),
+            Route(0, entries[0], {"body.0": 4.0}, 4.0),
+            Route(1, entries[0], {"body.0": 5.0}, 5.0),
+        ),
         thresholds=(12.5, 80.25),
         weight_bits={"body.0": 4.0},
         about={"made of": "words"},
@@ -43,7 +48,7 @@ def test_a_manifest_reads_back_as_it_was_written(folder: Path) -> None:
 
 
 def test_a_reconstructor_says_its_frames(folder: Path) -> None:
-    manifest = replace(load_manifest(folder), task="sci", frames=8, channels=1)
+    manifest = replace(load_manifest(folder), task="sci", scale=1, frames=8, channels=1)
     (folder / MANIFEST).write_bytes(manifest.to_bytes())
     assert load_manifest(folder) == manifest
     for nonsense in ({"task": "sr"}, {"frames": None}, {"task": "other"}, {"precision": "f16"}):
@@ -114,3 +119,63 @@ def test_no_folder_and_no_model_in_it(tmp_path: Path) -> None:
     for target in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="no model folder"):
             load_manifest(target)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": 0}, "scale: 0 is no integer of 1 to 64"),
+        ({"scale": True}, "scale: True is no integer"),
+        ({"tile": (20.5, 30)}, "tile: 20.5 is no integer"),
+        ({"tile": (20,)}, r"tile: \[20\] is no list of 2 to 2"),
+        ({"value_range": float("nan")}, "value_range: nan is no number"),
+        ({"thresholds": (80.0, 12.0)}, r"thresholds: \[80.0, 12.0\] are not in order"),
+        ({"thresholds": (float("nan"), 1.0)}, "thresholds: nan is no number"),
+        ({"thresholds": None}, "thresholds: there are two where there are three routes"),
+        ({"routes": ()}, r"routes: \[\] is no list of 1 to 3"),
+        ({"channels": 1}, "channels: 1 are none of an image"),
+        ({"weight_bits": {"body.0": float("inf")}}, "weight_bits: inf is no number of 0 to 64"),
+        ({"about": "words"}, "about: 'words' is no mapping"),
+        ({"overlap": -1}, "overlap: -1 is no integer of 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_under_a_checksum_that_fits(
+    folder: Path, change: dict[str, object], message: str
+) -> None:
+    (folder / MANIFEST).write_bytes(replace(load_manifest(folder), **change).to_bytes())
+    with pytest.raises(UserError, match=f"lacks or misspells {message}"):
+        load_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.bin", "/etc/passwd", "..", "a\0.bin", "\ud800.bin", "x" * 5000 + ".bin", "", "a\n.bin"]
+)
+def test_files_have_plain_names(folder: Path, name: str) -> None:
+    manifest = load_manifest(folder)
+    weights = replace(manifest.weights, name=name)
+    (folder / MANIFEST).write_bytes(replace(manifest, weights=weights).to_bytes())
+    with pytest.raises(UserError, match=r"weights: .* is no plain name"):
+        load_manifest(folder)
+
+
+def test_the_same_route_twice_and_one_too_few(folder: Path) -> None:
+    manifest = load_manifest(folder)
+    minus, zero, _ = manifest.routes
+    for routes in ((minus, zero, zero), (minus, zero), (minus,)):
+        (folder / MANIFEST).write_bytes(replace(manifest, routes=routes).to_bytes())
+        with pytest.raises(UserError, match="routes: their factors are"):
+            load_manifest(folder)
+
+
+def test_pipes_are_refused_and_links_to_the_same_content_followed(folder: Path) -> None:
+    file = folder / load_manifest(folder).weights.name
+    content = file.read_bytes()
+    (folder.parent / "blob").write_bytes(content)
+    file.unlink()
+    file.symlink_to("../blob")
+    load_manifest(folder)
+    for target in (file, folder / MANIFEST):
+        target.unlink()
+        os.mkfifo(target)
+        with pytest.raises(UserError, match="it is a pipe, not a regular file"):
+            load_manifest(folder)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Any
 
 import av
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.files import check_regular
 
 __all__ = ["open_clip", "reason", "url"]
 
@@ -42,9 +41,8 @@ def open_clip(file: Path) -> Any:
     Raises UserError for what is no file, or not one of the containers that clips come in: nothing that a file's content
     names (a playlist, another address) is ever opened.
     """
+    check_regular(file)
     try:
-        if not stat.S_ISREG(os.stat(file).st_mode):
-            raise UserError(f"cannot read {file} as a video: it is no regular file")
         options = {"format_whitelist": ",".join(_DEMUXERS), "protocol_whitelist": "file"}
         return av.open(url(file), container_options=options, metadata_errors="replace")
     except av.error.ArgumentError as error:
