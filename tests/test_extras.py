@@ -93,7 +93,7 @@ def test_a_photo_is_enlarged_with_the_base_alone(tmp_path: Path) -> None:
 
 
 def test_a_measurement_is_reconstructed_with_the_base_alone(tmp_path: Path) -> None:
-    exported(tmp_path / "model", {1: Strided()}, frames=2)
+    exported(tmp_path / "model", {0: Strided()}, frames=2)
     rng = np.random.default_rng(0)
     mask, measurement = rng.integers(0, 2, (2, *TILE)).astype(np.float32), rng.random(TILE, np.float32)
     np.save(tmp_path / "mask.npy", mask)
@@ -132,7 +132,7 @@ def test_a_missing_extra_is_one_line(tmp_path: Path, missing: set[str] | None, a
     (tmp_path / "deep.png").write_bytes(_deep_png())
     (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + bytes(8))
     if arguments[0] == "reconstruct":
-        exported(tmp_path / "m", {1: Strided()}, frames=2)
+        exported(tmp_path / "m", {0: Strided()}, frames=2)
     done = command(tmp_path, *arguments, missing=missing)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

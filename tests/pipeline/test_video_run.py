@@ -195,7 +195,7 @@ def test_the_exported_network_is_timed_beside_what_fails(
         (["export.openvino={mode: static, tile: [32, 32], overlap: 8}"], "which needs tiles of 35 pixels or more"),
         (["export.openvino={mode: static, tile: [16, 64]}"], "which needs tiles of 19 pixels or more"),
         (["train.gradient_checkpointing=true"], "does not see NNCF's hooks"),
-        (["evaluate=[{set: mine, folder: /nowhere}]"], r"evaluate\.0: /nowhere does not exist"),
+        (["evaluate=[{set: mine, folder: /nowhere}]"], r"evaluate\.0\.folder: /nowhere is not a folder"),
     ],
 )
 def test_mistakes_are_named_before_any_work(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:
