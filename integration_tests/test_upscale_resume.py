@@ -16,7 +16,7 @@ from exact_network import exact_upscaler
 
 #: the command, a segment every few frames; frames take a second from so many segments on, for a signal to arrive in
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from qsci_plugins.cli import main
 from qsci_plugins.data.video import enlarging
@@ -30,6 +30,7 @@ def slow(self, *arguments):
         time.sleep(1)
     return whole(self, *arguments)
 Upscaler.upscale = slow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.exit(main(sys.argv[2:]))
 """
 

@@ -116,7 +116,7 @@ def locked(path: Path | str, busy: str | None = None) -> Iterator[None]:
     """Holds an advisory lock on a folder or a file, which is made where there is nothing.
 
     While another holder has it: waits, or raises UserError with the message `busy` where that is given. A killed process
-    leaves no lock behind. Does nothing on systems without advisory locks. Raises OSError for a path that cannot be opened.
+    leaves no lock behind, nor do processes that it forked hold it on. Does nothing on systems without advisory locks. Raises OSError for a path that cannot be opened.
     """
     try:
         import fcntl
@@ -125,6 +125,7 @@ def locked(path: Path | str, busy: str | None = None) -> Iterator[None]:
         return
     # NFS locks only what is open for writing, which a folder cannot be
     descriptor = os.open(path, os.O_RDONLY if os.path.isdir(path) else os.O_RDWR | os.O_CREAT, 0o666)
+    _held.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if busy is None else fcntl.LOCK_NB))
@@ -132,7 +133,23 @@ def locked(path: Path | str, busy: str | None = None) -> Iterator[None]:
             raise UserError(busy or f"{path} is locked") from None
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+#: descriptors of the locks that this process holds
+_held: set[int] = set()
+
+
+def _leave_locks() -> None:
+    """In a forked process: a lock is held until all copies of its descriptor are closed."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_locks)
 
 
 def exchange(first: Path, second: Path) -> bool:

@@ -145,6 +145,28 @@ def test_another_process_is_held_off(tmp_path: Path, kind: str) -> None:
     assert target.is_dir() or target.read_text() == ("content" if kind == "file" else "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "win32", reason="forks a process")
+def test_what_a_killed_process_forked_holds_no_lock_on(tmp_path: Path) -> None:
+    program = (
+        "import os, sys, time\nfrom qsci_plugins.files import locked\nwith locked(sys.argv[1]):\n"
+        "    child = os.fork()\n    if child == 0:\n        time.sleep(60)\n        os._exit(0)\n"
+        "    print(child, flush=True)\n    time.sleep(60)\n"
+    )
+    file = tmp_path / "lock"
+    parent = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        with pytest.raises(UserError, match="taken"), locked(file, "taken"):
+            pass
+        parent.kill()
+        parent.wait()
+        with locked(file, "taken"):
+            os.kill(child, 0)  # which lives on
+    finally:
+        os.kill(child, 9)
+
+
 def test_a_lock_changes_no_error_of_its_block(tmp_path: Path) -> None:
     with pytest.raises(BlockingIOError), locked(tmp_path, "somebody else has it"):
         raise BlockingIOError
