@@ -116,7 +116,8 @@ def locked(path: Path | str, busy: str | None = None) -> Iterator[None]:
     """Holds an advisory lock on a folder or a file, which is made where there is nothing.
 
     While another holder has it: waits, or raises UserError with the message `busy` where that is given. A killed process
-    leaves no lock behind, nor do processes that it forked hold it on. Does nothing on systems without advisory locks. Raises OSError for a path that cannot be opened.
+    leaves no lock behind, nor do processes that it forked hold it on. Does nothing
+    on systems without advisory locks. Raises OSError for a path that cannot be opened.
     """
     try:
         import fcntl
