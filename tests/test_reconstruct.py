@@ -154,7 +154,7 @@ def test_a_mask_of_the_users_goes_before_the_files(checkpoint: Path, file: Path,
     ("change", "message"),
     [
         ({"meas": scene()["meas"][:-1]}, "meas is 26x20 pixels, the mask 26x21"),
-        ({"mask": scene()["mask"][..., :2]}, "the mask is for 2 frames in one measurement, the model"),
+        ({"mask": scene()["mask"][..., :2]}, "orig has 3 frames for each measurement, the mask 2"),
         ({"orig": scene()["orig"][..., :5]}, "orig has 5 frames, but 2 measurements"),
         ({"mask": 0 * scene()["mask"]}, "mask is all zero"),
         ({"meas": np.where(scene()["meas"] > 300, np.nan, 1)}, "NaN or infinite, the first at"),

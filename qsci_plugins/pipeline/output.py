@@ -124,12 +124,12 @@ def _adopt(work: Path, recipe: str, force: bool, inputs: Mapping[str, str]) -> N
     """Makes the work folder this recipe's."""
     found = work / RECIPE_FILE
     if found.is_file():
-        changed = _changed(work, inputs)
-        if found.read_text(encoding="utf-8") == recipe and not changed:
+        changed, same = _changed(work, inputs), found.read_text(encoding="utf-8") == recipe
+        if same and not changed:
             _clear(work, _KEPT)
             return
         if not force:
-            reason = f"with another content of {', '.join(changed)}" if changed else "of another recipe"
+            reason = f"with another content of {', '.join(changed)}" if same else "of another recipe"
             raise UserError(f"{work} was left by an interrupted run {reason}; remove it, or use --force")
     elif not all(entry.match(temporary_pattern(found)) for entry in work.iterdir()):
         raise UserError(f"{work} is in the way, and not a run's; remove it or name another output")

@@ -37,8 +37,8 @@ def row_steps(rows: Tensor, low: float, high: float) -> Tensor:
 class PairedWeight(Quantizer):
     """Weights of a step for each output channel (or for all), whose pairs never saturate.
 
-    A channel of which a pair would gets a step as much larger as keeps its pairs below that: 7 bits at least. `reach`, the
-    largest level of the activations as u8, is 0 until `limit_weights` sets it; nothing is limited then.
+    A channel of which a pair would gets a step twice as large and levels -64..64: 7 bits. `reach`, the largest level of
+    the activations as u8, is 0 until `limit_weights` sets it; nothing is limited then.
     """
 
     of_weight: ClassVar[bool] = True
@@ -59,9 +59,15 @@ class PairedWeight(Quantizer):
             return p
         with torch.no_grad():
             z = to_integers(x, p.scale, None, p.low, p.high)
-            ratio = _without_saturation(z, self.reach).reshape(-1, *[1] * (x.dim() - 1))
-            high = (p.high / ratio).floor()
-        return QParams(ratio * p.scale, None, torch.where(ratio > 1, -high, p.low), high, p.bit_width)
+            limited = saturating(z, self.reach).reshape(-1, *[1] * (x.dim() - 1))
+        (bound,) = scalars(p.high, float(_LARGEST_WEIGHT))
+        return QParams(
+            torch.where(limited, 2 * p.scale, p.scale),
+            None,
+            torch.where(limited, -1.0 * bound, p.low),
+            torch.where(limited, bound, p.high),
+            p.bit_width,
+        )
 
     def fused_rows(
         self,
@@ -153,6 +159,8 @@ class ChannelWeight(PairedWeight):
 
 #: the largest sum of two products
 _MOST = 32767
+#: two weights of it times the largest activation, 255, stay below
+_LARGEST_WEIGHT = 64
 
 
 def largest_pair_sums(integers: Tensor) -> Tensor:
@@ -171,16 +179,6 @@ def largest_pair_sums(integers: Tensor) -> Tensor:
     pairs = rows.reshape(outputs, inputs // 2, 2, places)
     sums = torch.maximum(pairs.clamp_min(0).sum(2), pairs.clamp_max(0).sum(2).abs())
     return sums.flatten(1).amax(1)
-
-
-def _without_saturation(integers: Tensor, reach: Tensor) -> Tensor:
-    """The factor >= 1, (O,), of each output channel's step with which no pair of integer weights (O,I,...) saturates.
-
-    Rounded anew, a sum s of two becomes at most (s + 1) / factor + 1, which is to be what `reach` allows.
-    """
-    sums = largest_pair_sums(integers)
-    most = (_MOST / reach.clamp_min(1)).floor()
-    return torch.where(sums * reach > _MOST, (sums + 1) / (most - 1), 1.0)
 
 
 def saturating(integers: Tensor, reach: Tensor | float) -> Tensor:

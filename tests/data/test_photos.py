@@ -38,7 +38,7 @@ def test_calibration_and_evaluation_share_no_photo() -> None:
 
 def test_missing_package_photo_says_what_to_reinstall(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qsci_plugins.data.photos.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="reinstall scikit-image"):
+    with pytest.raises(UserError, match=r"scikit-image: pip install .*train"):
         builtin_photos()
 
 

@@ -102,8 +102,8 @@ def weight(
         return None
     kinds = weight_kernels
     kind = kinds.LARGEST if step is None else kinds.MAGNITUDE if magnitude else kinds.LEARNED
-    constants = {"KIND": kind.value, "BLOCK": _power(size)}
-    pairs = {"LOW": levels[0], "HIGH": levels[1], "INPUTS": inputs, "PLACES": places, "LIMITED": limited}
+    constants = {"LOW": levels[0], "KIND": kind.value, "BLOCK": _power(size)}
+    pairs = {"HIGH": levels[1], "INPUTS": inputs, "PLACES": places, "LIMITED": limited}
     strides = (1, inputs) if last else (places, 1)
     return weight_functions.Weight.apply(w, step, reach, owner, strides, constants, pairs, factor)
 

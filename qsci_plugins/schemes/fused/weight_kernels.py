@@ -30,7 +30,7 @@ def weight_forward(
 ):  # fmt: skip
     """A row of PairedWeight: INPUTS channels at PLACES each, of strides `s_channel` and `s_place`.
 
-    With LIMITED, a row of which a pair would saturate gets a step as much larger as keeps its pairs below that.
+    With LIMITED, a row of which a pair would saturate gets a step twice as large and levels -64..64.
     """
     row = tl.program_id(0)
     i = tl.arange(0, BLOCK)
@@ -51,7 +51,7 @@ def weight_forward(
         if KIND == MAGNITUDE:
             scale = tl.abs(scale)
         scale = tl.maximum(scale, 1e-12)
-    low, high, ratio = scale * 0.0 + LOW, scale * 0.0 + HIGH, scale * 0.0 + 1.0
+    low, high = scale * 0.0 + LOW, scale * 0.0 + HIGH
     if LIMITED and INPUTS > 1:
         za, zb = (
             rounded(clamped(tl.math.div_rn(a, scale), low, high)),
@@ -62,25 +62,20 @@ def weight_forward(
             down = tl.max(tl.maximum(-za, 0.0) + tl.maximum(-zb, 0.0), axis=0)
         else:
             up, down = two_largest(tl.maximum(za, 0.0), i), two_largest(tl.maximum(-za, 0.0), i)
-        sums, top = tl.maximum(up, down), tl.load(reach)
-        limit = sums * top > 32767.0
-        most = tl.floor(tl.math.div_rn(32767.0, tl.maximum(top, 1.0)))
-        ratio = tl.where(limit, tl.math.div_rn(sums + 1.0, most - 1.0), 1.0)
-        scale = ratio * scale
-        bound = tl.floor(tl.math.div_rn(high, ratio))
-        low, high = tl.where(limit, -bound, low), bound
+        limit = tl.maximum(up, down) * tl.load(reach) > 32767.0
+        scale = tl.where(limit, 2.0 * scale, scale)
+        low, high = tl.where(limit, -64.0, low), tl.where(limit, 64.0, high)
     tl.store(y + at, rounded(clamped(tl.math.div_rn(a, scale), low, high)) * scale, mask=inside)
     if paired:
         z = rounded(clamped(tl.math.div_rn(b, scale), low, high))
         tl.store(y + at + s_channel, z * scale, mask=inside)
     keep(saved, row, rows, scale, low, high)
-    tl.store(saved + 3 * rows + row, ratio)
 
 
 @triton.jit
 def weight_backward(
     w, grad, grad_w, saved, step, bounds, grad_step, rows, size, factor,
-    KIND: tl.constexpr, BLOCK: tl.constexpr,
+    LOW: tl.constexpr, KIND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The gradient of a row, and of its step times `factor`."""
     row = tl.program_id(0)
@@ -94,7 +89,7 @@ def weight_backward(
     if KIND != LARGEST:
         z = rounded(clamped(v, low, high))
         to_step = tl.sum(g * tl.where(clips, z, z - v), axis=0) * factor
-        to_step *= tl.load(saved + 3 * rows + row)
+        to_step = tl.where(low > LOW, 2.0 * to_step, to_step)
         value = tl.load(step + row)
         size_of = value
         if KIND == MAGNITUDE:

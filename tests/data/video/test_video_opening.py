@@ -40,9 +40,9 @@ def test_an_image_sequence_is_no_clip(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.mp4")
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         VideoReader(tmp_path / "a.mp4")
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="as a video: Is a directory"):
         VideoReader(tmp_path)
 
 
