@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from qsci_plugins.comparing.bench import bench_here
@@ -18,7 +18,7 @@ from qsci_plugins.evaluation.baselines import Failed
 from qsci_plugins.evaluation.latency import failed_row
 from qsci_plugins.progress import Progress
 
-__all__ = ["bench_model", "main"]
+__all__ = ["bench_model", "make_table"]
 
 _PROCESS = "qsci_plugins.comparing.bench_apart"
 
@@ -101,7 +101,7 @@ class _Supervised:
             **{key: getattr(settings, key) for key in ("sets", "repeats", "threads", "only", "limit")},
         }
         with (
-            TemporaryDirectory(prefix="qsci-bench-") as place,
+            tempfile.TemporaryDirectory(prefix="qsci-bench-") as place,
             closing(watch(_PROCESS, Path(place), request, self._progress)) as events,
         ):
             for event in events:
@@ -123,9 +123,10 @@ class _Supervised:
         self._table["rows"] = [self._rows[name] for name in self._titles if name in self._rows]
 
 
-def main(place: Path) -> None:
-    """The other process."""
+def make_table(place: Path) -> None:
+    """What the other process does, as is asked in the folder `place`."""
     telling = Telling(place)
+    tempfile.tempdir = str(place)  # which goes with us, where this process is killed before it can clean up
     asked = telling.request
     model, skip = Path(asked.pop("model")), asked.pop("skip")
     data = asked.pop("data")
@@ -148,4 +149,4 @@ def main(place: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    make_table(Path(sys.argv[1]))

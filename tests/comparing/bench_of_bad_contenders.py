@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.comparing import contenders
-from qsci_plugins.comparing.bench_apart import main
+from qsci_plugins.comparing.bench_apart import make_table
 from qsci_plugins.evaluation import baselines
 
 
@@ -32,4 +32,4 @@ def crashing(*_: object) -> contenders.Contender:
 if __name__ == "__main__":
     baselines.default_int8_graph = sleep
     contenders._torch = crashing
-    main(Path(sys.argv[1]))
+    make_table(Path(sys.argv[1]))

@@ -91,8 +91,10 @@ def test_every_contender_is_a_step_and_every_row_is_noted_when_it_is_complete(
 
 
 def test_what_takes_too_long_or_crashes_is_a_row_with_its_reason_and_the_rest_goes_on(
-    video_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    video_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("qsci_plugins.comparing.bench_apart._PROCESS", "bench_of_bad_contenders")
     monkeypatch.delattr("qsci_plugins.comparing.bench_apart.bench_here")
     command = ["bench", str(video_run), "--only", "nncf_int8", "torch", "ours", "--repeats", "2"]
@@ -106,6 +108,7 @@ def test_what_takes_too_long_or_crashes_is_a_row_with_its_reason_and_the_rest_go
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[2:]] == ["NNCF default INT8", "torch eager", "ours"]
     assert float(rows[-1][1]) > 0
+    assert not list(tmp_path.glob("qsci-bench-*"))
     # a row is noted as soon as it is known
     assert notes.index("NNCF default INT8 fails") < notes.index("torch eager fails") < notes.rindex("ours: ")
 
