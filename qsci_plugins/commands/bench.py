@@ -41,7 +41,7 @@ def add(commands: Any) -> None:
             "--limit",
             type=seconds,
             metavar="SECONDS",
-            help="leave out rows that take longer to make or for a tile, and end their timed runs then (default: no limit)",
+            help="end rows that take longer to make or for a tile, and their timed runs after so long (default: no limit)",
         ),
         tiled=option(
             "--tiled",
@@ -66,7 +66,7 @@ def bench(
     limit: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """A table of latency and PSNR per model, for images or video. See `comparing.bench.bench_model`.
+    """A table of latency and PSNR per model, for images or video. See `comparing.bench_apart.bench_model`.
 
     `only` names the rows to make, such as ["fp32", "ours"]; `limit` is in seconds, for the making of a row and for its runs.
 
@@ -112,7 +112,7 @@ def bench_tiled(
 
 def _bench(settings: BenchSettings, progress: Progress | None, tables: list[dict[str, Any]]) -> None:
     """Adds a table per model, each of which has at any time the rows that are complete."""
-    from qsci_plugins.comparing.bench import bench_model
+    from qsci_plugins.comparing.bench_apart import bench_model
 
     for model in settings.models:
         bench_model(model, settings, progress, tables.append)

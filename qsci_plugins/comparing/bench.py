@@ -1,9 +1,10 @@
-"""Exported models beside what there is without this package: time, memory, size and PSNR, row by row."""
+"""Exported models beside what there is without this package: time, memory, size and PSNR, row by row, in one process."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,38 +23,27 @@ from qsci_plugins.pipeline.output import METRICS_FILE, RECIPE_FILE
 from qsci_plugins.pipeline.task import Task, task_named
 from qsci_plugins.progress import Progress
 
-__all__ = ["bench_model"]
+__all__ = ["bench_here"]
 
 #: rows that need no float network
 _EXPORTED = {"ours", "routed"}
 
 
-def bench_model(
+def bench_here(
     model: Path,
     settings: BenchSettings,
-    progress: Progress | None = None,
-    begin: Callable[[dict[str, Any]], object] = lambda table: None,
+    progress: Progress,
+    begin: Callable[[dict[str, Any], dict[str, str]], object],
+    step: Callable[[str | None, float | None], object] = lambda name, limit: None,
+    complete: Callable[[dict[str, Any]], object] = lambda row: None,
+    skip: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Latency of one tile, tiles per second, peak memory, size, seconds of export and PSNR of every form.
+    """The table of `bench_apart.bench_model`, made in this process, where nothing can be interrupted.
 
-    `model` is the output of `qsci run`, whose float network gives the rows for torch, OpenVINO fp32, bf16 (where the CPU
-    has it), NNCF's default INT8 and the scheme's static form at the recipe's placement, both calibrated on the recipe's
-    patches or clips; or a model folder, which has its own rows alone. All forms take turns in one process. Of these other
-    ways to run the network one that fails keeps its row, with the reason in `failed` and no numbers.
-
-    `settings.only` names the rows that are made, of `settings.ROWS`. `settings.limit` is in seconds: a row whose making
-    (conversion, quantization) or first inference takes longer has failed. One whose timed runs take longer in all has
-    fewer, and one whose throughput would has none; `repeats` says how many runs were timed, and `cut` what is missing.
-    Nothing is interrupted: what takes too long to make ends in its own time and is then left out of all that follows.
-    Memory, PSNR and the reading of the recipe and its calibration images have no limit.
-
-    `psnr` is by set, in dB (of images on Y); the sets are those of `data` (the standard ones; for video its scenes), of
-    which `sets` names some; without either the built-in one. Every row is noted to `progress` when it is complete, and
-    `begin` is given the table before its first row: after KeyboardInterrupt it has the complete ones. Raises UserError
-    for a folder that is neither, for sets that are not there or do not suit the network, and for names of no row.
+    `begin` is called with the table, before its first row, and the titles of its rows by name; `step` as `Bench.step`
+    is; `complete` with each row; rows whose names are in `skip` are not made.
     """
-    _check(settings)
-    progress, threads = progress or Progress(), settings.threads or usable_threads()
+    threads = settings.threads or usable_threads()
     folder = model if (model / MANIFEST).is_file() else find_model_folder(model)
     manifest = load_manifest(folder)
     task = task_named(manifest.task)
@@ -68,40 +58,36 @@ def bench_model(
         "repeats": settings.repeats,
         "rows": [],
     }
-    begin(table)
     with TemporaryDirectory(prefix="qsci-bench-") as temporary, torch_threads(threads):
         makers = _chosen(model, settings.only, _makers(task, model, folder, Path(temporary), settings, progress))
-        bench = Bench(str(model), task, manifest, sets, threads, settings.repeats, settings.limit, progress)
+        begin(table, dict(list(makers)))
+        makers = {name: make for name, make in makers.items() if name[0] not in skip}
+        bench = Bench(str(model), task, manifest, sets, threads, settings.repeats, settings.limit, progress, step)
         rows: dict[str, dict[str, Any]] = {}
 
-        def complete(row: dict[str, Any]) -> None:
+        def is_complete(row: dict[str, Any]) -> None:
             rows[row["name"]] = row
             table["rows"] = [rows[name] for name, _ in makers if name in rows]
             progress.note(row_text(row))
+            complete(row)
 
         contenders: list[Contender] = []
         with progress.stage(f"{model}: contenders", len(makers)) as advance:
             for done, (name, make) in enumerate(makers.items()):
                 advance(done, name[1])
                 start = time.perf_counter()
-                made = make_contender(name, make, manifest.tile, settings.limit)
+                begin_contender = partial(step, name[0], settings.limit)
+                made = make_contender(name, make, manifest.tile, settings.limit, begin_contender)
+                step(None, None)
                 if isinstance(made, Contender):
                     contenders.append(made)
                     progress.note(f"{name[1]}: ready in {time.perf_counter() - start:.1f} s")
                 else:
-                    complete(failed_row(made))
+                    is_complete(failed_row(made))
                 advance(done + 1, name[1])
         for row in bench.rows(contenders):
-            complete(row)
+            is_complete(row)
     return table
-
-
-def _check(settings: BenchSettings) -> None:
-    for name in settings.only or ():
-        if name not in ROWS:
-            raise UserError(f"--only {name}: no row is called so; the rows are {', '.join(ROWS)}")
-    if settings.limit is not None and not settings.limit > 0:
-        raise UserError(f"--limit {settings.limit}: should be seconds above 0, or be left out")
 
 
 def _makers(

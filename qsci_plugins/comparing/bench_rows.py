@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,11 @@ _WARM_UP, _ROUNDS = 3, 3
 
 @dataclass(frozen=True)
 class Bench:
-    """How the contenders of a model are measured; `limit` as `bench.bench_model` has it."""
+    """How the contenders of a model are measured; `limit` as `bench_apart.bench_model` has it.
+
+    `step` is called with the name of the contender that is at work next and the seconds that this may take, and with
+    None after.
+    """
 
     title: str
     task: Task
@@ -35,6 +39,7 @@ class Bench:
     repeats: int
     limit: float | None
     progress: Progress
+    step: Callable[[str | None, float | None], object] = lambda name, limit: None
 
     def rows(self, contenders: Sequence[Contender]) -> Iterator[dict[str, Any]]:
         """A row per contender, all timed in turns in this process; memory is that of a new process for each.
@@ -50,6 +55,7 @@ class Bench:
                 cuts[name].append(f"{latency.runs} of {self.repeats} runs were timed, the limit is {self.limit:g} s")
         rates = self._rates(contenders, latencies, cuts)
         for entry in contenders:
+            self.step(entry.name, None)
             cut = cuts[entry.name]
             row = {
                 **latency_row(entry.name, entry.title, latencies[entry.name]),
@@ -60,7 +66,11 @@ class Bench:
                 "export_seconds": _rounded(entry.seconds, 2),
                 "psnr": self._quality(entry),
             }
+            self.step(None, None)
             yield {**row, "cut": cut} if cut else row
+
+    def _begin(self, name: str) -> None:
+        self.step(name, self.limit)
 
     def _latencies(self, contenders: Sequence[Contender]) -> dict[str, Latency]:
         with self.progress.stage(f"{self.title}: latency", _WARM_UP + self.repeats) as advance:
@@ -71,6 +81,7 @@ class Bench:
                 _WARM_UP,
                 limit=self.limit,
                 advance=advance,
+                begin=self._begin,
             )
 
     def _rates(
@@ -85,6 +96,7 @@ class Bench:
         with self.progress.stage(f"{self.title}: throughput", len(contenders) + 1) as advance:
             for done, entry in enumerate(contenders):
                 advance(done, entry.title)
+                self._begin(entry.name)
                 graph = entry.throughput(self.threads)
                 if graph is None:
                     continue
@@ -94,7 +106,8 @@ class Bench:
                 else:
                     compiled[entry.name] = graph
             advance(len(contenders), "in turns")
-            rates = measure_throughput(compiled, self.manifest.tile, _ROUNDS, bursts)
+            rates = measure_throughput(compiled, self.manifest.tile, _ROUNDS, bursts, self._begin)
+            self.step(None, None)
             advance(len(contenders) + 1)
         return rates
 

@@ -164,16 +164,23 @@ def static_contenders(task: Task, prepared: Prepared, folder: Path, threads: int
 
 
 def make_contender(
-    name: tuple[str, str], make: MakeContender, tile: tuple[int, int], limit: float | None = None
+    name: tuple[str, str],
+    make: MakeContender,
+    tile: tuple[int, int],
+    limit: float | None = None,
+    begin: Callable[[], object] = lambda: None,
 ) -> Contender | Failed:
     """A contender that has run a tile, or why there is none; for what is ours only that it exceeds the limit.
 
-    Each of both, making it and its first inference, may take `limit` seconds; see `time_limit.within`.
+    Each of both, making it and its first inference, may take `limit` seconds; see `time_limit.within`. `begin` is called
+    before each.
     """
 
     def make_and_run() -> Contender:
+        begin()
         contender = within(limit, make)
         timed = contender.tile
+        begin()
         within(limit, runner(timed, tile) if isinstance(timed, openvino.CompiledModel) else timed)
         return contender
 

@@ -18,7 +18,7 @@ class TimeLimitError(Exception):
 def within(limit: float | None, work: Callable[[], Result]) -> Result:
     """What `work` returns; raises TimeLimitError where that took more than `limit` seconds (None: any time).
 
-    The work is not interrupted: it ends in its own time, so that nothing of it goes on behind what is timed next.
+    The work is not interrupted here, so that nothing of it goes on behind what is timed next: `watched` ends its process.
     """
     start = time.monotonic()
     result = work()

@@ -26,6 +26,13 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _BLOCK_BYTES = 2**20
 #: below this size the smaller file is worth the time
 _SMALL_BYTES = 2**22
+#: what tells how a block is best compressed: so many of its rows, and so many bytes of each
+_SAMPLE_ROWS, _SAMPLE_BYTES = 16, 1024
+#: of a sample's bytes are 0 where strings repeat so much that looking for them takes no longer than leaving it
+_SMOOTH_ZEROS = 0.4
+#: an edge along a row is a run among differences to the row above, one across it a lone value among those to the pixel
+#: before: of enlarged photos the former take a fifth less room and time even where they are larger by so much
+_UP_MAY_COST = 2
 _INCH = 0.0254
 _XMP = "XML:com.adobe.xmp"
 
@@ -124,7 +131,7 @@ def _compressed(strips: Iterable[np.ndarray], size: tuple[int, int], channels: i
                 filtered = _filtered(data, last, channels * bits // 8)
                 last = data[-1].copy()
                 done += len(data)
-                checksum = zlib.adler32(filtered, checksum)
+                checksum = zlib.adler32(filtered.data, checksum)
                 waiting.append(pool.submit(_deflate, filtered, level))
                 while len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
@@ -135,9 +142,25 @@ def _compressed(strips: Iterable[np.ndarray], size: tuple[int, int], channels: i
     yield zlib.compressobj(level, zlib.DEFLATED, -15).flush() + struct.pack(">I", checksum)
 
 
-def _deflate(data: memoryview, level: int) -> bytes:
-    stream = zlib.compressobj(level, zlib.DEFLATED, -15, 9)
-    return stream.compress(data) + stream.flush(zlib.Z_FULL_FLUSH)
+def _deflate(rows: np.ndarray, level: int) -> bytes:
+    strategy = _strategy(rows) if level == 1 else zlib.Z_DEFAULT_STRATEGY
+    return _compress(rows, level, strategy)
+
+
+def _compress(rows: np.ndarray, level: int, strategy: int) -> bytes:
+    stream = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
+    return stream.compress(rows.data) + stream.flush(zlib.Z_FULL_FLUSH)
+
+
+def _strategy(rows: np.ndarray) -> int:
+    """Runs alone where the rows have texture and nothing that repeats: a photo's file is smaller, in four fifths of the
+    time."""
+    top, left = len(rows) // 2, rows.shape[1] // 2
+    sample = np.ascontiguousarray(rows[top : top + _SAMPLE_ROWS, left : left + _SAMPLE_BYTES])
+    if np.count_nonzero(sample) < (1 - _SMOOTH_ZEROS) * sample.size:
+        return zlib.Z_DEFAULT_STRATEGY
+    sizes = {strategy: len(_compress(sample, 1, strategy)) for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_RLE)}
+    return min(sizes, key=sizes.__getitem__)
 
 
 def _bytes_of(strip: np.ndarray) -> np.ndarray:
@@ -147,7 +170,7 @@ def _bytes_of(strip: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(strip).reshape(len(strip), -1).view(np.uint8)
 
 
-def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> memoryview:
+def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
     """Rows as differences to the row above or the pixel before, or as they are, whichever looks smallest; each led by
     the number of its filter."""
     sampled = range(1, len(data), max(1, len(data) // 8))
@@ -155,7 +178,10 @@ def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> memoryview:
     before_lines = lines.copy()
     before_lines[:, step:] -= lines[:, :-step]
     up_lines = lines - (data[: -1 : sampled.step][: len(lines)] if len(sampled) else above)
-    number = min(enumerate((lines, before_lines, up_lines)), key=lambda choice: _cost(choice[1]))[0]
+    costs = [_cost(choice) for choice in (lines, before_lines, up_lines)]
+    number = costs.index(min(costs))
+    if number == 1 and costs[2] <= _UP_MAY_COST * costs[1]:
+        number = 2
     rows = np.empty((len(data), data.shape[1] + 1), np.uint8)
     rows[:, 0] = number
     filtered = rows[:, 1:]
@@ -167,7 +193,7 @@ def _filtered(data: np.ndarray, above: np.ndarray, step: int) -> memoryview:
     else:
         np.subtract(data[0], above, out=filtered[0])
         np.subtract(data[1:], data[:-1], out=filtered[1:])
-    return rows.data.cast("B")
+    return rows
 
 
 def _cost(rows: np.ndarray) -> float:

@@ -53,13 +53,14 @@ def time_in_turns(
     *,
     limit: float | None = None,
     advance: Callable[[int], object] = lambda done: None,
+    begin: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Latency]:
     """Runs every model, or function, once per round, for `repeats` rounds, so that whatever disturbs one disturbs all.
 
     `shape` is the height and width of the input, for models that leave theirs open. Inputs are random images, float
     NCHW or uint8 NHWC as the model takes them, or a measurement of random frames, its mask and mask_sum. A model that
     has run for `limit` seconds, warm-up included, sits out the rounds that are left, but for one that is timed.
-    `advance` is called with the rounds done, of warm_up + repeats.
+    `advance` is called with the rounds done, of warm_up + repeats, and `begin` with the name of each model before it runs.
     """
     runs = {
         name: runner(model, shape) if isinstance(model, openvino.CompiledModel) else model
@@ -72,6 +73,7 @@ def time_in_turns(
             timed = turn >= warm_up
             if limit is not None and spent[name] >= limit and (times[name] or not timed):
                 continue
+            begin(name)
             start = time.perf_counter()
             run()
             seconds = time.perf_counter() - start
@@ -86,11 +88,16 @@ def time_in_turns(
 
 
 def measure_throughput(
-    models: Mapping[str, openvino.CompiledModel], shape: tuple[int, int], rounds: int = 3, bursts: int = 4
+    models: Mapping[str, openvino.CompiledModel],
+    shape: tuple[int, int],
+    rounds: int = 3,
+    bursts: int = 4,
+    begin: Callable[[str], object] = lambda name: None,
 ) -> dict[str, float]:
     """Images per second of models compiled for throughput, as many at a time as they ask for; the median of the rounds.
 
-    Every round runs each model in turn, `bursts` times as many images as it takes at a time.
+    Every round runs each model in turn, `bursts` times as many images as it takes at a time; `begin` is called before
+    with its name.
     """
     queues = {name: openvino.AsyncInferQueue(model) for name, model in models.items()}
     inputs = {name: dict(enumerate(_random_inputs(model, shape))) for name, model in models.items()}
@@ -98,6 +105,7 @@ def measure_throughput(
     for turn in range(rounds + 1):
         for name, queue in queues.items():
             count = len(queue) * bursts
+            begin(name)
             start = time.perf_counter()
             for _ in range(count):
                 queue.start_async(inputs[name])

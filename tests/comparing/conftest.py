@@ -26,3 +26,9 @@ def video_run(tmp_path_factory: pytest.TempPathFactory, video_scenes: Path) -> P
     recipe = make_recipe({**TINY_VIDEO, "evaluate": [{"set": "scenes", "folder": str(video_scenes)}]})
     assert isinstance(recipe, VideoRecipe)
     return run_recipe(recipe, tmp_path_factory.mktemp("runs") / "tiny", latency=False)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench is made in the process of the test, as it is where another cannot begin."""
+    monkeypatch.setattr("qsci_plugins.comparing.bench_apart.watch", lambda *_: (event for event in ()))

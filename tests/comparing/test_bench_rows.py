@@ -39,17 +39,7 @@ def no_float_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qsci_plugins.pipeline.video_task.VideoTask.prepare", refuse)
 
 
-@pytest.fixture
-def slow_quantization(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NNCF's default INT8 takes 12 seconds."""
-
-    def quantize(graph: Any, *_: object, **__: object) -> Any:
-        time.sleep(12)
-        return graph
-
-    monkeypatch.setattr("nncf.quantize", quantize)
-
-
+@pytest.mark.usefixtures("in_this_process")
 def test_only_the_rows_that_are_named_are_made(video_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("quantized")
@@ -60,7 +50,7 @@ def test_only_the_rows_that_are_named_are_made(video_run: Path, monkeypatch: pyt
     assert not any("failed" in row for row in table["rows"])
 
 
-@pytest.mark.usefixtures("no_float_network")
+@pytest.mark.usefixtures("in_this_process", "no_float_network")
 def test_our_own_rows_need_no_float_network(video_run: Path) -> None:
     (table,) = bench([video_run], repeats=2, threads=1, only=["ours"])
     ((row),) = table["rows"]
@@ -79,7 +69,10 @@ def test_names_of_no_row_are_refused_in_one_line(video_run: Path, capsys: pytest
     assert "leave out --only and --limit" in capsys.readouterr().err
 
 
-def test_every_contender_is_a_step_and_every_row_is_noted_when_it_is_complete(video_run: Path) -> None:
+def test_every_contender_is_a_step_and_every_row_is_noted_when_it_is_complete(
+    video_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("qsci_plugins.comparing.bench_apart.bench_here")  # the other process has its own
     progress = Recorded()
     (table,) = bench([video_run], repeats=2, threads=1, only=["fp32", "ours"], progress=progress)
     title = f"{video_run}: contenders"
@@ -97,18 +90,30 @@ def test_every_contender_is_a_step_and_every_row_is_noted_when_it_is_complete(vi
     assert progress.seen.index(fp32) < scored < progress.seen.index(ours)
 
 
-@pytest.mark.usefixtures("slow_quantization")
-def test_what_takes_too_long_to_make_fails_and_the_rest_goes_on(
-    video_run: Path, capsys: pytest.CaptureFixture[str]
+def test_what_takes_too_long_or_crashes_is_a_row_with_its_reason_and_the_rest_goes_on(
+    video_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["bench", str(video_run), "--only", "nncf_int8", "ours", "--repeats", "1", "--threads", "1"]
-    assert main([*command, "--limit", "10"]) == 0
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("qsci_plugins.comparing.bench_apart._PROCESS", "bench_of_bad_contenders")
+    monkeypatch.delattr("qsci_plugins.comparing.bench_apart.bench_here")
+    command = ["bench", str(video_run), "--only", "nncf_int8", "torch", "ours", "--repeats", "2"]
+    start = time.monotonic()
+    assert main([*command, "--threads", "1", "--limit", "10"]) == 0
+    assert time.monotonic() - start < 240  # the row that is too slow would take 600 s
     text, notes = capsys.readouterr()
-    assert "NNCF default INT8 fails: took longer than 10 s" in text
-    assert "NNCF default INT8 fails: took longer than 10 s\n" in notes
-    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][-1] == "ours"
+    for failure in ("NNCF default INT8 fails: took longer than 10 s", "torch eager fails: crashes (SIGSEGV)"):
+        assert failure in text
+        assert notes.count(f"{failure}\n") == 1
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:]] == ["NNCF default INT8", "torch eager", "ours"]
+    assert float(rows[-1][1]) > 0
+    assert not list(tmp_path.glob("qsci-bench-*"))
+    # a row is noted as soon as it is known
+    assert notes.index("NNCF default INT8 fails") < notes.index("torch eager fails") < notes.rindex("ours: ")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_row_whose_steps_take_too_long_is_cut_and_says_so(video_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_rows, "peak_memory", lambda *_, **__: 100.0)
     monkeypatch.setattr("qsci_plugins.comparing.contenders.runner", lambda *_: lambda: None)
@@ -126,6 +131,7 @@ def test_a_row_whose_steps_take_too_long_is_cut_and_says_so(video_run: Path, mon
     assert bench_rows.row_text(row) == f"ours: {row['median_ms']:.1f} ms, 100 MiB, {quality}; {'; '.join(row['cut'])}"
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_an_interrupted_bench_prints_the_rows_that_are_complete(
     video_run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

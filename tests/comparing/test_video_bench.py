@@ -66,6 +66,7 @@ def test_a_run_beside_what_there_is_without_us(finished: Path, scenes: Path, tmp
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_baseline_that_fails_keeps_its_row_with_the_reason(
     finished: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ def test_a_baseline_that_fails_keeps_its_row_with_the_reason(
     assert picture.stat().st_size > 1000
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_form_of_ours_that_fails_ends_the_bench(
     finished: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
