@@ -1,4 +1,7 @@
-"""A lock that a killed build left in torch's cache of extensions, for which NNCF's quantizers wait a minute and fail."""
+"""A lock that a killed build left in torch's cache of extensions, for which NNCF's quantizers wait a minute and fail.
+
+That is of torch versions whose lock is a file that is there (FileBaton); later ones lock the file, which stays.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import torch
 from nncf.torch.quantization.extensions import QuantizedFunctionsCPULoader, QuantizedFunctionsCUDALoader
+from torch.utils import cpp_extension
 
 from qsci_plugins.errors import UserError
 
@@ -19,6 +23,8 @@ _LONGEST_BUILD_SECONDS = 1800.0
 
 def check_build_locks() -> None:
     """Raises UserError for a lock that no process holds, ahead of NNCF's own quantizers, which compile at first use."""
+    if not hasattr(cpp_extension, "FileBaton"):
+        return
     loaders = [QuantizedFunctionsCPULoader, *([QuantizedFunctionsCUDALoader] if torch.cuda.is_available() else [])]
     for loader in loaders:
         lock = Path(loader.get_build_dir()) / "lock"
