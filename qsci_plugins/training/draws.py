@@ -27,9 +27,10 @@ _SHORT = 32
 
 
 def suitable_workers(wanted: int | None, steps: int, on_gpu: bool) -> int:
-    """How many processes draw for `steps` steps: `wanted`, else 1, or for a GPU as many as there are spare cores, up to 8.
+    """How many processes draw for `steps` steps: `wanted`, else for a GPU as many as there are spare cores, up to 8.
 
-    None without fork (Windows, macOS): the images, which forked processes share, would be copied to each.
+    None by default on a CPU, whose cores train, and none without fork (Windows, macOS): the images, which forked
+    processes share, would be copied to each.
     """
     if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods() or steps < 2:
         return 0
@@ -38,7 +39,7 @@ def suitable_workers(wanted: int | None, steps: int, on_gpu: bool) -> int:
     if steps < _SHORT:
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 1)) if on_gpu else min(1, cores - 1)
+    return max(1, min(8, cores - 1)) if on_gpu else 0
 
 
 class DrawnAhead:

@@ -89,7 +89,7 @@ class Compiled(Watched):
 class Drawn(Compiled):
     """What a training on random examples may ask for besides."""
 
-    #: processes that draw examples ahead; absent: 1, or up to 8 for a GPU, and none for short trainings
+    #: processes that draw examples ahead; absent: up to 8 for a GPU, none on a CPU and for short trainings
     workers: int | None = Field(default=None, ge=0, le=64)
     #: train on the CPU although there is a GPU
     cpu: bool = False
