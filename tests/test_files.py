@@ -149,8 +149,8 @@ def test_another_process_is_held_off(tmp_path: Path, kind: str) -> None:
 def test_what_a_killed_process_forked_holds_no_lock_on(tmp_path: Path) -> None:
     program = (
         "import os, sys, time\nfrom qsci_plugins.files import locked\nwith locked(sys.argv[1]):\n"
-        "    child = os.fork()\n    if child == 0:\n        time.sleep(60)\n        os._exit(0)\n"
-        "    print(child, flush=True)\n    time.sleep(60)\n"
+        "    child = os.fork()\n    if child == 0:\n        print(os.getpid(), flush=True)\n        time.sleep(60)\n"
+        "        os._exit(0)\n    time.sleep(60)\n"
     )
     file = tmp_path / "lock"
     parent = subprocess.Popen([sys.executable, "-c", program, str(file)], stdout=subprocess.PIPE, text=True)
