@@ -99,7 +99,7 @@ def doctor(weights: str | Path | None = None) -> dict[str, Any]:
 
 
 def _network(weights: Path, features: Mapping[str, bool]) -> dict[str, Any]:
-    from qsci_plugins.architectures.registry import load_network  # a machine without torch is told what it lacks
+    from qsci_plugins.architectures.registry import load_network  # a machine without torch hears what it lacks
     from qsci_plugins.evaluation.estimates import estimate
 
     if not weights.is_file():

@@ -37,7 +37,7 @@ class KilledError(Exception):
 class Telling:
     """The side of the process that works: tells events, and which step it is at.
 
-    A step is told through a file, since a pipe would wake the other process just before something is timed.
+    A step is passed through a file, since a pipe would wake the other process just before something is timed.
     """
 
     def __init__(self, place: Path) -> None:

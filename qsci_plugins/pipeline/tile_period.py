@@ -16,7 +16,7 @@ from qsci_plugins.openvino.tiling import smallest_tile
 
 __all__ = ["TilePeriod", "find_period"]
 
-#: tiles as near as that to the whole picture's output cannot be told from it, dB at the network's own range
+#: tiles as near as that to the whole picture's output cannot be distinguished from it, dB at the network's own range
 _EQUAL = 60.0
 
 #: what phases may differ by where even the best tiles are not equal

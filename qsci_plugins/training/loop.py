@@ -75,7 +75,7 @@ def train_network(
     depend on its arguments alone: other processes draw ahead. A GPU's scalars reach `on_step` ten steps at a time.
 
     A training gives the same weights again, whatever draws its batches: on a CPU with as many threads, on a GPU of the same
-    kind but for the operations that torch lists as not deterministic. `note` is told where `compile` cannot be had.
+    kind but for the operations that torch lists as not deterministic. `note` is called where `compile` cannot be had.
     Ctrl-C or SIGTERM saves the state after the step under way and returns with `finished=False`; the next call goes on
     with the same batches, moments, averages and random numbers, so that it ends with the weights of a run that nobody
     stopped. Raises UserError for a checkpoint of another network or of other `made_with`, for a loss that is not finite,

@@ -1,4 +1,4 @@
-"""Where a run computes: said in recipes and options, told by metrics.json, no part of a run's identity; and its memory."""
+"""Where a run computes: said in recipes and options, named by metrics.json, no part of a run's identity; and its memory."""
 
 from __future__ import annotations
 
