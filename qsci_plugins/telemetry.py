@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 
-__all__ = ["switch_off_telemetry"]
+__all__ = ["module_command", "switch_off_telemetry"]
 
 
 def switch_off_telemetry() -> None:
@@ -16,3 +17,14 @@ def switch_off_telemetry() -> None:
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that does what `python -m module arguments` does, telemetry switched off before it imports anything."""
+    return [sys.executable, "-m", __name__, module, *arguments]
+
+
+if __name__ == "__main__":
+    switch_off_telemetry()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

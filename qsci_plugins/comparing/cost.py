@@ -25,7 +25,6 @@ from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme, scheme_class, scheme_names
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.telemetry import switch_off_telemetry
 from qsci_plugins.training.finetune import finetune
 from qsci_plugins.training.settings import FineTuning
 
@@ -270,5 +269,4 @@ def _begin_peak(device: str) -> float:
 
 
 if __name__ == "__main__":
-    switch_off_telemetry()
     print(json.dumps(_measured(json.loads(sys.argv[1]))))

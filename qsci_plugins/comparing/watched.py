@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.progress import Advance, Progress
-from qsci_plugins.telemetry import switch_off_telemetry
+from qsci_plugins.telemetry import module_command
 
 __all__ = ["KilledError", "Telling", "TellingProgress", "watch"]
 
@@ -41,7 +41,6 @@ class Telling:
     """
 
     def __init__(self, place: Path) -> None:
-        switch_off_telemetry()
         self.request: dict[str, Any] = json.loads((place / _REQUEST).read_text(encoding="utf-8"))
         self._step = os.open(place / _STEP, os.O_RDWR | os.O_CREAT)
         self._events = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -91,7 +90,7 @@ def watch(
     (place / _REQUEST).write_text(json.dumps(request), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-m", module, str(place)],
+        module_command(module, str(place)),
         env=environment,
         stdin=subprocess.PIPE,  # closed when we end, however that is
         stdout=subprocess.PIPE,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.telemetry import switch_off_telemetry
+from qsci_plugins.telemetry import module_command
 
 if TYPE_CHECKING:
     from qsci_plugins.openvino.runtime import Tile
@@ -59,7 +59,7 @@ def in_new_process(
     """
     if not _STATUS.is_file():
         return None
-    command = [sys.executable, "-m", module, json.dumps(case)]
+    command = module_command(module, json.dumps(case))
     variables = {**os.environ, **(environment or {})}
     done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -98,5 +98,4 @@ def held_mebibytes(field: str) -> float:
 
 
 if __name__ == "__main__":
-    switch_off_telemetry()
     print(json.dumps({"peak": _run(json.loads(sys.argv[1]))}))

@@ -21,7 +21,7 @@ from qsci_plugins.pipeline.task import Loaded, Prepared, Task, task_of
 from qsci_plugins.progress import quiet
 from qsci_plugins.recipes.reading import read_recipe
 from qsci_plugins.schemes.backend import load_backend
-from qsci_plugins.telemetry import switch_off_telemetry
+from qsci_plugins.telemetry import module_command
 
 __all__ = ["CrashError", "export_apart", "latency_apart"]
 
@@ -89,9 +89,7 @@ def _ask(what: str, work: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         request = {"what": what, "work": str(work), **settings}
         (place / "request.json").write_text(json.dumps(request), encoding="utf-8")
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-        ended = subprocess.run(
-            [sys.executable, "-m", __name__, temporary], env=environment, capture_output=True, check=False
-        )
+        ended = subprocess.run(module_command(__name__, temporary), env=environment, capture_output=True, check=False)
         if ended.returncode < 0:
             step = place / "step"
             raise CrashError(step.read_text(encoding="utf-8") if step.is_file() else what, ended.returncode)
@@ -146,7 +144,6 @@ def _run_once(folder: Path, tile: Sequence[int]) -> None:
 
 def main(place: Path) -> None:
     """The other process: answers the request that lies in a folder."""
-    switch_off_telemetry()
     try:
         answer = _answer(place)
     except UserError as error:
