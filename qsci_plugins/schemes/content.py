@@ -84,7 +84,7 @@ class InputModule(nn.Module):
     """Sees every network input (N,C,H,W) in 0..value_range ahead of the network, and returns it unchanged."""
 
     def thresholds(self) -> tuple[float, float] | None:
-        """The gradients below and above which an image loses and gains a bit; None where images are not told apart so."""
+        """The gradients below and above which an image loses and gains a bit; None where images do not differ so."""
         return None
 
     def is_calibrated(self) -> bool:
