@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -46,19 +47,27 @@ def connected(address: str, cores: int, progress: Progress | None = None) -> Ite
             stack.enter_context(_temporary_files(folder))
         quiet = {"include_dashboard": False, "logging_level": "error", "log_to_driver": False}
         where = {"num_cpus": max(cores, usable_threads()), "_temp_dir": folder} if local else {"address": address}
+        stack.callback(ray.shutdown)  # of what has started, too, when an error or Ctrl-C comes in the midst
         try:
+            if ":" in address:
+                _check_answers(address)
             with (progress or Progress()).stage("starting Ray" if local else "connecting to Ray", 1) as advance:
                 ray.init(**where, **quiet, configure_logging=False)
                 advance(1)
-        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, OverflowError) as error:
             if local:
                 raise UserError(f"Ray does not start here: {_first_line(error)}") from error
             raise UserError(
                 f"--cluster {address}: no Ray cluster answers ({_first_line(error)}); start one with `ray start --head`,"
                 " or use --cluster local"
             ) from error
-        stack.callback(ray.shutdown)
         yield
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes. Raises OSError where nobody listens."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), timeout=5).close()
 
 
 def load_ray(address: str = "") -> Any:
