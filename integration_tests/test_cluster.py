@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -228,3 +231,40 @@ def test_a_cluster_that_is_not_there_is_one_line(model: Path, photos: Path, tmp_
         (error,) = (line for line in done.stderr.splitlines() if line.startswith("qsci: error"))
         assert f"--cluster {address}: no Ray cluster answers" in error
         assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_running_cluster_is_joined_and_left_running(
+    model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    home, temporary = tmp_path / "home", Path(tempfile.mkdtemp(prefix="qsci-", dir="/tmp"))
+    home.mkdir()
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"127.0.0.1:{port}"
+    variables = {**os.environ, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    head = [*ray, "start", "--head", "--block", f"--port={port}", f"--temp-dir={temporary}", "--num-cpus=2"]
+    running = subprocess.Popen(
+        [*head, "--node-ip-address=127.0.0.1", "--include-dashboard=false"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=variables,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while subprocess.run([*ray, "status", f"--address={address}"], env=variables, capture_output=True).returncode:
+            assert time.monotonic() < deadline
+        for number in range(2):  # the second finds what the first left
+            command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), str(photos), "--cluster", address]
+            output = tmp_path / f"out{number}"
+            done = subprocess.run([*command, "-o", output], env=variables, capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, done.stderr
+            assert {file.name: file.read_bytes() for file in output.iterdir()} == whole
+        assert running.poll() is None
+    finally:
+        os.killpg(running.pid, signal.SIGTERM)
+        running.wait(60)
+        shutil.rmtree(temporary, ignore_errors=True)
