@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -233,20 +233,20 @@ def test_a_cluster_that_is_not_there_is_one_line(model: Path, photos: Path, tmp_
         assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.slow
-def test_a_running_cluster_is_joined_and_left_running(
-    model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    home, temporary = tmp_path / "home", Path(tempfile.mkdtemp(prefix="qsci-", dir="/tmp"))
-    home.mkdir()
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The address of a cluster that somebody runs, and the variables to reach it with."""
+    (tmp_path / "home").mkdir()
+    temporary = Path(tempfile.mkdtemp(prefix="qsci-", dir="/tmp"))
     ray = [sys.executable, "-m", "ray.scripts.scripts"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"127.0.0.1:{port}"
-    variables = {**os.environ, "HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    own = {"HOME": str(tmp_path / "home"), "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    variables = {**os.environ, **own}
     head = [*ray, "start", "--head", "--block", f"--port={port}", f"--temp-dir={temporary}", "--num-cpus=2"]
-    running = subprocess.Popen(
+    process = subprocess.Popen(
         [*head, "--node-ip-address=127.0.0.1", "--include-dashboard=false"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -255,16 +255,53 @@ def test_a_running_cluster_is_joined_and_left_running(
     )
     try:
         deadline = time.monotonic() + 120
-        while subprocess.run([*ray, "status", f"--address={address}"], env=variables, capture_output=True).returncode:
+        status = [*ray, "status", f"--address={address}"]
+        while subprocess.run(status, env=variables, capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline
-        for number in range(2):  # the second finds what the first left
-            command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), str(photos), "--cluster", address]
-            output = tmp_path / f"out{number}"
-            done = subprocess.run([*command, "-o", output], env=variables, capture_output=True, text=True, timeout=240)
-            assert done.returncode == 0, done.stderr
-            assert {file.name: file.read_bytes() for file in output.iterdir()} == whole
-        assert running.poll() is None
+        yield address, variables
+        assert process.poll() is None  # whoever used it left it running
     finally:
-        os.killpg(running.pid, signal.SIGTERM)
-        running.wait(60)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@pytest.mark.slow
+def test_a_running_cluster_is_joined_and_left_running(
+    running: tuple[str, dict[str, str]], model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    address, variables = running
+    for number in range(2):  # the second finds what the first left
+        command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), str(photos), "--cluster", address]
+        output = tmp_path / f"out{number}"
+        done = subprocess.run(
+            [*command, "-o", str(output)], env=variables, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert {file.name: file.read_bytes() for file in output.iterdir()} == whole
+
+
+@pytest.mark.slow
+def test_machines_of_a_cluster_run_the_recipes_of_a_sweep(
+    running: tuple[str, dict[str, str]], tiny: Path, photos: Path
+) -> None:
+    address, variables = running
+    sets = tiny.parent / "sets"
+    sets.mkdir()
+    (sets / "0.png").write_bytes((photos / "00.png").read_bytes())
+    command = ["sweep", "tiny.yaml", "--key", "scheme.activation_bits=4,8", "--sets", "./sets"]
+    results = []
+    for output, more in (("shared", ["--cluster", address]), ("alone", ["--jobs", "1"])):
+        line = [sys.executable, "-m", "qsci_plugins", *command, "-o", output, *more]
+        done = subprocess.run(
+            line, cwd=tiny.parent, env=variables, capture_output=True, text=True, timeout=500, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("running recipes: " in done.stderr) == (output == "shared")
+        found = json.loads((tiny.parent / output / "sweep.json").read_text())
+        for point in found["points"]:
+            for row in point["rows"].values():
+                row.pop("seconds")
+        results.append(found)
+    assert results[0] == results[1]
+    assert len(results[0]["points"]) == 2

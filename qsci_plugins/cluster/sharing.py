@@ -156,7 +156,7 @@ class _WorkerPool:
         if self._idle is not None and not self._ready and not done:
             self._idle += _POLL
             if self._idle >= _PATIENCE:
-                self._progress.note(f"waiting for {self._spec.threads} free cores in the cluster")
+                self._progress.note(f"waiting for a machine of the cluster with {self._spec.threads} free cores")
                 self._idle = None
         return list(done)
 

@@ -113,8 +113,8 @@ _SHARED: Mapping[str, Option] = {
     "cluster": option(
         "--cluster",
         metavar="local|auto|HOST:PORT",
-        help="measure on Ray (extra [cluster]): started here, running here already, or at an address; its machines have this"
-        " folder, the output and the data at the same paths",
+        help="run recipes and measure on Ray (extra [cluster]): started here, running here already, or at an address; its"
+        " machines share this folder, the output and the data, at the same paths",
     ),
     "device": option(
         "--device",

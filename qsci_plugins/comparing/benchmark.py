@@ -23,11 +23,12 @@ from qsci_plugins.comparing.forms import (
 from qsci_plugins.comparing.log import MeasurementLog, open_log
 from qsci_plugins.comparing.processes import on_machines, on_processes
 from qsci_plugins.comparing.settings import BenchmarkSettings, MeasuringSettings
-from qsci_plugins.comparing.subjects import Subject, read_subjects
+from qsci_plugins.comparing.subjects import Subject, finish_subject, read_subjects
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import write_text
 from qsci_plugins.machine import describe_machine, usable_threads
 from qsci_plugins.pipeline.measure import means
+from qsci_plugins.pipeline.networks import device_of
 from qsci_plugins.pipeline.task import PieceResult, PieceSet, task_named
 from qsci_plugins.progress import Progress
 
@@ -60,6 +61,7 @@ def measure_subjects(
     scene. Every result of a piece (an image or a scene) is appended to measurements.jsonl as it comes, and never measured
     again while the network, the piece, the processor and the packages are the same. `jobs` processes (default: one per
     core) share the pieces; one thread works on each, so that their number changes nothing but the time.
+    With `cluster` workers of Ray do, and of a cluster of several machines each runs a recipe of its own before.
     What torch measures on a GPU, by the recipes' `device`, is measured one after another.
     Raises UserError for sets that are not there, before the long work begins.
     """
@@ -69,8 +71,7 @@ def measure_subjects(
         check_cluster(settings.cluster)
     sources = [_set_source(subject, settings) for subject in subjects]
     opened = {source: _open_sets(source) for source in dict.fromkeys(sources)}
-    for subject in subjects:
-        subject.finish(progress)
+    _finish(subjects, settings, progress)
     environment = environment_fingerprint()
     forms: dict[tuple[str, str], tuple[FormSource, SetSource]] = {}
     for subject, source in zip(subjects, sources, strict=True):
@@ -93,6 +94,32 @@ def measure_subjects(
         }
     write_text(output / BENCHMARK_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
+
+
+def _finish(subjects: Sequence[Subject], settings: MeasuringSettings, progress: Progress) -> None:
+    """Runs the recipes that are not run yet, one after another here, or one on each machine of a cluster.
+
+    A recipe takes all cores of a machine, as its result may depend on their number in the last digit.
+    """
+    missing = [subject for subject in subjects if not subject.run.exists()]
+    elsewhere = [subject for subject in missing if device_of(subject.recipe) == "cpu"]
+    if settings.cluster is None or settings.cluster == "local" or len(elsewhere) < 2:
+        for subject in missing:
+            subject.finish(progress)
+        return
+    for subject in missing:
+        if subject not in elsewhere:
+            subject.finish(progress)
+    threads = usable_threads()
+    with connected(settings.cluster, threads, progress), progress.stage("running recipes", len(elsewhere)) as advance:
+        finished = on_machines(
+            finish_subject, elsewhere, settings.jobs, lambda subject: subject.title, progress, threads=threads
+        )
+        try:
+            for count, (subject, _) in enumerate(finished, 1):
+                advance(count, subject.title)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; finished recipes are kept, and the same command goes on") from None
 
 
 def _set_source(subject: Subject, settings: MeasuringSettings) -> SetSource:

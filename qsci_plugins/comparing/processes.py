@@ -66,16 +66,18 @@ def on_machines(
     jobs: int | None,
     name: Callable[[Item], str] = str,
     progress: Progress | None = None,
+    threads: int = 1,
 ) -> Iterator[tuple[Item, Result]]:
-    """As `on_processes`, by `jobs` workers of a Ray cluster (None: one per core), inside `cluster.connection.connected`.
+    """As `on_processes`, on so many torch threads, by `jobs` workers of a Ray cluster (None: as many as it has cores for).
 
-    Its machines find the working folder and every path at the same place. Items of a worker that dies go to another; `name`
-    is what an item is called there. Raises UserError where machines lack the folder, or are of another kind than this one,
-    on which results may differ.
+    Inside `cluster.connection.connected`. The cluster's machines find the working folder and every path at the same place.
+    Items of a worker that dies go to another; `name` is what an item is called in what is said of it. Raises UserError where
+    machines lack the folder, or are of another kind than this one, on which results may differ.
     """
-    shared = work, os.getcwd(), environment_fingerprint()
+    shared = work, threads, os.getcwd(), environment_fingerprint()
     numbered = ((_Numbered(number, name(item)), item) for number, item in enumerate(items))
-    spec = WorkerSpec(_set_up, shared, _call, workers=None if jobs is None else min(jobs, len(items)))
+    workers = len(items) if jobs is None else min(jobs, len(items))
+    spec = WorkerSpec(_set_up, shared, _call, threads, workers)
     for key, result in on_cluster(spec, numbered, progress=progress):
         if isinstance(result, UserError):
             raise result
@@ -92,8 +94,8 @@ class _Numbered(NamedTuple):
         return self.name
 
 
-def _set_up(shared: tuple[Callable[[Any], Any], str, str]) -> Callable[[Any], Any]:
-    work, folder, environment = shared
+def _set_up(shared: tuple[Callable[[Any], Any], int, str, str]) -> Callable[[Any], Any]:
+    work, threads, folder, environment = shared
     machine = platform.node()
     try:
         os.chdir(folder)
@@ -106,7 +108,7 @@ def _set_up(shared: tuple[Callable[[Any], Any], str, str]) -> Callable[[Any], An
             f"{machine}, a machine of the cluster, has another processor or other versions of packages than this one, and"
             " might measure other values; take machines of one kind"
         )
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     return work
 
 
