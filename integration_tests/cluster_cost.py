@@ -2,7 +2,7 @@
 
     python integration_tests/cluster_cost.py [PICTURES]
 
-Needs two idle cores and the extra [cluster]; about two minutes for 200 pictures.
+Needs two idle cores and the extra [cluster]; about four minutes for 200 pictures.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ from qsci_plugins.cluster.connection import connected
 from qsci_plugins.cluster.sharing import WorkerSpec, on_cluster
 from qsci_plugins.commands.upscale_cluster import enlarge_images
 from qsci_plugins.commands.upscale_settings import UpscaleSettings
-from qsci_plugins.data.video.enlarging import encoding_of, enlarge_segments
-from qsci_plugins.data.video.reading import VideoReader
+from qsci_plugins.data.video.encoding import Encoding
+from qsci_plugins.data.video.enlarging import code_frames, encoding_of, enlarge_segments
+from qsci_plugins.data.video.reading import TimedFrame, VideoReader
 from qsci_plugins.data.video.segments import Segment, WorkFolder
 from qsci_plugins.data.video.writing import VideoWriter
+from qsci_plugins.files import write_bytes
 from qsci_plugins.openvino.builtin import find_model_folder
+from qsci_plugins.openvino.pictures import enlarge_file
 from qsci_plugins.progress import Progress
 
 MODEL = "builtin:edsr_x4"
 PICTURE, FRAME = (96, 128), (360, 640)
 #: seconds, and bytes that go with each: those of a segment
 PIECE, BYTES = 5.0, 32 << 20
+#: bytes of a photo of FRAME, and of the enlarged one
+PHOTO, BIG = 46_000, 4_160_000
 
 
 def main(pictures: int) -> None:
@@ -43,7 +48,9 @@ def main(pictures: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             _pictures(Path(folder), pictures)
             _scheduling()
+            _photos(Path(folder))
             _segments(Path(folder))
+        _pieces()
 
 
 def _pictures(folder: Path, count: int) -> None:
@@ -82,6 +89,37 @@ def _scheduling() -> None:
         print(
             f"worker {pid}: {len(found)} pieces of {PIECE:g} s, {100 * idle:.2f} % of the time between them", flush=True
         )
+
+
+def _photos(folder: Path) -> None:
+    """What photos cost this process, which reads, sends, gets and writes them: workers do nothing here."""
+    count, content = 100, np.zeros(PHOTO, np.uint8).tobytes()
+    spec = WorkerSpec(cluster_cost.set_up, None, cluster_cost.give, workers=2)
+    spent = 0.0
+    for number, (_, result) in enumerate(on_cluster(spec, ((n, content) for n in range(count)))):
+        assert not isinstance(result, Exception)
+        write_bytes(folder / "big", result)
+        if number == 0:
+            spent = time.process_time()
+    here = (time.process_time() - spent) / (count - 1)
+    print(f"a photo of {BIG / 1e6:g} MB enlarged: {1000 * here:.1f} ms of a core in this process", flush=True)
+
+
+def _pieces() -> None:
+    """What a worker takes for a photo, and for a frame of a clip with its code."""
+    upscaler = UpscaleSettings(threads=1).upscaler(MODEL)
+    frame = np.asarray(Image.effect_noise(FRAME[::-1], 60).convert("RGB"))
+    upscaler.upscale(frame)
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "photo.jpg", Path(folder) / "photo.png"
+        Image.fromarray(frame).save(source)
+        spent = time.process_time()
+        enlarge_file(upscaler, source, target)
+        print(f"a photo of {FRAME[1]}x{FRAME[0]}: {time.process_time() - spent:.2f} s of a core", flush=True)
+    encoding = Encoding(4 * FRAME[1], 4 * FRAME[0], Fraction(1, 25), Fraction(25))
+    spent = time.process_time()
+    code_frames([TimedFrame(frame, index) for index in range(3)], upscaler.upscale, encoding)
+    print(f"a frame of {FRAME[1]}x{FRAME[0]}: {(time.process_time() - spent) / 3:.2f} s of a core", flush=True)
 
 
 def _segments(folder: Path) -> None:
@@ -127,6 +165,11 @@ def wait(state: None, content: np.ndarray) -> tuple[int, float, float]:
     start = time.monotonic()
     time.sleep(PIECE)
     return os.getpid(), start, time.monotonic()
+
+
+def give(state: None, content: bytes) -> bytes:
+    """An enlarged photo."""
+    return bytes(BIG)
 
 
 def drop(state: None, frames: list[Any]) -> Segment:

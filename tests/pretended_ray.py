@@ -108,6 +108,9 @@ class PretendedRay:
     def kill(self, actor: Actor) -> None:
         actor.alive = False
 
+    def is_initialized(self) -> bool:
+        return True
+
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": float(self.cores)}
 

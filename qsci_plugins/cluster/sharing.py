@@ -109,8 +109,9 @@ class _WorkerPool:
         return self
 
     def __exit__(self, *about: object) -> None:
-        for worker in [*self._starting.values(), *self._ready]:
-            self._ray.kill(worker)
+        if self._ray.is_initialized():  # else all have ended with the connection
+            for worker in [*self._starting.values(), *self._ready]:
+                self._ray.kill(worker)
 
     def results(self, items: Iterable[tuple[Any, Any]], in_order: bool) -> Iterator[tuple[int, Any, Any]]:
         """The number, key and result of each item as it comes."""
