@@ -1,4 +1,4 @@
-"""What `qsci upscale` is told besides its files, for images, clips and raw frames alike."""
+"""The settings of `qsci upscale` besides its files, for images, clips and raw frames alike."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ __all__ = [
 
 
 #: names of the rows that a bench may have, in their order; which of them depends on the model and the machine
-ROWS = ("fp32", "bf16", "nncf_int8", "static_int8", "onnxruntime", "torch", "ours", "routed")
+ROWS = ("fp32", "bf16", "nncf_int8", "static_int8", "onnxruntime", "torch", "ours", "skipping", "routed")
 
 
 @dataclass(frozen=True, kw_only=True)
