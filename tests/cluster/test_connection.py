@@ -46,11 +46,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, ray: RayThatStarts) -> RayThatStart
 def test_a_cluster_that_is_started_here_ends_with_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pretend(monkeypatch, RayThatStarts())
     before = os.environ.get("TMPDIR")
-    with pytest.raises(KeyboardInterrupt), connected("local", 1000):
+    with connected("local", 1000):
         assert ray.calls == ["init"]
         assert ray.asked["num_cpus"] == 1000
         assert not ray.asked["include_dashboard"]
-        raise KeyboardInterrupt
     assert ray.calls == ["init", "shutdown"]
     assert ray.folder is not None
     assert not ray.folder.exists()
