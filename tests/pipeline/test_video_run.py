@@ -21,7 +21,7 @@ from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.video_prepare import prepare
 from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe, read_recipe
-from qsci_plugins.report.summary import write_report
+from qsci_plugins.report.page import write_report
 
 
 @pytest.fixture(scope="module")

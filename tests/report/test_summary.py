@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from qsci_plugins.report.quality import quality_table, table
-from qsci_plugins.report.summary import bench_table, latency_table, summary
+from qsci_plugins.report.bench_tables import bench_table
+from qsci_plugins.report.summary import latency_table, quality_table, summary, table
 
 QUALITY = {
     "Set5": {
