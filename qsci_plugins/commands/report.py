@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "make_report"]
 
+#: what tells a page of ours from others, in its head
+_MARK = b'name="generator" content="qsci-plugins report"'
+
 
 def add(commands: Any) -> None:
     """Adds the command to a parser."""
@@ -58,7 +61,7 @@ def make_report(
     from qsci_plugins.extras import naming_extras
     from qsci_plugins.progress import Progress
     from qsci_plugins.report.folder_content import read_content
-    from qsci_plugins.report.page import REPORT_FILE, is_report, write_page
+    from qsci_plugins.report.page import REPORT_FILE, write_page
 
     folders = [Path(run) for run in runs]
     if not folders:
@@ -71,11 +74,16 @@ def make_report(
     file = default if output is None else Path(output)
     if file.is_dir():
         file = file / REPORT_FILE
-    if file.exists() and not force and not is_report(file):
+    if file.exists() and not force and not _is_report(file):
         raise UserError(f"{file} is no report of ours; name another --output, or replace it with --force")
     with naming_extras():
         write_page(file, contents, progress or Progress(), needed=True)
     return file
+
+
+def _is_report(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return _MARK in opened.read(2000)
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -53,3 +53,5 @@ class Content:
     sections: Sequence[Section]
     data: Mapping[str, Any]
     pictures: Sequence[Picture] = ()
+    #: a sentence below the title
+    about: str = ""

@@ -20,6 +20,7 @@ from qsci_plugins.report.summary import (
     FORMS,
     MEASURED,
     Rows,
+    about,
     heading,
     latency_rows,
     operation_rows,
@@ -33,15 +34,12 @@ if TYPE_CHECKING:
     from qsci_plugins.pipeline.run import RunResult
     from qsci_plugins.report.pictures import Picture
 
-__all__ = ["REPORT_FILE", "is_report", "machine_block", "run_content", "write_page", "write_report"]
+__all__ = ["REPORT_FILE", "machine_block", "run_content", "write_page", "write_report"]
 
 REPORT_FILE = "report.html"
 
 #: characters of pictures in a page, which has less than 6 MB
 _PICTURE_BUDGET = 4_800_000
-
-#: what tells a page of ours from others, in its head
-_MARK = b'name="generator" content="qsci-plugins report"'
 
 #: runs that have charts, where a page has many
 _CHARTED = 12
@@ -81,12 +79,6 @@ def write_page(file: Path, contents: Sequence[Content], progress: Progress, need
     write_text(file, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def is_report(file: Path) -> bool:
-    """Whether a file is a page of ours."""
-    with file.open("rb") as opened:
-        return _MARK in opened.read(2000)
-
-
 def run_content(folder: Path, name: str = "") -> Content:
     """Of the output of `qsci run`, `quantize` or `train`. Raises UserError for a folder without a whole metrics.json."""
     from qsci_plugins.pipeline.metrics import read_metrics
@@ -103,7 +95,8 @@ def run_content(folder: Path, name: str = "") -> Content:
         pictures = read_pictures(folder)
     data = {"name": name, "metrics": metrics, "recipe": recipe}
     try:
-        return Content(name, heading(metrics), _highlights(metrics), _sections(name, metrics, recipe), data, pictures)
+        highlights, sections = _highlights(metrics), _sections(name, metrics, recipe)
+        return Content(name, heading(metrics), highlights, sections, data, pictures, about(metrics))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{folder / METRICS_FILE} lacks what a run writes ({error!r}); run the recipe again") from None
 
@@ -145,7 +138,9 @@ def _sections(name: str, metrics: Mapping[str, Any], recipe: str) -> list[Sectio
         if (patches := patch_rows(metrics["sets"]))[1]:
             tables.append(Table("Correlation of a patch's mean gradient and its FAB, in torch", patches))
         tables.append(Table("Every picture" if task == "sr" else "Every scene", _pieces(metrics["sets"]), folded=True))
-        found.append(Section("quality", "Quality", [Block(name, tables=tables, notes=[MEASURED[task]])]))
+        found.append(
+            Section("quality", "Quality", [Block(name, tables=tables, notes=[MEASURED[task].replace("`", "")])])
+        )
     if metrics["bits"]:
         found.append(Section("bits", "Bits and loss by layer", [_bits(name, metrics)]))
     if latency and latency["rows"]:
@@ -196,7 +191,9 @@ def _bits(name: str, metrics: Mapping[str, Any]) -> Block:
     if errors:
         header.append("% of the error")
         told = "By how much the mean squared error against the float output falls when a layer alone is float again"
-        notes.append(f"{told}, on a few calibration inputs; shares do not add up to 100.")
+        notes.append(
+            f"{told}, on a few calibration inputs; shares do not add up to 100, and a layer below 0 makes up for others."
+        )
     tables = [Table("Every layer", (header, rows), folded=True)]
     if metrics["float_layers"]:
         left = [[layer, reason] for layer, reason in metrics["float_layers"].items()]
@@ -227,7 +224,7 @@ def machine_block(name: str, machine: Mapping[str, Any]) -> Block:
     for key, value in machine.items():
         named = sorted({each for listed in value.values() for each in listed}) if key == "devices" else [str(value)]
         rows.append([key.replace("_gib", ", GiB"), ", ".join(named)])
-    return Block(name, tables=[Table("", (["what", ""], rows))])
+    return Block(name, tables=[Table("", (["", ""], rows))])
 
 
 def _short(value: Any) -> str:

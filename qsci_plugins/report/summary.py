@@ -9,6 +9,7 @@ __all__ = [
     "FORMS",
     "MEASURED",
     "Rows",
+    "about",
     "bench_quality",
     "heading",
     "latency_rows",
@@ -50,18 +51,26 @@ def heading(metrics: Mapping[str, Any]) -> str:
     return f"{network['architecture']}{enlarged}, {made}"
 
 
+def about(metrics: Mapping[str, Any]) -> str:
+    """The weights, the scheme's settings and, of video, the shortcuts."""
+    set_ = {key: value for key, value in (metrics["scheme"] or {}).items() if key != "name" and value is not None}
+    settings = ", ".join(f"{key} {value}" for key, value in set_.items())
+    scheme = "" if metrics["scheme"] is None else f" Scheme: {settings}."
+    shortcuts = (
+        "" if metrics["task"] == "sr" else f" Shortcuts: {', '.join(metrics['network']['shortcuts']) or 'none'}."
+    )
+    return f"Weights: {metrics['network']['weights'] or 'random'}.{scheme}{shortcuts}"
+
+
 def summary(metrics: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
     """Markdown of the content of a run's metrics.json (version 2); `pictures` are file names beside it.
 
     The bits of every layer and the precision of every node are in report.html and in metrics.json.
     """
-    network, scheme, task = metrics["network"], metrics["scheme"], metrics["task"]
-    settings = ", ".join(f"{key} {value}" for key, value in scheme.items() if key != "name")
-    shortcuts = "" if task == "sr" else f" Shortcuts: {', '.join(network['shortcuts']) or 'none'}."
     parts = [
         f"# {heading(metrics)}",
-        f"Weights: {network['weights'] or 'random'}. Scheme: {settings}.{shortcuts}",
-        quality_section(metrics["sets"], task, network["scale"]),
+        about(metrics),
+        quality_section(metrics["sets"], metrics["task"], metrics["network"]["scale"]),
         _operations(metrics["operations"]),
         _seconds(metrics["seconds"], metrics["machine"].get("devices", {})),
         _latency(metrics["latency"]),

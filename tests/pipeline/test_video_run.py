@@ -83,6 +83,7 @@ class StopAt(Progress):
 def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str, data: Path, tmp_path: Path) -> None:
     output = run_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_report)
     files = {"checkpoint.pt", "metrics.json", "recipe.yaml", "reconstruction_moving.png", "summary.md"}
+    files |= {"pictures", "report.html"}
     assert {file.name for file in output.iterdir()} == files
     metrics = json.loads((output / "metrics.json").read_text())
     bits = {name: one["weight"] for name, one in metrics["bits"].items()}
