@@ -1,4 +1,4 @@
-"""report.html in a real Chromium: it asks nothing of a network, and works by mouse, by keyboard, in the dark and on a telephone."""
+"""report.html in a real Chromium: it asks nothing of a network, and works by mouse, by keyboard, in the dark, on a telephone."""
 
 from __future__ import annotations
 

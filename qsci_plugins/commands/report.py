@@ -58,7 +58,6 @@ def make_report(
     >>> qsci_plugins.make_report(["runs/tiny"]).name
     'report.html'
     """
-    from qsci_plugins.extras import naming_extras
     from qsci_plugins.progress import Progress
     from qsci_plugins.report.folder_content import read_content
     from qsci_plugins.report.page import REPORT_FILE, write_page
@@ -76,8 +75,7 @@ def make_report(
         file = file / REPORT_FILE
     if file.exists() and not force and not _is_report(file):
         raise UserError(f"{file} is no report of ours; name another --output, or replace it with --force")
-    with naming_extras():
-        write_page(file, contents, progress or Progress(), needed=True)
+    write_page(file, contents, progress or Progress(), needed=True)
     return file
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.extras import MissingExtraError, naming_extras
+from qsci_plugins.extras import MissingExtraError, missing_extra
 from qsci_plugins.files import write_text
 from qsci_plugins.progress import Progress
 from qsci_plugins.report.content import Block, Content, Section, Table
@@ -69,12 +69,12 @@ def write_page(file: Path, contents: Sequence[Content], progress: Progress, need
     That is an error, MissingExtraError, where the page is what is `needed`.
     """
     try:
-        with naming_extras():
-            text = _rendered(contents)
-    except MissingExtraError as error:
-        if needed:
-            raise
-        progress.note(f"{file.name} was not written: {error}")
+        text = _rendered(contents)
+    except ModuleNotFoundError as error:
+        explained = missing_extra(error)
+        if needed or not isinstance(explained, MissingExtraError):
+            raise explained from None
+        progress.note(f"{file.name} was not written: {explained}")
         return
     write_text(file, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
