@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from qsci_plugins.report.pictures import Box, Form, Picture, add_pictures, encode
+from qsci_plugins.report.pictures import Box, Picture, ShownForm, add_pictures, encode
 
 LAYERS = ("head.0", "body.0", "tail.0")
 ROWS = [
@@ -72,7 +72,7 @@ def picture(name: str = "a", seed: int = 0, frames: int = 1) -> Picture:
     """Float, ours and the truth, with two tiles side by side."""
     keys = ("float", "ours", "truth")
     forms = [
-        Form(key, key, None if key == "truth" else 30.5, encode(pixels(seed + n, frames)), frames)
+        ShownForm(key, key, None if key == "truth" else 30.5, encode(pixels(seed + n, frames)), frames)
         for n, key in enumerate(keys)
     ]
     boxes = (Box(0, 0, 40, 30, 3.25, "#3154c4"), Box(0, 30, 40, 60, 5.0, "#ce2e2e"))

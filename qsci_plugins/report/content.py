@@ -11,7 +11,7 @@ from qsci_plugins.report.summary import Rows
 if TYPE_CHECKING:
     from qsci_plugins.report.pictures import Picture
 
-__all__ = ["Block", "Content", "Section", "Table"]
+__all__ = ["Block", "PageContent", "PageSection", "Table"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A titled part of the page; those of one key stand side by side where the page has several runs."""
 
     key: str
@@ -44,13 +44,13 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Content:
+class PageContent:
     """What a folder gives to a page: its name and title, numbers to see first, sections, pictures, and all as JSON."""
 
     name: str
     title: str
     highlights: Sequence[tuple[str, str]]
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     data: Mapping[str, Any]
     pictures: Sequence[Picture] = ()
     #: a sentence below the title

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.errors import UserError
-from qsci_plugins.report.content import Block, Content, Section, Table
+from qsci_plugins.report.content import Block, PageContent, PageSection, Table
 from qsci_plugins.report.page import machine_block, run_content
 from qsci_plugins.report.summary import Rows
 
@@ -20,7 +20,7 @@ RECONSTRUCTION_FILE = "reconstruction.json"
 _TERA = 1e12
 
 
-def read_content(folder: Path, name: str = "") -> Content:
+def read_content(folder: Path, name: str = "") -> PageContent:
     """The content of a folder, under a name that tells it from others in the page.
 
     Raises UserError for a folder that no command of these left, and files in it that are damaged.
@@ -36,7 +36,7 @@ def read_content(folder: Path, name: str = "") -> Content:
     return run_content(folder, name)
 
 
-def _benchmark(folder: Path, name: str, result: Mapping[str, Any]) -> Content:
+def _benchmark(folder: Path, name: str, result: Mapping[str, Any]) -> PageContent:
     from qsci_plugins.report.benchmark_tables import benchmark_rows
 
     rows = result["rows"]
@@ -55,7 +55,7 @@ def _benchmark(folder: Path, name: str, result: Mapping[str, Any]) -> Content:
     return _compared(folder, name, "Benchmark", highlights, block, {"benchmark": result}, result["machine"])
 
 
-def _sweep(folder: Path, name: str, result: Mapping[str, Any]) -> Content:
+def _sweep(folder: Path, name: str, result: Mapping[str, Any]) -> PageContent:
     from qsci_plugins.report.sweep_tables import sweep_rows
 
     points = result["points"]
@@ -87,7 +87,7 @@ def _compared(
     block: Block,
     data: Mapping[str, Any],
     machine: Mapping[str, Any],
-) -> Content:
+) -> PageContent:
     """A table of runs, and what each run below the folder says of itself."""
     runs = [run_content(file.parent, file.parent.name) for file in sorted(folder.glob("runs/*/metrics.json"))]
     wanted = ("bits", "latency", "training", "recipe")
@@ -95,16 +95,16 @@ def _compared(
     joined = []
     for key in dict.fromkeys(section.key for section in sections):
         same = [section for section in sections if section.key == key]
-        joined.append(Section(key, same[0].title, [each for section in same for each in section.blocks]))
+        joined.append(PageSection(key, same[0].title, [each for section in same for each in section.blocks]))
     everything = [
-        Section("quality", "Quality and operations", [block]),
+        PageSection("quality", "Quality and operations", [block]),
         *joined,
-        Section("machine", "Machine and versions", [machine_block(name, machine)]),
+        PageSection("machine", "Machine and versions", [machine_block(name, machine)]),
     ]
-    return Content(name, title, highlights, everything, {"name": name, **data, "runs": [run.data for run in runs]})
+    return PageContent(name, title, highlights, everything, {"name": name, **data, "runs": [run.data for run in runs]})
 
 
-def _reconstruction(folder: Path, name: str, result: Mapping[str, Any]) -> Content:
+def _reconstruction(folder: Path, name: str, result: Mapping[str, Any]) -> PageContent:
     from qsci_plugins.report.pictures import read_pictures
 
     scenes = result["scenes"]
@@ -129,11 +129,11 @@ def _reconstruction(folder: Path, name: str, result: Mapping[str, Any]) -> Conte
     if scored:
         highlights.append((f"{sum(scored) / len(scored):.2f} dB", "PSNR, mean over scenes with a ground truth"))
     sections = [
-        Section("quality", "Quality", blocks),
-        Section("machine", "Machine and versions", [machine_block(name, result["machine"])]),
+        PageSection("quality", "Quality", blocks),
+        PageSection("machine", "Machine and versions", [machine_block(name, result["machine"])]),
     ]
     data = {"name": name, "reconstruction": result}
-    return Content(name, "Reconstruction", highlights, sections, data, read_pictures(folder))
+    return PageContent(name, "Reconstruction", highlights, sections, data, read_pictures(folder))
 
 
 _SCORES = (("psnr", ".2f"), ("ssim", ".4f"))

@@ -16,7 +16,7 @@ from qsci_plugins.openvino.runtime import TileRoute, Upscaler
 from qsci_plugins.pipeline.image_prepare import ImagePiece
 from qsci_plugins.pipeline.run import MODEL, RunResult
 from qsci_plugins.report.figures import TileBits, bit_map, busiest_crop, comparison, tile_areas
-from qsci_plugins.report.pictures import WINDOW, Box, Form, Picture, add_pictures, encode
+from qsci_plugins.report.pictures import WINDOW, Box, Picture, ShownForm, add_pictures, encode
 
 __all__ = ["draw_images"]
 
@@ -137,7 +137,7 @@ def _picture(
 
     keys = {"torch": "ours", "openvino": "ours"}
     shown = [
-        Form(
+        ShownForm(
             keys.get(form, form), _TITLES[form], None if math.isinf(db := decibels[form]) else round(db, 2), cut(pixels)
         )
         for form, pixels in forms.items()
@@ -156,7 +156,7 @@ def _picture(
         else f"Shown: {width}x{height} of {high.shape[1]}x{high.shape[0]} pixels."
     )
     focus = _focus(high[top : top + height, left : left + width])
-    truth = Form("truth", "truth", None, cut(high))
+    truth = ShownForm("truth", "truth", None, cut(high))
     return Picture(name, height, width, focus, (*shown, truth), tuple(boxes), note)
 
 
@@ -171,7 +171,7 @@ def _bit_picture(
     for (area, colour), tile in zip(areas, tiles, strict=True):
         top, left, bottom, right = (round(side * ratio) for side in area)
         boxes.append(Box(top, left, bottom, right, tile.bits, colour))
-    form = Form("ours", _TITLES["openvino"], None, encode(small[None], 90))
+    form = ShownForm("ours", _TITLES["openvino"], None, encode(small[None], 90))
     note = f"{len(tiles)} tiles, shown at {share * ratio:.0%} of their width."
     return Picture(name, small.shape[0], small.shape[1], _focus(small), (form,), tuple(boxes), note)
 

@@ -15,7 +15,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.extras import MissingExtraError, missing_extra
 from qsci_plugins.files import write_text
 from qsci_plugins.progress import Progress
-from qsci_plugins.report.content import Block, Content, Section, Table
+from qsci_plugins.report.content import Block, PageContent, PageSection, Table
 from qsci_plugins.report.summary import (
     FORMS,
     MEASURED,
@@ -63,7 +63,7 @@ def write_report(result: RunResult, folder: Path, progress: Progress | None = No
     write_page(folder / REPORT_FILE, [run_content(folder)], progress or Progress())
 
 
-def write_page(file: Path, contents: Sequence[Content], progress: Progress, needed: bool = False) -> None:
+def write_page(file: Path, contents: Sequence[PageContent], progress: Progress, needed: bool = False) -> None:
     """Writes report.html, complete or not at all; a line to `progress` where a package for it is missing.
 
     That is an error, MissingExtraError, where the page is what is `needed`.
@@ -79,7 +79,7 @@ def write_page(file: Path, contents: Sequence[Content], progress: Progress, need
     write_text(file, text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
-def run_content(folder: Path, name: str = "") -> Content:
+def run_content(folder: Path, name: str = "") -> PageContent:
     """Of the output of `qsci run`, `quantize` or `train`. Raises UserError for a folder without a whole metrics.json."""
     from qsci_plugins.pipeline.metrics import read_metrics
     from qsci_plugins.pipeline.output import METRICS_FILE, RECIPE_FILE
@@ -96,7 +96,7 @@ def run_content(folder: Path, name: str = "") -> Content:
     data = {"name": name, "metrics": metrics, "recipe": recipe}
     try:
         highlights, sections = _highlights(metrics), _sections(name, metrics, recipe)
-        return Content(name, heading(metrics), highlights, sections, data, pictures, about(metrics))
+        return PageContent(name, heading(metrics), highlights, sections, data, pictures, about(metrics))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"{folder / METRICS_FILE} lacks what a run writes ({error!r}); run the recipe again") from None
 
@@ -130,7 +130,7 @@ def _highlights(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     return found
 
 
-def _sections(name: str, metrics: Mapping[str, Any], recipe: str) -> list[Section]:
+def _sections(name: str, metrics: Mapping[str, Any], recipe: str) -> list[PageSection]:
     task, latency, training = metrics["task"], metrics["latency"], metrics["training"]
     found = []
     if metrics["sets"]:
@@ -139,34 +139,34 @@ def _sections(name: str, metrics: Mapping[str, Any], recipe: str) -> list[Sectio
             tables.append(Table("Correlation of a patch's mean gradient and its FAB, in torch", patches))
         tables.append(Table("Every picture" if task == "sr" else "Every scene", _pieces(metrics["sets"]), folded=True))
         found.append(
-            Section("quality", "Quality", [Block(name, tables=tables, notes=[MEASURED[task].replace("`", "")])])
+            PageSection("quality", "Quality", [Block(name, tables=tables, notes=[MEASURED[task].replace("`", "")])])
         )
     if metrics["bits"]:
-        found.append(Section("bits", "Bits and loss by layer", [_bits(name, metrics)]))
+        found.append(PageSection("bits", "Bits and loss by layer", [_bits(name, metrics)]))
     if latency and latency["rows"]:
         height, width = latency["tile"]
         title = f"One {width}x{height} tile, {latency['threads']} threads"
         failed = [f"{row['title']} fails: {row['failed']}" for row in latency["rows"] if "failed" in row]
         tables = [Table(title, latency_rows(latency["rows"]))]
         found.append(
-            Section("latency", "Latency", [Block(name, ("latency", latency["rows"], title), tables, notes=failed)])
+            PageSection("latency", "Latency", [Block(name, ("latency", latency["rows"], title), tables, notes=failed)])
         )
-        found.append(Section("nodes", "Precision of every node", [_nodes(name, latency)]))
+        found.append(PageSection("nodes", "Precision of every node", [_nodes(name, latency)]))
     if training and training["log"]:
         log = training["log"]
         keys = list(log[0])
         rows = [[_short(row.get(key)) for key in keys] for row in log]
         title = "Training" if task == "sr" else "Training, all phases"
         block = Block(name, ("curves", log, title), [Table("Means between two checkpoints", (keys, rows), folded=True)])
-        found.append(Section("training", "Training", [block]))
+        found.append(PageSection("training", "Training", [block]))
     tables = [Table("Seconds", seconds_rows(metrics["seconds"], metrics["machine"].get("devices", {})))]
     if metrics["operations"]:
         size = "x".join(str(side) for side in reversed(metrics["operations"]["input"]))
         tables.insert(0, Table(f"Operations for an input of {size}", operation_rows(metrics["operations"])))
-    found.append(Section("cost", "Operations and time", [Block(name, tables=tables)]))
+    found.append(PageSection("cost", "Operations and time", [Block(name, tables=tables)]))
     if recipe:
-        found.append(Section("recipe", "Recipe", [Block(name, code=recipe)]))
-    found.append(Section("machine", "Machine and versions", [machine_block(name, metrics["machine"])]))
+        found.append(PageSection("recipe", "Recipe", [Block(name, code=recipe)]))
+    found.append(PageSection("machine", "Machine and versions", [machine_block(name, metrics["machine"])]))
     return found
 
 
@@ -238,7 +238,7 @@ def _drawn(block: Block) -> str:
     return CHARTS[kind](*values)
 
 
-def _rendered(contents: Sequence[Content]) -> str:
+def _rendered(contents: Sequence[PageContent]) -> str:
     import jinja2
     from markupsafe import Markup
 
@@ -284,12 +284,12 @@ def _rendered(contents: Sequence[Content]) -> str:
     )
 
 
-def _side_by_side(contents: Sequence[Content]) -> Iterator[Section]:
+def _side_by_side(contents: Sequence[PageContent]) -> Iterator[PageSection]:
     """Every section once, in the first run's order, with the blocks of all runs."""
     sections = [section for content in contents for section in content.sections]
     for key in dict.fromkeys(section.key for section in sections):
         same = [section for section in sections if section.key == key]
-        yield Section(key, same[0].title, [block for section in same for block in section.blocks])
+        yield PageSection(key, same[0].title, [block for section in same for block in section.blocks])
 
 
 @cache

@@ -16,13 +16,16 @@ from PIL import Image
 
 from qsci_plugins.files import write_bytes, write_text
 
-__all__ = ["PICTURES", "WINDOW", "Box", "Form", "Picture", "add_pictures", "embedded", "merged", "read_pictures"]
+__all__ = ["PICTURES", "WINDOW", "Box", "Picture", "ShownForm", "add_pictures", "embedded", "merged", "read_pictures"]
 
 #: the folder beside metrics.json
 PICTURES = "pictures"
 
 #: most height and width of what is shown of a picture, in its own pixels
 WINDOW = 480
+
+#: what is no run's own, where it is the same
+_SHARED = {"truth", "bicubic", "measurement"}
 
 _INDEX = "pictures.json"
 
@@ -43,7 +46,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Form:
+class ShownForm:
     """A picture as one network gives it, or as it is: WebP of its `frames`, one below the other.
 
     `key` is float, ours, bicubic, truth or measurement; `psnr` in dB of the whole picture, None where there is none.
@@ -64,7 +67,7 @@ class Picture:
     height: int
     width: int
     focus: tuple[int, int]
-    forms: tuple[Form, ...]
+    forms: tuple[ShownForm, ...]
     boxes: tuple[Box, ...] = ()
     note: str = ""
 
@@ -130,7 +133,7 @@ def _read(folder: Path, about: dict[str, Any]) -> Picture:
             if image.format != "WEBP" or image.size != (about["width"], about["height"] * frames):
                 raise ValueError(f"{entry['file']} is not what was written")
         psnr = None if entry["psnr"] is None else float(entry["psnr"])
-        forms.append(Form(str(entry["key"]), str(entry["title"]), psnr, content, frames))
+        forms.append(ShownForm(str(entry["key"]), str(entry["title"]), psnr, content, frames))
     boxes = [
         Box(
             int(box["top"]),
@@ -160,9 +163,9 @@ def merged(runs: Sequence[tuple[str, Sequence[Picture]]]) -> list[Picture]:
             key = (picture.name, picture.height, picture.width, picture.frames)
             before = found.get(key)
             known = [] if before is None else list(before.forms)
-            seen = {form.webp for form in known}
+            seen, keys = {form.webp for form in known}, {form.key for form in known}
             known += [
-                form if form.key in ("truth", "bicubic", "measurement") else replace(form, title=f"{run}: {form.title}")
+                form if form.key in _SHARED - keys else replace(form, title=f"{run}: {form.title}")
                 for form in picture.forms
                 if form.webp not in seen
             ]

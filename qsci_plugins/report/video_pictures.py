@@ -12,7 +12,7 @@ import numpy as np
 from qsci_plugins.data.images import write_image
 from qsci_plugins.evaluation.metrics import score_video
 from qsci_plugins.report.figures import busiest_crop, comparison
-from qsci_plugins.report.pictures import WINDOW, Form, Picture, add_pictures, encode
+from qsci_plugins.report.pictures import WINDOW, Picture, ShownForm, add_pictures, encode
 
 if TYPE_CHECKING:
     from qsci_plugins.pipeline.run import RunResult
@@ -73,7 +73,7 @@ def _picture(name: str, shown: list[_Shown]) -> Picture:
     forms = []
     for key, title, psnr, pixels in shown:
         decibels = None if psnr is None or math.isinf(psnr) else round(psnr, 2)
-        forms.append(Form(key, title, decibels, encode(pixels[(slice(None), *window)]), len(pixels)))
+        forms.append(ShownForm(key, title, decibels, encode(pixels[(slice(None), *window)]), len(pixels)))
     height, width = truth[0][window].shape[:2]
     y, x = busiest_crop(truth[len(truth) // 2][window], 48)
     whole = (height, width) == truth.shape[1:3]

@@ -24,7 +24,7 @@ from qsci_plugins.cli import main
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
 from qsci_plugins.report.charts import bits_chart, curves_chart, latency_chart
-from qsci_plugins.report.content import Block, Content, Section, Table
+from qsci_plugins.report.content import Block, PageContent, PageSection, Table
 from qsci_plugins.report.folder_content import read_content
 from qsci_plugins.report.page import write_page
 from qsci_plugins.report.pictures import PICTURES, Picture, embedded, merged, read_pictures
@@ -40,7 +40,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, (folder / "report.html").read_text(encoding="utf-8")
 
 
-def page(*contents: Content, tmp_path: Path) -> str:
+def page(*contents: PageContent, tmp_path: Path) -> str:
     write_page(tmp_path / "page.html", contents, Progress(), needed=True)
     return (tmp_path / "page.html").read_text(encoding="utf-8")
 
@@ -137,12 +137,12 @@ def test_any_word_stays_a_word(word: str, tmp_path_factory: pytest.TempPathFacto
     """Lone surrogates too, as names of files on Linux have them."""
     shown = Picture(word, 40, 60, (1, 1), picture().forms, note=word)
     table = Table(word, ([word], [[word]]))
-    section = Section("x", word, [Block(word, tables=[table], code=word, notes=[word])])
-    content = Content(word, word, [(word, word)], [section], {"word": word}, [shown])
+    section = PageSection("x", word, [Block(word, tables=[table], code=word, notes=[word])])
+    content = PageContent(word, word, [(word, word)], [section], {"word": word}, [shown])
     text = page(content, tmp_path=tmp_path_factory.mktemp("word"))
     found = Page(text)
     assert found.data["runs"] == [{"word": word}]
-    plain = Page(page(Content("", "", [], [], {}, [picture()]), tmp_path=tmp_path_factory.mktemp("plain")))
+    plain = Page(page(PageContent("", "", [], [], {}, [picture()]), tmp_path=tmp_path_factory.mktemp("plain")))
     assert len(found.scripts) == len(plain.scripts) == 2
     assert {key for tag, attributes in found.elements if tag == "img" for key in attributes} == {
         key for tag, attributes in plain.elements if tag == "img" for key in attributes
@@ -164,7 +164,7 @@ def test_several_runs_stand_side_by_side(written: tuple[Path, str], tmp_path: Pa
 def test_forms_that_are_the_same_are_shown_once() -> None:
     first, second = picture("a", 0), picture("a", 1)  # the second's float is the first's ours
     [both] = merged([("x", [first]), ("y", [second])])
-    assert [form.title for form in both.forms] == ["x: float", "x: ours", "truth", "y: ours", "truth"]
+    assert [form.title for form in both.forms] == ["x: float", "x: ours", "truth", "y: truth"]
     assert both.boxes == first.boxes
 
 
