@@ -31,6 +31,7 @@ EXTRAS = {
     "jinja2": ("jinja2", "report"),
     "markupsafe": ("jinja2", "report"),
     "matplotlib": ("matplotlib", "report"),
+    "ray": ("ray", "cluster"),
 }
 #: every extra that computes with torch brings these; recipes take a backend and `train`
 _WITH_TORCH = "nncf,train"

@@ -51,6 +51,7 @@ def benchmark(
     overrides: Sequence[str] = (),
     baseline: bool = False,
     jobs: int | None = None,
+    cluster: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -77,6 +78,7 @@ def benchmark(
         overrides=overrides,
         baseline=baseline,
         jobs=jobs,
+        cluster=cluster,
         device=device,
     )
     return _benchmark(settings, progress)

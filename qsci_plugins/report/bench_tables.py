@@ -51,6 +51,8 @@ def tiled_table(bench: Mapping[str, Any]) -> str:
     lines = []
     for row in bench["rows"]:
         tiles = f"{row['tiles']} of {row['tile'][1]}x{row['tile'][0]}"
+        if skipping := row.get("skipping"):
+            tiles += f", {skipping} skip blocks"
         milliseconds = [f"{row[key]:.0f}" for key in ("median_ms", "fast_ms", "slowest_ms")]
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         lines.append([row["title"], tiles, f"{row['computed']:.3f}", *milliseconds, f"{row['ratio']:.3f}", peak])
