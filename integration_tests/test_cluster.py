@@ -115,6 +115,7 @@ def leaves_nothing(places: Path, process: subprocess.Popen[str]) -> None:
     assert not list((places / "tmp").rglob("*"))
 
 
+@pytest.mark.slow
 def test_a_folder_comes_out_as_from_one_process_though_a_worker_is_killed(
     model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
