@@ -28,6 +28,7 @@ EXTRAS = {
     "onnxscript": ("onnxscript", "onnx"),
     "onnxoptimizer": ("onnxoptimizer", "onnx"),
     "tensorboard": ("tensorboard", "tensorboard"),
+    "ray": ("ray", "cluster"),
 }
 #: every extra that computes with torch brings these; recipes take a backend and `train`
 _WITH_TORCH = "nncf,train"

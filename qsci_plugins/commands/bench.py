@@ -121,7 +121,7 @@ def _bench(settings: BenchSettings, progress: Progress | None, tables: list[dict
 def _bench_tiled(settings: BenchSettings, size: tuple[int, int]) -> list[dict[str, Any]]:
     from qsci_plugins.commands.upscale import model_folder
     from qsci_plugins.comparing.tiled import tiled_latency
-    from qsci_plugins.evaluation.latency import usable_threads
+    from qsci_plugins.machine import usable_threads
 
     threads, repeats = settings.threads or usable_threads(), settings.repeats
     tables = []

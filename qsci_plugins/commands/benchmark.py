@@ -51,6 +51,7 @@ def benchmark(
     overrides: Sequence[str] = (),
     baseline: bool = False,
     jobs: int | None = None,
+    cluster: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def benchmark(
         overrides=overrides,
         baseline=baseline,
         jobs=jobs,
+        cluster=cluster,
         device=device,
     )
     return run_benchmark(settings, progress)

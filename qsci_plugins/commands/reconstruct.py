@@ -89,7 +89,7 @@ def add(commands: Any) -> None:
         "--white",
         type=float,
         metavar="VALUE",
-        help="full brightness of one frame in the measurement (default: told from it)",
+        help="full brightness of one frame in the measurement (default: estimated from it)",
     )
     parser.add_argument(
         "--runtime",

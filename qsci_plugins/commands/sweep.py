@@ -46,6 +46,7 @@ def sweep(
     sets: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
     jobs: int | None = None,
+    cluster: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def sweep(
         sets=sets,
         overrides=overrides,
         jobs=jobs,
+        cluster=cluster,
         device=device,
     )
     return _sweep(settings, progress)

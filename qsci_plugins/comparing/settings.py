@@ -46,11 +46,13 @@ class EvaluateSettings(SetChoice):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuringSettings(SetChoice):
-    """`output` has the runs, the log and the result; `jobs` processes measure (None: one per core)."""
+    """`output` has the runs, the log and the result; `jobs` processes measure (None: one per core), here or, with `cluster`
+    ("local", "auto" or "HOST:PORT"), on Ray."""
 
     output: Path
     overrides: Sequence[str] = ()
     jobs: int | None = None
+    cluster: str | None = None
     #: NNCF's default INT8 of every network as well
     baseline: bool = False
     #: where torch runs recipes and measures; None: where each recipe says

@@ -117,7 +117,7 @@ class Upscaler:
         return routes
 
     def upscale(self, image: Image, progress: Progress | None = None, *, as_float: bool = False) -> Image:
-        """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is told about every tile.
+        """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is called after every tile.
 
         `as_float` gives the network's own values, float32 in 0..255, before they are rounded, computed in f32; the
         image may then be float32 in 0..255 too. Raises UserError for anything but RGB of at least one pixel.
@@ -194,7 +194,7 @@ class Upscaler:
     ) -> list[Image]:
         """The upscaled tiles of `routes`; those of one route run together, several at once where `many`.
 
-        `on_tile(finished, index, bits)` is told how many are finished, which one it was, and the bits if it chose them.
+        `on_tile(finished, index, bits)` gets how many are finished, which one it was, and the bits if it chose them.
         """
         results: list[Image | None] = [None] * len(routes)
         finished = 0

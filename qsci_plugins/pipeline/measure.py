@@ -120,8 +120,8 @@ def time_rows(
         open_graph,
         runner,
         time_in_turns,
-        usable_threads,
     )
+    from qsci_plugins.machine import usable_threads
     from qsci_plugins.openvino.precisions import runtime_precisions
 
     height, width = tile

@@ -110,7 +110,7 @@ class InputModule(nn.Module):
     skipped: tuple[str, ...] = ()
 
     def thresholds(self) -> tuple[float, float] | None:
-        """The gradients below and above which an image loses and gains a bit; None where images are not told apart so."""
+        """The gradients below and above which an image loses and gains a bit; None where images do not differ so."""
         return None
 
     def follow_size(self, patches: Tensor, tiles: Tensor) -> None:
