@@ -34,6 +34,9 @@ __all__ = ["AdaBM", "AdaBMConfig", "allocate_layer_factors"]
 #: images of the first batch that a layer's share of the output error is measured on
 _IMAGES = 4
 
+#: images of the first batch that a block's is measured on
+_SKIPPING = 2
+
 
 class AdaBMConfig(SchemeConfig):
     """Bits of a layer for an image = activation_bits + image factor + layer factor, each factor in {-1,0,1}."""
@@ -206,12 +209,14 @@ class AdaBM(Scheme):
         return blocks, count
 
     def _skip_blocks(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
-        """Chooses the blocks that cost the smoothest of `inputs` least, which images of the lowest factor skip from here on."""
+        """Chooses the blocks that images of the lowest factor skip from here on: those that cost the busiest of them least."""
         images = network.input_module
         assert isinstance(images, ImageToBit)
         blocks, count = self._skippable(network.model, inputs)
-        smoothest = images.reduce(inputs[0]).argsort()[:_IMAGES]
-        smooth = tuple(tensor[smoothest] for tensor in inputs)
+        gradient = images.reduce(inputs[0])
+        below = max(_SKIPPING, int((gradient < images.lower).sum()))
+        chosen_images = gradient.argsort()[below - _SKIPPING : below]
+        smooth = tuple(tensor[chosen_images] for tensor in inputs)
         chosen = choose_blocks(
             network.model, blocks, count, smooth, lambda done, total: self.on_progress("Block skipping", done, total)
         )
