@@ -305,3 +305,27 @@ def test_machines_of_a_cluster_run_the_recipes_of_a_sweep(
         results.append(found)
     assert results[0] == results[1]
     assert len(results[0]["points"]) == 2
+
+
+@pytest.mark.slow
+def test_a_program_that_uses_ray_keeps_its_own(
+    model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    program = """
+import sys
+import ray
+import qsci_plugins
+
+ray.init(num_cpus=2, include_dashboard=False, _temp_dir=sys.argv[4])
+name = ray.get_runtime_context().get_node_id()
+qsci_plugins.upscale(sys.argv[1], [sys.argv[2]], sys.argv[3], cluster="local")
+assert ray.is_initialized() and ray.get_runtime_context().get_node_id() == name
+"""
+    temporary = tempfile.mkdtemp(prefix="qsci-", dir="/tmp")
+    variables = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        command = [sys.executable, "-c", program, str(model), str(photos), str(tmp_path / "out"), temporary]
+        subprocess.run(command, env=variables, check=True, timeout=240, capture_output=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == whole

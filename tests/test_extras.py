@@ -25,7 +25,7 @@ else:
 #: what the distributions of the base are imported as, with those that they need themselves
 BASE = {
     *("openvino", "numpy", "PIL", "tifffile", "pydantic", "pydantic_core", "annotated_types", "typing_inspection"),
-    *("typing_extensions", "yaml", "_yaml", "rich", "markdown_it", "mdurl", "pygments"),
+    *("typing_extensions", "yaml", "_yaml", "rich", "markdown_it", "mdurl", "pygments", "isal"),
     *("packaging", "absl"),  # which openvino takes where they are, and does without
 }
 #: a program in an installation that lacks the packages in MISSING; at its end it lists the installed ones that it used

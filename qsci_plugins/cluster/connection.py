@@ -54,7 +54,7 @@ def connected(address: str, cores: int, progress: Progress | None = None) -> Ite
             with (progress or Progress()).stage("starting Ray" if local else "connecting to Ray", 1) as advance:
                 ray.init(**where, **quiet, configure_logging=False)
                 advance(1)
-        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError, OverflowError) as error:
+        except Exception as error:  # of which Ray raises plain ones, too
             if local:
                 raise UserError(f"Ray does not start here: {_first_line(error)}") from error
             raise UserError(

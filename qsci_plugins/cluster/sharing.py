@@ -30,8 +30,8 @@ _IN_FLIGHT = 2
 _ATTEMPTS = 3
 #: seconds between two looks for machines that have joined, and until we say that we wait for the first worker
 _POLL, _PATIENCE = 5.0, 30.0
-#: packages whose versions decide the results
-_PACKAGES = ("qsci-plugins", "openvino", "numpy")
+#: packages whose versions decide the results, to the byte
+_PACKAGES = ("qsci-plugins", "openvino", "numpy", "pillow", "isal", "av")
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,8 @@ def _bench_tiled(settings: BenchSettings, size: tuple[int, int]) -> list[dict[st
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.report.bench_tables import bench_table, tiled_table
     from qsci_plugins.report.scatter import bench_picture
-    from qsci_plugins.report.summary import bench_table, tiled_table
 
     settings, picture = read_settings(BenchSettings, arguments), arguments.picture
     if picture is not None and picture.suffix.lower() != ".png":

@@ -36,6 +36,7 @@ _PACKAGES = {
     "onnxscript": ("ONNX by Brevitas' exporters", "onnx"),
     "onnxoptimizer": ("ONNX by Brevitas' exporters", "onnx"),
     "tensorboard": ("curves and pictures of trainings", "tensorboard"),
+    "ray": ("--cluster", "cluster"),
     "onnxruntime": ("its row in `qsci bench`", ""),
 }
 

@@ -8,7 +8,6 @@ import pytest
 from pretended_ray import PretendedRay, WorkerKilled
 
 from qsci_plugins.cluster import sharing
-from qsci_plugins.cluster.connection import check_cluster
 from qsci_plugins.cluster.sharing import WorkerSpec, on_cluster
 from qsci_plugins.errors import UserError
 from qsci_plugins.progress import Progress
@@ -140,9 +139,3 @@ def test_workers_join_with_the_cluster(ray: PretendedRay, monkeypatch: pytest.Mo
     ray.cores = 5
     assert len(list(results)) == 39
     assert len(ray.actors) == 5
-
-
-@pytest.mark.parametrize("address", ["", "somewhere", "a b:1", "host:", "host:port", "http://host:1"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(UserError, match=r"should be local, auto or HOST:PORT"):
-        check_cluster(address)
