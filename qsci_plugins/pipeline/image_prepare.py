@@ -95,6 +95,11 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         scheme = make_scheme(recipe.scheme)
         placement = Placement(tuple(recipe.place.targets), tuple(recipe.place.eight_bit), tuple(recipe.place.float_))
         place(network.module, placement)
+        if scheme.skips_blocks and recipe.export.openvino.mode in ("static", "dynamic"):
+            raise UserError(
+                f"export.openvino.mode: {recipe.export.openvino.mode} writes one graph for all tiles, and"
+                " scheme.skip_share has smooth ones skip blocks; take routed, or none"
+            )
         if isinstance(recipe.train, LabelledTraining):
             if recipe.train.trains not in (None, scheme.config.name):
                 raise UserError(

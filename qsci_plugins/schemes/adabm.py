@@ -13,16 +13,29 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.activation import ImageGridActivation, RangeActivation
 from qsci_plugins.schemes.bit_width import BitWidth, ImageToBit, MappedBitWidth, StaticBitWidth
 from qsci_plugins.schemes.block_skip import attach_skips, choose_blocks, residual_blocks
-from qsci_plugins.schemes.placement import Precision
+from qsci_plugins.schemes.placement import Placement, Precision
 from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.reconstruction import reconstruct_weights
-from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, Scheme, SchemeConfig, refine_pass, set_mode
+from qsci_plugins.schemes.scheme import (
+    LayerQuantizers,
+    Plan,
+    QuantizedNetwork,
+    Scheme,
+    SchemeConfig,
+    inputs_of,
+    module_device,
+    refine_pass,
+    set_mode,
+)
 from qsci_plugins.schemes.weight import ChannelWeight, TensorWeight
 
 __all__ = ["AdaBM", "AdaBMConfig", "allocate_layer_factors"]
 
 #: images of the first batch that a layer's share of the output error is measured on
 _IMAGES = 4
+
+#: images of the first batch that a block's is measured on
+_SKIPPING = 2
 
 
 class AdaBMConfig(SchemeConfig):
@@ -110,12 +123,16 @@ class AdaBM(Scheme):
         return MappedBitWidth(self.config.activation_bits, limits, self.config.image_mapping)
 
     def input_module(self, value_range: float) -> nn.Module | None:
-        routed = self.config.image_mapping or self.config.skip_share > 0
+        routed = self.config.image_mapping or self.skips_blocks
         return ImageToBit(value_range, self.config.image_percentile) if routed else None
 
     @property
     def thresholds_follow_size(self) -> bool:
         return self.config.form == "integer"
+
+    @property
+    def skips_blocks(self) -> bool:
+        return self.config.skip_share > 0
 
     def static(self) -> AdaBM:
         """8 bits for every image and layer, with ranges and weight steps alone fitted."""
@@ -170,23 +187,36 @@ class AdaBM(Scheme):
                 bias=config.bias_correction,
                 on_layer=lambda done, total: self.on_progress("Weight rounding", done, total),
             )
-        if config.skip_share:
+        if self.skips_blocks:
             self._skip_blocks(network, inputs)
 
-    def _skip_blocks(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
-        """Chooses the blocks that cost the smooth ones of `inputs` least. Raises UserError where there are too few blocks."""
-        images = network.input_module
-        assert isinstance(images, ImageToBit)
-        patterns = self.config.skip_blocks
-        blocks = residual_blocks(network.model, tuple(tensor[:1] for tensor in inputs), patterns)
-        count = round(self.config.skip_share * len(blocks))
+    def plan(self, model: nn.Module, placement: Placement, example: Tensor | Sequence[Tensor]) -> Plan:
+        plan = super().plan(model, placement, example)
+        if self.skips_blocks:  # refused before calibration
+            self._skippable(model, inputs_of(example, module_device(model)))
+        return plan
+
+    def _skippable(self, model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[list[str], int]:
+        """The blocks that may be skipped, and how many are to be. Raises UserError where that is none."""
+        share, patterns = self.config.skip_share, self.config.skip_blocks
+        blocks = residual_blocks(model, tuple(tensor[:1] for tensor in inputs), patterns)
+        count = round(share * len(blocks))
         if not count:
             raise UserError(
-                f"scheme.skip_share: {self.config.skip_share:g} of the {len(blocks)} residual blocks that match"
-                f" {', '.join(patterns)} is none; name more in scheme.skip_blocks, or raise the share"
+                f"scheme.skip_share: {share:g} of the {len(blocks)} residual blocks that match {', '.join(patterns)} is"
+                " none; name more in scheme.skip_blocks, or raise the share"
             )
-        smoothest = images.reduce(inputs[0]).argsort()[:_IMAGES]
-        smooth = tuple(tensor[smoothest] for tensor in inputs)
+        return blocks, count
+
+    def _skip_blocks(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
+        """Chooses the blocks that images of the lowest factor skip from here on: those that cost the busiest of them least."""
+        images = network.input_module
+        assert isinstance(images, ImageToBit)
+        blocks, count = self._skippable(network.model, inputs)
+        gradient = images.reduce(inputs[0])
+        below = max(_SKIPPING, int((gradient < images.lower).sum()))
+        chosen_images = gradient.argsort()[below - _SKIPPING : below]
+        smooth = tuple(tensor[chosen_images] for tensor in inputs)
         chosen = choose_blocks(
             network.model, blocks, count, smooth, lambda done, total: self.on_progress("Block skipping", done, total)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -79,8 +78,8 @@ def choose_blocks(
 ) -> list[str]:
     """The `count` of `blocks` that change the output for `inputs` least if they are left out, in the order of the network.
 
-    Blocks are given up in rounds: each measures what every remaining block costs (mean squared difference of the output)
-    on top of those that are gone, and gives up the half of those still due that cost least.
+    Blocks are given up one by one: each time what every remaining block costs (mean squared difference of the output) is
+    measured on top of those that are gone. Two blocks that cost little alone, as the other makes up for it, stay.
     """
     expected = model(*(tensor.clone() for tensor in inputs))
     gone: list[str] = []
@@ -91,8 +90,7 @@ def choose_blocks(
                 with _without(model, [*gone, name]):
                     output = model(*(tensor.clone() for tensor in inputs))
                 costs[name] = (output - expected).square().mean().item()
-        cheapest = sorted(costs, key=lambda name: (costs[name], blocks.index(name)))
-        gone += cheapest[: math.ceil((count - len(gone)) / 2)]
+        gone.append(min(costs, key=lambda name: costs[name]))
         on_step(len(gone), count)
     return [name for name in blocks if name in gone]
 

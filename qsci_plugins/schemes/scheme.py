@@ -180,6 +180,11 @@ class Scheme(ABC):
         """Whether image thresholds are to be fitted to images of the size that will be asked about."""
         return False
 
+    @property
+    def skips_blocks(self) -> bool:
+        """Whether images of the lowest image factor skip blocks, for which they need a graph of their own."""
+        return False
+
     #: whether quantizers want one REFINE pass over the first batch
     refines: ClassVar[bool] = False
 

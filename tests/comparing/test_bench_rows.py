@@ -59,7 +59,7 @@ def test_our_own_rows_need_no_float_network(video_run: Path) -> None:
 
 def test_names_of_no_row_are_refused_in_one_line(video_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(video_run), "--only", "ours", "int8"]) == 2
-    rows = "fp32, bf16, nncf_int8, static_int8, onnxruntime, torch, ours, routed"
+    rows = "fp32, bf16, nncf_int8, static_int8, onnxruntime, torch, ours, skipping, routed"
     assert capsys.readouterr().err == f"qsci: error: --only int8: no row is called so; the rows are {rows}\n"
     with pytest.raises(UserError, match=r"^--only torch: .* has no such row here; it has ours$"):
         bench([video_run / "model"], only=["torch"])

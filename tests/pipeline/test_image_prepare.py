@@ -75,6 +75,12 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     assert len(patches(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24", "calibrate.degrade=false")))
 
 
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_one_graph_for_all_tiles_skips_no_blocks(mode: str) -> None:
+    with pytest.raises(UserError, match=rf"export\.openvino\.mode: {mode} writes one graph .* take routed, or none"):
+        prepare(recipe("scheme.skip_share=0.5", f"export.openvino.mode={mode}"))
+
+
 def routes_of(photo: np.ndarray, images: ImageToBit, tile: tuple[int, int], overlap: int) -> set[int]:
     """The image factors of a photo's tiles, as the runtime lays and measures them."""
     rows, columns = (plan_axis(*sides, overlap, 4) for sides in zip(photo.shape, tile, strict=False))
