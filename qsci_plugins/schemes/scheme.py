@@ -78,7 +78,8 @@ class QuantizedNetwork:
     foreign: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        attach_skips(self.model, self.skipped)
+        if self.skipped:
+            attach_skips(self.model, self.skipped)
 
     @property
     def device(self) -> torch.device:
