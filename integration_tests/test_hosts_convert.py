@@ -66,6 +66,20 @@ def test_every_convolution_runs_in_integers_and_gives_what_torch_gives(call: str
     assert difference.mean() < 1e-3 * np.ptp(expected)
 
 
+@pytest.mark.parametrize("scheme", ["qsci8", "adabm4"])
+def test_open_shapes_give_the_same(scheme: str) -> None:
+    """Each channel of the input has a mean of its own, which OpenVINO joins with the rounding behind it."""
+    quantized = qsci_plugins.quantize(edsr(), images(), scheme=SCHEMES[scheme])
+    image = images()[1:2]
+    with torch.no_grad():
+        expected = quantized.model(image).numpy()
+        graph = openvino.convert_model(quantized.model, example_input=image)
+    assert graph.input().partial_shape.is_dynamic
+    compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert {precision for _, precision in products(compiled)} <= {"u8", "i8"}
+    assert np.abs(compiled(image.numpy())[0] - expected).mean() < 1e-3 * np.ptp(expected)
+
+
 # not of torch.export: OpenVINO 2026.4 fails to compile this network's signed convolutions of videos from it
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
 @pytest.mark.parametrize("call", ["trace"])

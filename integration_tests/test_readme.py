@@ -115,6 +115,7 @@ def test_every_program_is_run_here() -> None:
         ("README.md", NNCF),
         ("README.md", BREVITAS),
         (SCHEMES, "Use it"),
+        (SCHEMES, "Through OpenVINO's own call"),
         (ARCHITECTURES, "From your own module"),
         (ARCHITECTURES, "Through spandrel's registry"),
     }
@@ -153,7 +154,7 @@ def test_a_scheme_of_ones_own_has_the_steps_that_its_guide_explains(tmp_path: Pa
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: power-of-two\nVersion: 0.0.1\n")
     (installed / "entry_points.txt").write_text(f"[qsci_plugins.schemes]\n{name} = {value}\n")
-    (text,) = (block.text for block in programs(SCHEMES) if block.file is None)
+    (text,) = (block.text for block in programs(SCHEMES) if block.heading == "Use it")
     text = text.replace("from qsci_plugins.brevitas import", f"from qsci_plugins.{backend} import")
     out = run_program(text, tmp_path).splitlines()
     assert out[-3] == "first: step 32, 5 bits"
@@ -161,6 +162,12 @@ def test_a_scheme_of_ones_own_has_the_steps_that_its_guide_explains(tmp_path: Pa
     assert (layer, bits) == ("second", "8")
     assert float(step) in [2.0**power for power in range(-4, 4)]
     assert out[-1] == "FAB [5.0, 5.0]"
+
+
+def test_openvino_converts_what_the_schemes_program_gives_it(tmp_path: Path) -> None:
+    (text,) = (block.text for block in programs(SCHEMES) if block.heading == "Through OpenVINO's own call")
+    difference, value_range = re.findall(r"^([\d.]+) of (\d+)$", run_program(text, tmp_path), re.MULTILINE)[-1]
+    assert float(difference) < 1e-3 * float(value_range)
 
 
 def test_a_network_of_ones_own_is_quantized_and_exported(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.scheme import LayerQuantizers
 from qsci_plugins.schemes.weight import ChannelWeight
 
@@ -45,7 +46,7 @@ def reconstruct_weights(
     the bias takes up what is left of the mean output.
     Layers with grouped channels or an unusual padding, and those whose weights are not `ChannelWeight`, keep their rounding.
     `on_layer(done, total)` is called before each layer and behind the last.
-    Returns the names of the layers that changed.
+    Returns the names of the layers that changed. Raises UserError where the inputs of one are beyond all arithmetic.
     """
     changed = []
     for done, (name, quantizers) in enumerate(layers.items()):
@@ -64,7 +65,13 @@ def reconstruct_weights(
         centred = columns - mean
         step, bound = (value.reshape(-1, 1).double() for value in (p.scale, p.high))
         if rounding:
-            rounded = _round_columns(flat.double(), (centred.T @ centred).double(), step, bound, damping)
+            try:
+                rounded = _round_columns(flat.double(), (centred.T @ centred).double(), step, bound, damping)
+            except torch.linalg.LinAlgError:
+                raise UserError(
+                    f"{name}: its inputs of up to {columns.abs().max():.3g} are too large to fit its weights to; look"
+                    " whether the network's weights are damaged, or set scheme.reconstruct_weights: false"
+                ) from None
         else:
             rounded = (flat.double() / step).round().clamp(min=-bound, max=bound) * step
         rounded = rounded.to(flat.dtype)

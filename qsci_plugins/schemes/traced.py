@@ -16,6 +16,7 @@ __all__ = ["as_exported_fake_quantize", "as_fake_quantize"]
 
 _I8 = (-128, 127)
 _U8 = (0, 255)
+_ELEMENTWISE = ("aten::add", "aten::sub", "aten::rsub", "aten::mul", "aten::div")
 
 
 @contextmanager
@@ -63,9 +64,21 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
         return None
     step_value = float(step)
     bounds = _I8 if low < 0 else _U8
-    if (low, high) != bounds:
+    if x.dim() >= 4 and _is_elementwise(x):
+        # by channel, though all are equal: a clamp, or nothing, would let OpenVINO's CPU plugin (2026.4) compute with
+        # the first channel's mean in all of them, where the shape was left open (x - mean ahead of the first layer)
+        with _outside_of_the_trace():
+            channels = step.new_ones(1, int(x.shape[1]), *[1] * (x.dim() - 2))
+            least, greatest = channels * (low * step_value), channels * (high * step_value)
+        x = torch.minimum(torch.maximum(x, least), greatest)
+    elif (low, high) != bounds:
         x = x.clamp(low * step_value, high * step_value)
     return torch.fake_quantize_per_tensor_affine(x, step_value, 0, *bounds)
+
+
+def _is_elementwise(x: Tensor) -> bool:
+    """Whether arithmetic made the traced x, which a converter may join with the rounding of it."""
+    return torch._C._get_value_trace(x).node().kind().rstrip("_") in _ELEMENTWISE
 
 
 def as_exported_fake_quantize(

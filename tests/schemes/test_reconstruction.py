@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.reconstruction import _round_columns, reconstruct_weights
 from qsci_plugins.schemes.scheme import LayerQuantizers
 from qsci_plugins.schemes.weight import ChannelWeight
@@ -53,3 +54,14 @@ def test_a_wide_layer_takes_seconds_and_says_so() -> None:
     )
     assert time.process_time() - started < 10
     assert told == [(0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize("value", [2.0**66, float("inf")])
+def test_inputs_beyond_all_arithmetic_are_an_error_that_names_the_layer(value: float) -> None:
+    model = nn.Sequential(nn.Linear(16, 4))
+    with pytest.raises(UserError, match=r"^0: its inputs of up to .* are too large"):
+        reconstruct_weights(
+            model,
+            {"0": LayerQuantizers(None, ChannelWeight(model[0].weight, 4))},
+            lambda: model(torch.rand(64, 16).add(0.1) * value),
+        )
