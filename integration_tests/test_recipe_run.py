@@ -50,7 +50,10 @@ def finished(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_is_in_the_output_and_nothing_beside_it(finished: Path, recipe: Path) -> None:
     names = {file.name for file in finished.iterdir()}
     pictures = {f"{kind}_{photo}.png" for kind in ("before_after", "bits") for photo in ("chelsea", "coffee", "flower")}
-    assert names == {"metrics.json", "summary.md", "recipe.yaml", "checkpoint.pt", "model"} | pictures
+    assert (
+        names
+        == {"metrics.json", "summary.md", "recipe.yaml", "checkpoint.pt", "model", "report.html", "pictures"} | pictures
+    )
     assert [file.name for file in finished.parent.iterdir()] == ["demo"]
     assert [file.name for file in recipe.parent.iterdir()] == ["tiny.yaml"]
     for picture in pictures:

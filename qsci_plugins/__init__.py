@@ -1,8 +1,8 @@
 """Low-bit, content-adaptive quantization of image restoration networks for NNCF and Brevitas.
 
 Every command of `qsci` is a function here: `run`, `quantize_file`, `train`, `upscale`, `upscale_video`, `upscale_raw`,
-`reconstruct`, `evaluate`, `bench`, `benchmark`, `sweep`, `cost`, `doctor`, `shipped_recipes` and `read_recipe` (which
-validates).
+`reconstruct`, `evaluate`, `bench`, `benchmark`, `sweep`, `make_report`, `cost`, `doctor`, `shipped_recipes` and
+`read_recipe` (which validates).
 `quantize`, `export`, `save` and `load` are for networks in a program of one's own. Importing the package is light; each
 name brings in what it needs when it is first used.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qsci_plugins.commands.evaluate import evaluate
     from qsci_plugins.commands.quantize import quantize_file
     from qsci_plugins.commands.reconstruct import reconstruct
+    from qsci_plugins.commands.report import make_report
     from qsci_plugins.commands.run import run
     from qsci_plugins.commands.sweep import sweep
     from qsci_plugins.commands.train import train
@@ -66,6 +67,7 @@ __all__ = [
     "load",
     "load_network",
     "make_recipe",
+    "make_report",
     "make_scheme",
     "quantize",
     "quantize_file",
@@ -103,6 +105,7 @@ _HOMES = {
     "load": "api",
     "load_network": "architectures.registry",
     "make_recipe": "recipes.reading",
+    "make_report": "commands.report",
     "make_scheme": "schemes.registry",
     "quantize": "api",
     "quantize_file": "commands.quantize",

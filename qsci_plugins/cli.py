@@ -18,6 +18,7 @@ from qsci_plugins.commands import (
     quantize,
     recipes,
     reconstruct,
+    report,
     run,
     sweep,
     train,
@@ -47,6 +48,7 @@ _COMMANDS = (
     bench,
     benchmark,
     sweep,
+    report,
     cost,
     doctor,
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["UserError"]
+from typing import Any
+
+__all__ = ["UserError", "shown"]
 
 
 class UserError(Exception):
@@ -17,3 +19,9 @@ class UserError(Exception):
     ...     print(error)
     scheme.name: no scheme is called 'adabn'; did you mean 'adabm'?
     """
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: as Python writes it, in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -28,6 +28,10 @@ EXTRAS = {
     "onnxscript": ("onnxscript", "onnx"),
     "onnxoptimizer": ("onnxoptimizer", "onnx"),
     "tensorboard": ("tensorboard", "tensorboard"),
+    "jinja2": ("jinja2", "report"),
+    "markupsafe": ("jinja2", "report"),
+    "matplotlib": ("matplotlib", "report"),
+    "ray": ("ray", "cluster"),
 }
 #: every extra that computes with torch brings these; recipes take a backend and `train`
 _WITH_TORCH = "nncf,train"

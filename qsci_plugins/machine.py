@@ -24,6 +24,7 @@ __all__ = [
     "memory_error",
     "memory_limit",
     "package_version",
+    "usable_threads",
     "yield_waiting_threads",
 ]
 
@@ -38,15 +39,19 @@ _PACKAGES = ("qsci-plugins", "torch", "nncf", "brevitas", "openvino", "numpy")
 
 def describe_machine() -> dict[str, Any]:
     """Processor, usable cores, memory in GiB, system, Python and the versions of the packages that matter."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
-        "cores": cores,
+        "cores": usable_threads(),
         "memory_gib": _memory(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{package: found for package in _PACKAGES if (found := package_version(package)) is not None},
     }
+
+
+def usable_threads() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def yield_waiting_threads() -> None:

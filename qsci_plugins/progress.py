@@ -1,4 +1,4 @@
-"""How a long run tells what it is doing, which the command line draws, and how toolkits are kept from telling it too."""
+"""How a long run reports its progress, which the command line draws, and how toolkits are kept from printing theirs."""
 
 from __future__ import annotations
 

@@ -8,8 +8,18 @@ import qsci_plugins
 
 #: those that run or measure whole networks: `integration_tests/test_examples.py`
 LONG = (
-    *("Reconstructor", "Upscaler", "bench", "bench_tiled", "benchmark", "cost", "evaluate", "reconstruct", "run"),
-    *("sweep", "train", "upscale", "upscale_raw", "upscale_video"),
+    *(
+        "Reconstructor",
+        "Upscaler",
+        "bench",
+        "bench_tiled",
+        "benchmark",
+        "cost",
+        "evaluate",
+        "make_report",
+        "reconstruct",
+    ),
+    *("run", "sweep", "train", "upscale", "upscale_raw", "upscale_video"),
 )
 
 

@@ -36,8 +36,10 @@ def test_defaults_are_those_of_the_settings() -> None:
 
 def test_every_option_of_a_benchmark_and_a_sweep_arrives() -> None:
     shared = ["--data", "d", "--sets", "Set5", "x/y", "-j", "3", "--set", "seed=1", "--set", "train=null", "-o", "out"]
+    shared += ["--cluster", "auto"]
     common: dict[str, Any] = {
         "data": Path("d"), "sets": ["Set5", "x/y"], "jobs": 3, "overrides": ["seed=1", "train=null"], "output": Path("out"),
+        "cluster": "auto",
     }  # fmt: skip
     arguments = parsed(benchmark, "benchmark", "a", "--baseline", *shared)
     assert read_settings(BenchmarkSettings, arguments) == BenchmarkSettings(targets=["a"], baseline=True, **common)

@@ -25,7 +25,7 @@ else:
 #: what the distributions of the base are imported as, with those that they need themselves
 BASE = {
     *("openvino", "numpy", "PIL", "tifffile", "pydantic", "pydantic_core", "annotated_types", "typing_inspection"),
-    *("typing_extensions", "yaml", "_yaml", "rich", "markdown_it", "mdurl", "pygments"),
+    *("typing_extensions", "yaml", "_yaml", "rich", "markdown_it", "mdurl", "pygments", "isal"),
     *("packaging", "absl"),  # which openvino takes where they are, and does without
 }
 #: a program in an installation that lacks the packages in MISSING; at its end it lists the installed ones that it used
@@ -121,6 +121,8 @@ def test_a_measurement_is_reconstructed_with_the_base_alone(tmp_path: Path) -> N
         ({"skimage"}, ["run", "tiny.yaml", "-o", "out"], "scikit-image: pip install 'qsci-plugins[train]'"),
         (None, ["upscale", "builtin:edsr_x4", "clip.mp4", "-o", "big.mp4"], "av: pip install 'qsci-plugins[video]'"),
         (None, ["upscale", "builtin:edsr_x4", "deep.png", "-o", "big.png"], "av: pip install 'qsci-plugins[video]'"),
+        (None, ["upscale", "m", ".", "-o", "big", "--cluster", "local"], "ray: pip install 'qsci-plugins[cluster]'"),
+        ({"ray"}, ["sweep", "tiny.yaml", "--key", "seed=1", "-o", "s", "--cluster", "auto"], "qsci-plugins[cluster]'"),
         (None, ["reconstruct", "m", "a.mat", "-o", "out"], "scipy: pip install 'qsci-plugins[matlab]'"),
     ],
 )
@@ -131,7 +133,7 @@ def test_a_missing_extra_is_one_line(tmp_path: Path, missing: set[str] | None, a
     (tmp_path / "clip.mp4").write_bytes(b"clip")
     (tmp_path / "deep.png").write_bytes(_deep_png())
     (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + bytes(8))
-    if arguments[0] == "reconstruct":
+    if "m" in arguments:
         exported(tmp_path / "m", {0: Strided()}, frames=2)
     done = command(tmp_path, *arguments, missing=missing)
     assert done.returncode == 2, done.stderr

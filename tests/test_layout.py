@@ -11,7 +11,7 @@ from source_tree import PACKAGE, REPOSITORY, circles, imports, modules, public_s
 
 #: from the ground up; a module imports from its own floor and those below
 FLOORS = (
-    ("errors", "extras", "progress", "telemetry", "machine", "files", "safe_load"),
+    ("errors", "extras", "progress", "telemetry", "machine", "files", "safe_load", "cluster"),
     ("schemes", "data"),
     ("architectures", "training", "openvino", "nncf", "brevitas"),
     ("recipes", "evaluation"),

@@ -1,4 +1,4 @@
-"""Loads a network by name, by its tensors, or from the user's own code: the one door that recipes use."""
+"""Loads a network by name, by its tensors, or from the user's own code, for recipes."""
 
 from __future__ import annotations
 

@@ -21,6 +21,8 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
+from qsci_plugins.schemes.block_skip import attach_skips
+from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place, place_called
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
@@ -106,6 +108,7 @@ def save(quantized: QuantizedNetwork, file: Path | str) -> None:
         "layers": layers,
         "blocks": {name: describe(quantizer) for name, quantizer in quantized.blocks.items()},
         "attentions": {name: describe(quantizers) for name, quantizers in quantized.attentions.items()},
+        "skipped": list(quantized.skipped),
     }
     content = {
         "format": _FORMAT,
@@ -145,6 +148,9 @@ def load(model: nn.Module, file: Path | str) -> QuantizedNetwork:
     )
     precisions = {name: layer["precision"] for name, layer in description["layers"].items()}
     quantized = _install(model, scheme, plan, precisions, description["value_range"])
+    if isinstance(quantized.input_module, InputModule):
+        quantized.input_module.skipped = tuple(description.get("skipped", ()))
+        attach_skips(quantized.model, quantized.skipped)
     try:
         quantized.model.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -121,7 +121,7 @@ def _bench(settings: BenchSettings, progress: Progress | None, tables: list[dict
 def _bench_tiled(settings: BenchSettings, size: tuple[int, int]) -> list[dict[str, Any]]:
     from qsci_plugins.commands.upscale import model_folder
     from qsci_plugins.comparing.tiled import tiled_latency
-    from qsci_plugins.evaluation.latency import usable_threads
+    from qsci_plugins.machine import usable_threads
 
     threads, repeats = settings.threads or usable_threads(), settings.repeats
     tables = []
@@ -134,8 +134,8 @@ def _bench_tiled(settings: BenchSettings, size: tuple[int, int]) -> list[dict[st
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
+    from qsci_plugins.report.bench_tables import bench_table, tiled_table
     from qsci_plugins.report.scatter import bench_picture
-    from qsci_plugins.report.summary import bench_table, tiled_table
 
     settings, picture = read_settings(BenchSettings, arguments), arguments.picture
     if picture is not None and picture.suffix.lower() != ".png":

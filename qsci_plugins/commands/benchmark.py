@@ -51,12 +51,13 @@ def benchmark(
     overrides: Sequence[str] = (),
     baseline: bool = False,
     jobs: int | None = None,
+    cluster: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """PSNR (of images on Y), SSIM, FAB and operations of every form of every target, for images and video.
 
-    See `comparing.benchmark.measure_subjects`.
+    See `comparing.benchmark.measure_subjects`. Leaves benchmark.json and report.html in the output.
 
     With the run that the example of `run` makes:
 
@@ -69,8 +70,6 @@ def benchmark(
     >>> Path("table").is_dir()
     True
     """
-    from qsci_plugins.comparing.benchmark import run_benchmark
-
     settings = BenchmarkSettings(
         targets=targets,
         output=Path(output),
@@ -79,17 +78,28 @@ def benchmark(
         overrides=overrides,
         baseline=baseline,
         jobs=jobs,
+        cluster=cluster,
         device=device,
     )
-    return run_benchmark(settings, progress)
+    return _benchmark(settings, progress)
+
+
+def _benchmark(settings: BenchmarkSettings, progress: Progress | None) -> dict[str, Any]:
+    from qsci_plugins.comparing.benchmark import run_benchmark
+    from qsci_plugins.progress import Progress
+    from qsci_plugins.report.folder_content import read_content
+    from qsci_plugins.report.page import REPORT_FILE, write_page
+
+    result = run_benchmark(settings, progress)
+    write_page(settings.output / REPORT_FILE, [read_content(settings.output)], progress or Progress())
+    return result
 
 
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
-    from qsci_plugins.comparing.benchmark import run_benchmark
     from qsci_plugins.report.benchmark_tables import benchmark_text
 
     with console_progress() as progress:
-        result = run_benchmark(read_settings(BenchmarkSettings, arguments), progress)
+        result = _benchmark(read_settings(BenchmarkSettings, arguments), progress)
     print(benchmark_text(result, arguments.format))
     return 0

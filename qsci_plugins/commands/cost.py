@@ -67,7 +67,7 @@ def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
     from qsci_plugins.comparing.cost import measure_cost
     from qsci_plugins.machine import describe_machine
-    from qsci_plugins.report.summary import cost_table
+    from qsci_plugins.report.bench_tables import cost_table
 
     with console_progress() as progress:
         measured = measure_cost(read_settings(CostSettings, arguments), progress)

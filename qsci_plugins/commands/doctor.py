@@ -36,6 +36,7 @@ _PACKAGES = {
     "onnxscript": ("ONNX by Brevitas' exporters", "onnx"),
     "onnxoptimizer": ("ONNX by Brevitas' exporters", "onnx"),
     "tensorboard": ("curves and pictures of trainings", "tensorboard"),
+    "ray": ("--cluster", "cluster"),
     "onnxruntime": ("its row in `qsci bench`", ""),
 }
 
@@ -64,7 +65,7 @@ def doctor(weights: str | Path | None = None) -> dict[str, Any]:
     """What the machine has: `machine`, CPU `features` (there or not), `gpus`, `packages` (versions) and `missing` ones.
 
     `missing` says what each is for and how to get it; `conclusions` are sentences. A package that is missing, or fails to
-    load, is told and raises nothing. With `weights` there is `network` too: what of it can be quantized, and estimates
+    load, is reported and raises nothing. With `weights` there is `network` too: what of it can be quantized, and estimates
     (`evaluation.estimates.estimate`). Raises UserError for a file that holds no network of images.
 
     >>> import qsci_plugins

@@ -59,7 +59,7 @@ def evaluate(
 def _execute(arguments: argparse.Namespace) -> int:
     from qsci_plugins.commands.console import console_progress
     from qsci_plugins.comparing.evaluate import evaluate_run, task_of_run
-    from qsci_plugins.report.quality import patch_table, quality_table
+    from qsci_plugins.report.summary import patch_table, quality_table
 
     settings = read_settings(EvaluateSettings, arguments)
     with console_progress() as progress:

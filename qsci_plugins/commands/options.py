@@ -110,6 +110,12 @@ _SHARED: Mapping[str, Option] = {
     ),
     "recipe": option(metavar="RECIPE", help="a recipe file, or the name of a shipped one (`qsci recipes`)"),
     "jobs": option("--jobs", "-j", type=positive, metavar="N", help="processes that measure (default: one per core)"),
+    "cluster": option(
+        "--cluster",
+        metavar="local|auto|HOST:PORT",
+        help="run recipes and measure on Ray (extra [cluster]): started here, running here already, or at an address; its"
+        " machines share this folder, the output and the data, at the same paths",
+    ),
     "device": option(
         "--device",
         type=device,

@@ -106,19 +106,24 @@ def quantize_file(
 
 
 def _quantize(settings: QuantizeSettings, progress: Progress | None) -> dict[str, Any]:
+    from functools import partial
+
     from qsci_plugins.comparing.quantizing import run_quantize
-    from qsci_plugins.report.summary import write_report
+    from qsci_plugins.report.page import write_report
 
-    return run_quantize(settings, progress, write_report, _summarise)
+    return run_quantize(settings, progress, partial(write_report, progress=progress), partial(_summarise, progress))
 
 
-def _summarise(metrics: Mapping[str, Any], folder: Path) -> None:
-    """summary.md once more, with the latency."""
+def _summarise(progress: Progress | None, metrics: Mapping[str, Any], folder: Path) -> None:
+    """summary.md and report.html once more, with the latency."""
     from qsci_plugins.files import write_text
+    from qsci_plugins.progress import Progress
+    from qsci_plugins.report.page import REPORT_FILE, run_content, write_page
     from qsci_plugins.report.summary import summary
 
     pictures = sorted(file.name for file in folder.glob("*.png"))
     write_text(folder / "summary.md", summary(metrics, pictures))
+    write_page(folder / REPORT_FILE, [run_content(folder)], progress or Progress())
 
 
 def _execute(arguments: argparse.Namespace) -> int:

@@ -37,6 +37,8 @@ class Reconstruction:
     target: Path
     measurements: int
     scores: list[VideoScore] = field(default_factory=list)
+    #: the first measurement (H,W), its frames and, where there is a ground truth, those: (T,H,W) or (3,T,H,W) in 0..1
+    first: tuple[np.ndarray, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def psnr(self) -> float | None:
@@ -89,7 +91,7 @@ def add(commands: Any) -> None:
         "--white",
         type=float,
         metavar="VALUE",
-        help="full brightness of one frame in the measurement (default: told from it)",
+        help="full brightness of one frame in the measurement (default: estimated from it)",
     )
     parser.add_argument(
         "--runtime",
@@ -120,8 +122,8 @@ def reconstruct(
 
     `model` is a run's output, a model folder, a checkpoint or builtin:NAME; `inputs` are `data.snapshot_sources`;
     `options` are single `settings`. Into the folder `output` go, for a scene NAME, NAME/00001.png and on, or NAME.mp4,
-    NAME.gif or NAME.mat, and scores.json. Which full brightness was taken for measurements in a file is noted. Raises
-    UserError for whatever does not fit together, and where files exist (without `force`).
+    NAME.gif or NAME.mat, and scores.json and report.html. Which full brightness was taken for measurements in a file is
+    noted. Raises UserError for whatever does not fit together, and where files exist (without `force`).
 
     One measurement of the built-in scene, by the small built-in network:
 
@@ -149,6 +151,7 @@ def reconstruct(
         done.append(_reconstruct(source, ready[1], target, settings.format, settings.rate, progress))
     if any(result.scores for result in done):
         _write_scores(output / SCORES_FILE, done)
+    _report(output, model, done, progress)
     return done
 
 
@@ -156,6 +159,7 @@ def _reconstruct(
     source: SnapshotSource, network: MaskedNetwork, target: Path, format_: str, rate: float, progress: Progress
 ) -> Reconstruction:
     scores: list[VideoScore] = []
+    first: tuple[np.ndarray, ...] = ()
     count = 0
 
     def extras() -> dict[str, Any]:
@@ -179,9 +183,10 @@ def _reconstruct(
             if truth is not None:
                 scores.append(score_video(frames, truth))
             writer.write(frames)
+            first = first or (measurement, frames, *([] if truth is None else [truth]))
             count += 1
             advance(count, f"{scores[-1].psnr:.2f} dB" if scores else "", total=max(count, source.count))
-    return Reconstruction(source.name, writer.target, count, scores)
+    return Reconstruction(source.name, writer.target, count, scores, first)
 
 
 def _targets(paths: Sequence[Path], output: Path, format_: str, force: bool) -> list[Path]:
@@ -220,6 +225,29 @@ def _write_scores(file: Path, done: Sequence[Reconstruction]) -> None:
         if result.scores
     }
     write_text(file, json.dumps({"version": 1, "scenes": scenes}, indent=2) + "\n")
+
+
+def _report(output: Path, model: str | Path, done: Sequence[Reconstruction], progress: Progress) -> None:
+    """report.html, and what it is made from."""
+    from qsci_plugins.files import write_text
+    from qsci_plugins.machine import describe_machine
+    from qsci_plugins.report.folder_content import RECONSTRUCTION_FILE, read_content
+    from qsci_plugins.report.page import REPORT_FILE, write_page
+    from qsci_plugins.report.video_pictures import add_reconstructions
+
+    add_reconstructions(output, [(result.name, *result.first) for result in done if result.first])
+    scenes = {
+        result.name: {
+            "measurements": result.measurements,
+            "psnr": result.psnr,
+            "ssim": result.ssim,
+            "scores": [asdict(score) for score in result.scores],
+        }
+        for result in done
+    }
+    content = {"version": 1, "model": str(model), "machine": describe_machine(), "scenes": scenes}
+    write_text(output / RECONSTRUCTION_FILE, json.dumps(content, indent=2) + "\n")
+    write_page(output / REPORT_FILE, [read_content(output)], progress)
 
 
 def _lines(done: Sequence[Reconstruction]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What `qsci reconstruct` is told besides its files, for scenes and raw measurements alike."""
+"""The settings of `qsci reconstruct` besides its files, for scenes and raw measurements alike."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ReconstructSettings:
             raise UserError(f"--rate {self.rate:g}: give 0.1 to 1000 frames per second")
         if self.white is not None and not 0 < self.white < float("inf"):
             raise UserError(
-                f"--white {self.white:g}: full brightness is above 0; leave it out to have it told from the measurement"
+                f"--white {self.white:g}: full brightness is above 0; leave it out to have it estimated from the measurement"
             )
         if unknown := sorted(set(self.keys or {}) - set(KEYS)):
             raise UserError(f"--keys {unknown[0]}=...: what may have another name is {', '.join(KEYS)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def run(
     """Runs a quantization recipe (a file, a shipped name, or read already) and returns the output folder.
 
     The folder appears when everything in it is complete: model/ (OpenVINO), checkpoint.pt (torch), metrics.json,
-    summary.md, pictures and recipe.yaml. `device` (auto, cpu, cuda, cuda:N) goes before the recipe's. See
+    summary.md, report.html, pictures and recipe.yaml. `device` (auto, cpu, cuda, cuda:N) goes before the recipe's. See
     `pipeline.run.run_recipe` for the rest, and for what it raises.
 
     >>> import qsci_plugins
@@ -71,10 +72,11 @@ def run(
     if isinstance(read, (FloatRecipe, FloatVideoRecipe)):
         raise UserError(f"{name} trains a float network; run it with `qsci train`")
     from qsci_plugins.pipeline.run import run_recipe
-    from qsci_plugins.report.summary import write_report
+    from qsci_plugins.report.page import write_report
 
     read = on_device(read, device)
-    return run_recipe(read, output, data=data, force=force, progress=progress, report=write_report)
+    report = partial(write_report, progress=progress)
+    return run_recipe(read, output, data=data, force=force, progress=progress, report=report)
 
 
 def _execute(arguments: argparse.Namespace) -> int:

@@ -46,12 +46,13 @@ def sweep(
     sets: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
     jobs: int | None = None,
+    cluster: str | None = None,
     device: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Runs and measures the recipe at every combination of the keys' values; see `comparing.sweep.run_sweep`.
 
-    `values` is such as {"scheme.activation_bits": [4, 6, 8]}. Leaves sweep.json, sweep.md, sweep.csv and sweep.png.
+    `values` is such as {"scheme.activation_bits": [4, 6, 8]}. Leaves sweep.json, sweep.md, sweep.csv, sweep.png and report.html.
 
     With the run that the example of `run` makes, at two bit-widths:
 
@@ -74,6 +75,7 @@ def sweep(
         sets=sets,
         overrides=overrides,
         jobs=jobs,
+        cluster=cluster,
         device=device,
     )
     return _sweep(settings, progress)
@@ -81,10 +83,14 @@ def sweep(
 
 def _sweep(settings: SweepSettings, progress: Progress | None) -> dict[str, Any]:
     from qsci_plugins.comparing.sweep import run_sweep
+    from qsci_plugins.progress import Progress
+    from qsci_plugins.report.folder_content import read_content
+    from qsci_plugins.report.page import REPORT_FILE, write_page
     from qsci_plugins.report.sweep_tables import write_sweep
 
     result = run_sweep(settings, progress)
     write_sweep(result, settings.output)
+    write_page(settings.output / REPORT_FILE, [read_content(settings.output)], progress or Progress())
     return result
 
 

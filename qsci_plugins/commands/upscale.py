@@ -60,6 +60,22 @@ def add(commands: Any) -> None:
             metavar="2s",
             help="enlarge the first seconds of a video into OUT.preview, and tell how long all of it would take",
         ),
+        threads=option(
+            "--threads", type=positive, metavar="N", help="CPU threads (default: all; of each worker of a cluster, 1)"
+        ),
+        cluster=option(
+            "--cluster",
+            metavar="local|auto|HOST:PORT",
+            help="share images, or segments of a video, on Ray (extra [cluster]): started here, running here already, or at"
+            " an address; files and the model are sent to its machines, which need no folder of this one",
+        ),
+        jobs=option(
+            "--jobs",
+            "-j",
+            type=positive,
+            metavar="N",
+            help="workers in the cluster (default: as many as it has cores for)",
+        ),
     )
     parser.set_defaults(execute=_execute)
 
@@ -69,6 +85,10 @@ def _execute(arguments: argparse.Namespace) -> int:
 
     inputs, output = arguments.inputs, arguments.output
     settings = read_settings(UpscaleSettings, arguments)
+    if settings.jobs is not None and settings.cluster is None:
+        raise UserError("--jobs counts the workers of a cluster; add --cluster local, or take --threads")
+    if settings.cluster is not None and (settings.preview is not None or Path("-") in inputs):
+        raise UserError("--cluster is for files; a preview measures this machine, and raw frames are enlarged on it")
     if Path("-") in (*inputs, output) or arguments.size:
         if (inputs, output) != ([Path("-")], Path("-")) or not arguments.size:
             raise UserError(

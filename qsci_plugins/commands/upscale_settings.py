@@ -1,4 +1,4 @@
-"""What `qsci upscale` is told besides its files, for images, clips and raw frames alike."""
+"""The settings of `qsci upscale` besides its files, for images, clips and raw frames alike."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class UpscaleSettings:
 
     `force`: replace existing files. `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s; by default tiles are
     fitted to each image. `preview`: enlarge this many seconds of a clip, to learn how long the whole would take.
+    `cluster`: "local", "auto" or "HOST:PORT" of a Ray cluster, whose workers take `threads` cores each, by default one;
+    `jobs`: how many workers, by default as many as it has cores for.
     """
 
     force: bool = False
@@ -26,6 +28,8 @@ class UpscaleSettings:
     cache_dir: str | Path | None = None
     tile: Tile | None = "fit"
     preview: float | None = None
+    cluster: str | None = None
+    jobs: int | None = None
 
     def changed(self, options: dict[str, Any]) -> UpscaleSettings:
         """These settings with some options replaced; TypeError for one that does not exist."""

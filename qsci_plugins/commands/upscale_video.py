@@ -60,7 +60,8 @@ def upscale_video(
     shape of pixels, all sound, subtitles, chapters and titles are kept, and what the output cannot hold is noted. Turned
     clips come out upright, interlaced ones progressive. A run that was interrupted or killed goes on where it was: finished
     segments lie in a hidden folder beside the output until it is whole, about as many bytes again. `options` are single
-    `settings`; with `preview` the first seconds alone are enlarged, as `preview_video` does.
+    `settings`; with `preview` the first seconds alone are enlarged, as `preview_video` does, and with `cluster` the workers
+    there enlarge a segment each, decoded here.
 
     Raises UserError for a clip that cannot be read, HDR, transparency, an output that exists (without `force`) and one that
     no video format has the suffix of.
@@ -93,7 +94,10 @@ def upscale_video(
             if work.end is None:
                 if work.frames:
                     progress.note(f"{output}: goes on after frame {work.frames}")
-                _enlarge(reader, upscaler, encoding, work, progress)
+                if settings.cluster is None:
+                    _enlarge(reader, upscaler, encoding, work, progress)
+                else:
+                    _share(reader, model, settings, encoding, work, progress)
         except KeyboardInterrupt as interruption:
             if not work.frames:
                 raise
@@ -125,6 +129,8 @@ def preview_video(
     For an output big.mp4 it writes big.preview.mp4. Raises UserError as `upscale_video`.
     """
     progress, settings = progress or Progress(), (settings or UpscaleSettings()).changed(options)
+    if settings.cluster is not None:
+        raise UserError("a preview measures this machine alone; leave out --cluster")
     with naming_extras():
         from qsci_plugins.data.video.joining import join_segments
         from qsci_plugins.data.video.segments import WorkFolder
@@ -211,6 +217,29 @@ def _enlarge(
     return times
 
 
+def _share(
+    reader: VideoReader,
+    model: str | Path,
+    settings: UpscaleSettings,
+    encoding: Encoding,
+    work: WorkFolder,
+    progress: Progress,
+) -> None:
+    """Writes the segments, which workers of a cluster enlarge and code."""
+    from qsci_plugins.commands.upscale_cluster import code_segments, connection
+    from qsci_plugins.data.video.enlarging import enlarge_segments
+
+    with connection(settings, progress), progress.stage("upscaling", max(1, reader.frames)) as advance:
+        start, before = time.perf_counter(), work.frames
+
+        def on_segment(frames: int) -> None:
+            fps = (work.frames - before) / max(1e-9, time.perf_counter() - start)
+            advance(work.frames, text=f"{fps:.3g} fps", total=max(work.frames, reader.frames))
+
+        code = code_segments(model, settings, encoding, progress)
+        enlarge_segments(reader, code, encoding, work, on_segment=on_segment)
+
+
 def _source(model: str | Path, clip: Path, settings: UpscaleSettings, encoding: Encoding) -> dict[str, Any]:
     """What segments of one run have in common: the clip, the network, its tiles, and how frames are coded."""
     import av
@@ -223,7 +252,8 @@ def _source(model: str | Path, clip: Path, settings: UpscaleSettings, encoding: 
         "clip": [state.st_size, state.st_mtime_ns, beginning],
         "model": hashlib.sha256(manifest).hexdigest(),
         "tile": settings.tile,
-        "encoding": {key: str(value) for key, value in asdict(encoding).items()},
+        # pieces of other slices go together: a run may go on where there are more cores
+        "encoding": {key: str(value) for key, value in asdict(encoding).items() if key != "threads"},
         "versions": [__version__, av.__version__, str(av.library_versions)],
     }
 

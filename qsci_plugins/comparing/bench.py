@@ -15,7 +15,8 @@ from qsci_plugins.comparing.processes import torch_threads
 from qsci_plugins.comparing.settings import ROWS, BenchSettings
 from qsci_plugins.comparing.subjects import recipe_of_run
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.latency import failed_row, usable_threads
+from qsci_plugins.evaluation.latency import failed_row
+from qsci_plugins.machine import usable_threads
 from qsci_plugins.openvino.builtin import find_model_folder
 from qsci_plugins.openvino.manifest import MANIFEST, load_manifest
 from qsci_plugins.pipeline.metrics import read_metrics
@@ -26,7 +27,7 @@ from qsci_plugins.progress import Progress
 __all__ = ["bench_here"]
 
 #: rows that need no float network
-_EXPORTED = {"ours", "routed"}
+_EXPORTED = {"ours", "skipping", "routed"}
 
 
 def bench_here(

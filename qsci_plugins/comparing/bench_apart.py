@@ -12,7 +12,7 @@ from typing import Any
 from qsci_plugins.comparing.bench import bench_here
 from qsci_plugins.comparing.bench_rows import row_text
 from qsci_plugins.comparing.settings import ROWS, BenchSettings
-from qsci_plugins.comparing.watched import KilledError, Telling, TellingProgress, watch
+from qsci_plugins.comparing.watched import EventProgress, Events, KilledError, watch
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.baselines import Failed
 from qsci_plugins.evaluation.latency import failed_row
@@ -125,9 +125,9 @@ class _Supervised:
 
 def make_table(place: Path) -> None:
     """What the other process does, as is asked in the folder `place`."""
-    telling = Telling(place)
+    events = Events(place)
     tempfile.tempdir = str(place)  # which goes with us, where this process is killed before it can clean up
-    asked = telling.request
+    asked = events.request
     model, skip = Path(asked.pop("model")), asked.pop("skip")
     data = asked.pop("data")
     settings = BenchSettings(models=[model], data=None if data is None else Path(data), **asked)
@@ -135,17 +135,17 @@ def make_table(place: Path) -> None:
         bench_here(
             model,
             settings,
-            TellingProgress(telling),
-            lambda table, titles: telling.event(table=table, titles=titles),
-            telling.step,
-            lambda row: telling.event(row=row),
+            EventProgress(events),
+            lambda table, titles: events.send(table=table, titles=titles),
+            events.step,
+            lambda row: events.send(row=row),
             skip,
         )
     except UserError as error:
-        telling.event(refused=str(error))
+        events.send(refused=str(error))
     except Exception as error:
-        telling.event(error=f"{type(error).__name__}: {error}")
-    telling.event(done=True)
+        events.send(error=f"{type(error).__name__}: {error}")
+    events.send(done=True)
 
 
 if __name__ == "__main__":

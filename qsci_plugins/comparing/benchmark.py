@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from qsci_plugins.cluster.connection import check_cluster, connected
 from qsci_plugins.comparing.fingerprints import content_fingerprint, environment_fingerprint
 from qsci_plugins.comparing.forms import (
     FormSource,
@@ -19,14 +21,14 @@ from qsci_plugins.comparing.forms import (
     write_default_graph,
 )
 from qsci_plugins.comparing.log import MeasurementLog, open_log
-from qsci_plugins.comparing.processes import on_processes
+from qsci_plugins.comparing.processes import on_machines, on_processes
 from qsci_plugins.comparing.settings import BenchmarkSettings, MeasuringSettings
-from qsci_plugins.comparing.subjects import Subject, read_subjects
+from qsci_plugins.comparing.subjects import Subject, finish_subject, read_subjects
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.latency import usable_threads
 from qsci_plugins.files import write_text
-from qsci_plugins.machine import describe_machine
+from qsci_plugins.machine import describe_machine, usable_threads
 from qsci_plugins.pipeline.measure import means
+from qsci_plugins.pipeline.networks import device_of
 from qsci_plugins.pipeline.task import PieceResult, PieceSet, task_named
 from qsci_plugins.progress import Progress
 
@@ -59,15 +61,17 @@ def measure_subjects(
     scene. Every result of a piece (an image or a scene) is appended to measurements.jsonl as it comes, and never measured
     again while the network, the piece, the processor and the packages are the same. `jobs` processes (default: one per
     core) share the pieces; one thread works on each, so that their number changes nothing but the time.
+    With `cluster` workers of Ray do, and of a cluster of several machines each runs a recipe of its own before.
     What torch measures on a GPU, by the recipes' `device`, is measured one after another.
     Raises UserError for sets that are not there, before the long work begins.
     """
     progress = progress or Progress()
     output = settings.output
+    if settings.cluster is not None:
+        check_cluster(settings.cluster)
     sources = [_set_source(subject, settings) for subject in subjects]
     opened = {source: _open_sets(source) for source in dict.fromkeys(sources)}
-    for subject in subjects:
-        subject.finish(progress)
+    _finish(subjects, settings, progress)
     environment = environment_fingerprint()
     forms: dict[tuple[str, str], tuple[FormSource, SetSource]] = {}
     for subject, source in zip(subjects, sources, strict=True):
@@ -82,7 +86,7 @@ def measure_subjects(
     names = {source: _piece_names(source, sets) for source, sets in opened.items()}
     rows = [(form, _work(form, source, opened[source], names[source])) for form, source in _grouped(forms.values())]
     with open_log(output / LOG_FILE) as log:
-        _measure([work for _, works in rows for work in works], log, settings.jobs or usable_threads(), progress)
+        _measure([work for _, works in rows for work in works], log, settings, progress)
         result = {
             "version": _VERSION,
             "machine": describe_machine(),
@@ -90,6 +94,32 @@ def measure_subjects(
         }
     write_text(output / BENCHMARK_FILE, json.dumps(result, indent=2, allow_nan=False) + "\n")
     return result
+
+
+def _finish(subjects: Sequence[Subject], settings: MeasuringSettings, progress: Progress) -> None:
+    """Runs the recipes that are not run yet, one after another here, or one on each machine of a cluster.
+
+    A recipe takes all cores of a machine, as its result may depend on their number in the last digit.
+    """
+    missing = [subject for subject in subjects if not subject.run.exists()]
+    elsewhere = [subject for subject in missing if device_of(subject.recipe) == "cpu"]
+    if settings.cluster is None or settings.cluster == "local" or len(elsewhere) < 2:
+        for subject in missing:
+            subject.finish(progress)
+        return
+    for subject in missing:
+        if subject not in elsewhere:
+            subject.finish(progress)
+    threads = usable_threads()
+    with connected(settings.cluster, threads, progress), progress.stage("running recipes", len(elsewhere)) as advance:
+        finished = on_machines(
+            finish_subject, elsewhere, settings.jobs, lambda subject: subject.title, progress, threads=threads
+        )
+        try:
+            for count, (subject, _) in enumerate(finished, 1):
+                advance(count, subject.title)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("stopped; finished recipes are kept, and the same command goes on") from None
 
 
 def _set_source(subject: Subject, settings: MeasuringSettings) -> SetSource:
@@ -129,7 +159,7 @@ def _grouped(forms: Iterable[tuple[FormSource, SetSource]]) -> list[tuple[FormSo
     return sorted(forms, key=lambda item: (networks.index(item[0].subject.network), item[0].kind in _OWN))
 
 
-def _measure(works: Sequence[PieceWork], log: MeasurementLog, jobs: int, progress: Progress) -> None:
+def _measure(works: Sequence[PieceWork], log: MeasurementLog, settings: MeasuringSettings, progress: Progress) -> None:
     wanted = {(work.form.fingerprint, work.piece_fingerprint): work for work in works}
     missing = [work for key, work in wanted.items() if log.get(*key) is None]
     pieces = "images" if all(work.sets.task == "sr" for work in works) else "pieces"
@@ -137,9 +167,12 @@ def _measure(works: Sequence[PieceWork], log: MeasurementLog, jobs: int, progres
         progress.note(f"{done} of {len(wanted)} {pieces} were measured before")
     if not missing:
         return
-    with progress.stage(f"measuring {pieces}", len(missing)) as advance:
+    connection = (
+        nullcontext() if settings.cluster is None else connected(settings.cluster, settings.jobs or 1, progress)
+    )
+    with connection, progress.stage(f"measuring {pieces}", len(missing)) as advance:
         try:
-            for count, (work, result) in enumerate(_measured(missing, jobs), 1):
+            for count, (work, result) in enumerate(_measured(missing, settings, progress), 1):
                 about = {"subject": work.form.subject.title, "kind": work.form.kind, "set": work.set_name}
                 log.add(work.form.fingerprint, work.piece_fingerprint, result, **about)
                 advance(count, f"{work.form.subject.title}, {work.form.kind}, {result.name}: {result.psnr:.2f} dB")
@@ -149,13 +182,23 @@ def _measure(works: Sequence[PieceWork], log: MeasurementLog, jobs: int, progres
             close_form()
 
 
-def _measured(works: Sequence[PieceWork], jobs: int) -> Iterator[tuple[PieceWork, PieceResult]]:
+def _measured(
+    works: Sequence[PieceWork], settings: MeasuringSettings, progress: Progress
+) -> Iterator[tuple[PieceWork, PieceResult]]:
     """Every piece with its result: those of a GPU in this process alone, as each process would take memory there."""
     on_gpu = [work for work in works if work.form.device != "cpu"]
     others = [work for work in works if work.form.device == "cpu"]
     yield from on_processes(measure_piece, on_gpu, 1)
     close_form()
-    yield from on_processes(measure_piece, others, max(1, min(jobs, len(others))))
+    if settings.cluster is None:
+        jobs = settings.jobs or usable_threads()
+        yield from on_processes(measure_piece, others, max(1, min(jobs, len(others))))
+    else:
+        yield from on_machines(measure_piece, others, settings.jobs, _piece_title, progress)
+
+
+def _piece_title(work: PieceWork) -> str:
+    return f"{work.form.subject.title}, {work.form.kind}, {work.set_name}: piece {work.piece_number + 1}"
 
 
 def _row(form: FormSource, works: Sequence[PieceWork], log: MeasurementLog) -> dict[str, Any]:

@@ -45,6 +45,7 @@ __all__ = [
 #: name and title of the rows that are ours, of the one without anything that adapts, and of torch's
 _OURS = ("ours", "ours")
 _ROUTED = ("routed", "ours, with routing")
+_SKIPPING = ("skipping", "ours, smooth tiles, which skip blocks")
 _STATIC = ("static_int8", "static INT8, same placement")
 _TORCH = ("torch", "torch eager")
 
@@ -121,10 +122,15 @@ def plain_graphs_of(task: Task) -> PlainGraphs:
 
 
 def exported_contenders(task: Task, folder: Path, threads: int, seconds: float | None = None) -> Makers:
-    """A model folder: the graph of its middle route alone and, where there are routes, with choosing among them."""
+    """A model folder: the graph of its middle route alone and, where there are routes, with choosing among them.
+
+    Where the lowest route skips blocks, its graph too.
+    """
     manifest = load_manifest(folder)
     opened = once(lambda: task.exported(folder, threads))
     makers: Makers = {_OURS: lambda: _of_folder(*_OURS, folder, opened(), threads, seconds)}
+    if manifest.skips_layers():
+        makers[_SKIPPING] = lambda: _of_folder(*_SKIPPING, folder, opened(), threads, seconds, factor=-1)
     if manifest.thresholds is not None:
         run = plain_graphs_of(task).run_routed
         files = _files(folder)
@@ -190,7 +196,7 @@ def make_contender(
         except TimeLimitError as error:
             return Failed(*name, str(error))
 
-    return make_in_time() if name in (_OURS, _ROUTED) else attempt(*name, make_in_time)
+    return make_in_time() if name in (_OURS, _SKIPPING, _ROUTED) else attempt(*name, make_in_time)
 
 
 def _no_static_form(prepared: Prepared) -> Contender:
@@ -208,10 +214,12 @@ def _plain(task: Task, make: Callable[[], PlainGraph], prepared: Prepared, folde
     return Contender(plain.name, plain.title, compiled, form, graph, None, plain.precision, files, plain.seconds)
 
 
-def _of_folder(name: str, title: str, folder: Path, form: Any, threads: int, seconds: float | None) -> Contender:
-    """The graph of a model folder's middle route."""
+def _of_folder(
+    name: str, title: str, folder: Path, form: Any, threads: int, seconds: float | None, factor: int = 0
+) -> Contender:
+    """The graph of one of a model folder's routes."""
     manifest = load_manifest(folder)
-    graph, weights = folder / manifest.route(0).graph.name, folder / manifest.weights.name
+    graph, weights = folder / manifest.route(factor).graph.name, folder / manifest.weights.name
     compiled = open_graph(graph, weights, precision=manifest.precision, threads=threads)
     return Contender(name, title, compiled, form, graph, weights, manifest.precision, _files(folder), seconds)
 

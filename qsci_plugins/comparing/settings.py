@@ -21,7 +21,7 @@ __all__ = [
 
 
 #: names of the rows that a bench may have, in their order; which of them depends on the model and the machine
-ROWS = ("fp32", "bf16", "nncf_int8", "static_int8", "onnxruntime", "torch", "ours", "routed")
+ROWS = ("fp32", "bf16", "nncf_int8", "static_int8", "onnxruntime", "torch", "ours", "skipping", "routed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,13 @@ class EvaluateSettings(SetChoice):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuringSettings(SetChoice):
-    """`output` has the runs, the log and the result; `jobs` processes measure (None: one per core)."""
+    """`output` has the runs, the log and the result; `jobs` processes measure (None: one per core), here or, with `cluster`
+    ("local", "auto" or "HOST:PORT"), on Ray."""
 
     output: Path
     overrides: Sequence[str] = ()
     jobs: int | None = None
+    cluster: str | None = None
     #: NNCF's default INT8 of every network as well
     baseline: bool = False
     #: where torch runs recipes and measures; None: where each recipe says

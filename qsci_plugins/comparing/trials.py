@@ -10,9 +10,9 @@ from typing import Any
 from qsci_plugins.comparing.fingerprints import fingerprint
 from qsci_plugins.comparing.held_back import FLOAT_OUTPUT
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.bit_meter import costliest, layer_gains
 from qsci_plugins.evaluation.complexity import FLOAT_BITS
 from qsci_plugins.evaluation.estimates import expected_loss
-from qsci_plugins.evaluation.sensitivity import costliest, layer_gains
 from qsci_plugins.pipeline.metrics import read_metrics
 from qsci_plugins.pipeline.networks import full_precision
 from qsci_plugins.pipeline.output import CHECKPOINT, METRICS_FILE

@@ -18,7 +18,7 @@ from typing import Any
 from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.telemetry import module_command
 
-__all__ = ["KilledError", "Telling", "TellingProgress", "watch"]
+__all__ = ["EventProgress", "Events", "KilledError", "watch"]
 
 _STEP, _REQUEST = "step", "request.json"
 #: seconds between two looks at how long a step has taken
@@ -34,8 +34,8 @@ class KilledError(Exception):
         super().__init__(reason)
 
 
-class Telling:
-    """The side of the process that works: tells events, and which step it is at.
+class Events:
+    """What the process that works reports to the other that waits: events, and which step it is at.
 
     A step is passed through a file, since a pipe would wake the other process just before something is timed.
     """
@@ -47,8 +47,8 @@ class Telling:
         os.dup2(2, 1)  # whatever else prints is no event
         threading.Thread(target=_end_with_parent, daemon=True).start()
 
-    def event(self, **event: Any) -> None:
-        """Tells one, of values that JSON has."""
+    def send(self, **event: Any) -> None:
+        """Reports an event of values that JSON has."""
         self._events.write(json.dumps(event) + "\n")
         self._events.flush()
 
@@ -59,32 +59,32 @@ class Telling:
         os.write(self._step, text.encode())
 
 
-class TellingProgress(Progress):
-    """Tells notes and stages as events, which `KilledError`'s side shows with `show_progress`."""
+class EventProgress(Progress):
+    """Reports notes and stages as events, which the waiting process shows as its own progress."""
 
-    def __init__(self, telling: Telling) -> None:
-        self._telling = telling
+    def __init__(self, events: Events) -> None:
+        self._events = events
 
     def note(self, text: str) -> None:
-        self._telling.event(note=text)
+        self._events.send(note=text)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
-        self._telling.event(stage=[title, total])
+        self._events.send(stage=[title, total])
         try:
-            yield lambda done, text="", total=None: self._telling.event(advance=[done, text, total])
+            yield lambda done, text="", total=None: self._events.send(advance=[done, text, total])
         finally:
-            self._telling.event(end=True)
+            self._events.send(end=True)
 
 
 def watch(
     module: str, place: Path, request: Mapping[str, Any], progress: Progress
 ) -> Generator[dict[str, Any], None, None]:
-    """Yields the events of `python -m module place`, whose `Telling` has the request, until it ends.
+    """Yields the events of `python -m module place`, whose `Events` has the request, until it ends.
 
-    What it tells of its progress is shown instead. The process and those that it began are killed when a step exceeds
+    Its progress is shown instead. The process and those that it began are killed when a step exceeds
     its limit, and when the iteration is closed early (Ctrl-C). Raises KilledError then, where the process crashes, and
-    where it ends before it has told an event `done`.
+    where it ends before an event `done`.
     """
     (place / _STEP).unlink(missing_ok=True)
     (place / _REQUEST).write_text(json.dumps(request), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import threading
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,8 +74,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def without_pillows_limit() -> Iterator[None]:
-    """Pillow's own limit is a setting of the whole process, lower than ours, and warns on the way there."""
-    with _pillow_limit:
+    """Pillow's own limit is a setting of the whole process, lower than ours, and warns on the way there.
+
+    It warns of damaged metadata too, which is left out.
+    """
+    with _pillow_limit, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             yield

@@ -20,7 +20,7 @@ from qsci_plugins.files import replacing
 
 __all__ = ["SAVE_OPTIONS", "image_file", "image_format", "no_alpha", "write_image", "write_pixels"]
 
-#: what Pillow's writers are told
+#: the settings of Pillow's writers
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _OPAQUE = ("JPEG", "BMP")
 #: formats of 16 bits
@@ -67,7 +67,7 @@ def write_pixels(
     """Writes strips (rows,W,channels) of `bits` 8 (uint8) or 16 (uint16), top to bottom; a PNG file as they come.
 
     1 to 4 channels are grey, grey and alpha, RGB, RGBA; `size` is (width, height). What the format cannot hold of
-    `metadata`, and 16 bits in one that has 8, is told to `note` in one line. Errors are `write_image`'s.
+    `metadata`, and 16 bits in one that has 8, is given to `note` as one line. Errors are `write_image`'s.
     """
     path = Path(path)
     format_ = image_format(path)

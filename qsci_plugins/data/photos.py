@@ -16,7 +16,7 @@ from qsci_plugins.data.images import image_size, read_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.extras import EXTRAS, missing_extra
 
-__all__ = ["builtin_photos", "calibration_patches", "damaged"]
+__all__ = ["builtin_photos", "calibration_patches", "calibration_tiles", "damaged"]
 
 # Inside the scikit-image and scikit-learn wheels (nothing is downloaded). The two parts are disjoint, so that
 # a network is never measured on a photo that it was calibrated with; each has busy and smooth ones.
@@ -98,8 +98,38 @@ def calibration_patches(
         photo = photos[index]
         pixels = read_image(photo) if isinstance(photo, Path) else photo
         for position in np.flatnonzero(chosen == index):
-            patches[order[position]] = _cut(pixels, corners[position], patch, factor).transpose(2, 0, 1)
+            patches[order[position]] = _cut(pixels, corners[position], (patch, patch), factor).transpose(2, 0, 1)
     return patches
+
+
+def calibration_tiles(
+    photos: Sequence[np.ndarray | Path],
+    count: int,
+    tile: tuple[int, int],
+    scale: int,
+    seed: int = 0,
+    *,
+    degrade: bool = True,
+) -> list[np.ndarray]:
+    """About `count` random LR tiles, uint8 (h,w,3), of (height, width) `tile`, or the whole image along a side that is shorter.
+
+    At least one for a photo, up to `count` photos; the same ones for the same arguments, which are those of
+    `calibration_patches`. Photos smaller than one LR pixel are left out.
+    """
+    factor = scale if degrade else 1
+    generator = np.random.default_rng(seed)
+    tiles = []
+    for index in generator.permutation(len(photos))[:count]:
+        photo = photos[index]
+        sides = [side // factor for side in _size(photo)]
+        if 0 in sides:
+            continue
+        pixels = read_image(photo) if isinstance(photo, Path) else photo
+        size = (min(tile[0], sides[0]), min(tile[1], sides[1]))
+        # a tile that is the whole image is the same one every time
+        several = -(-count // min(count, len(photos))) if size != tuple(sides) else 1
+        tiles += [_cut(pixels, corner, size, factor) for corner in generator.random((several, 2))]
+    return tiles
 
 
 #: standard deviation of the noise and quality of the JPEGs that restoration networks are mostly shown
@@ -129,15 +159,15 @@ def _size(photo: np.ndarray | Path) -> tuple[int, int]:
     return photo.shape[0], photo.shape[1]
 
 
-def _cut(photo: np.ndarray, corner: np.ndarray, patch: int, factor: int) -> np.ndarray:
-    """The LR patch at `corner` (fractions of the free height and width); only its surroundings are
+def _cut(photo: np.ndarray, corner: np.ndarray, size: tuple[int, int], factor: int) -> np.ndarray:
+    """The LR patch of (height, width) at `corner` (fractions of the free height and width); only its surroundings are
     reduced."""
     bounds = []
-    for length, fraction in zip(photo.shape[:2], corner, strict=True):
+    for length, fraction, side in zip(photo.shape[:2], corner, size, strict=True):
         low = length // factor
-        start = int(fraction * (low - patch + 1))
-        bounds.append((start, max(0, start - _MARGIN), min(low, start + patch + _MARGIN)))
+        start = int(fraction * (low - side + 1))
+        bounds.append((start, max(0, start - _MARGIN), min(low, start + side + _MARGIN)))
     (top, above, below), (left, before, after) = bounds
     part = photo[above * factor : below * factor, before * factor : after * factor]
     part = bicubic_down(part, factor)
-    return part[top - above : top - above + patch, left - before : left - before + patch]
+    return part[top - above : top - above + size[0], left - before : left - before + size[1]]

@@ -1,7 +1,7 @@
-"""PNG files written row by row, 8 or 16 bits, still or animated, compressed by several threads.
+"""PNG files written row by row, 8 or 16 bits, still or animated, compressed by several threads with ISA-L.
 
-Pillow's writer has 8 bits, holds the whole picture twice, takes one thread (three times as long per thread, for files a
-seventh smaller), and makes one frame of two that are equal.
+Pillow's writer has 8 bits, holds the whole picture twice, takes one thread, and makes one frame of two that are equal. ISA-L
+compresses enlarged photos four times as fast as zlib's quickest level, to files a little smaller.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 import numpy as np
+from isal import isal_zlib
 
 from qsci_plugins.data.image_metadata import Metadata
 
@@ -26,12 +27,12 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 _BLOCK_BYTES = 2**20
 #: below this size the smaller file is worth the time
 _SMALL_BYTES = 2**22
-#: what tells how a block is best compressed: so many of its rows, and so many bytes of each
-_SAMPLE_ROWS, _SAMPLE_BYTES = 16, 1024
-#: of a sample's bytes are 0 where strings repeat so much that looking for them takes no longer than leaving it
-_SMOOTH_ZEROS = 0.4
+#: ISA-L's levels: 2 is the best for photos, and leaves tenfold of what repeats often, which 3 finds in twice the time
+_PHOTO_LEVEL, _PATTERN_LEVEL = 2, 3
+#: a block is such a pattern where a sample, so many rows and bytes of each, takes less than this part of the room
+_SAMPLE_ROWS, _SAMPLE_BYTES, _PATTERN_PART = 16, 1024, 0.8
 #: an edge along a row is a run among differences to the row above, one across it a lone value among those to the pixel
-#: before: of enlarged photos the former take a fifth less room and time even where they are larger by so much
+#: before: of enlarged photos the former take a tenth less room even where they are larger by so much
 _UP_MAY_COST = 2
 _INCH = 0.0254
 _XMP = "XML:com.adobe.xmp"
@@ -105,14 +106,14 @@ def _write_head(
 def _write_chunk(file: BinaryIO, name: bytes, body: bytes) -> None:
     file.write(struct.pack(">I", len(body)) + name)
     file.write(body)
-    file.write(struct.pack(">I", zlib.crc32(body, zlib.crc32(name))))
+    file.write(struct.pack(">I", isal_zlib.crc32(body, isal_zlib.crc32(name))))
 
 
 def _compressed(strips: Iterable[np.ndarray], size: tuple[int, int], channels: int, bits: int) -> Iterator[bytes]:
     """One zlib stream of all filtered rows, in pieces that are compressed side by side."""
     width, height = size
     row_bytes = width * channels * bits // 8
-    level = 6 if row_bytes * height <= _SMALL_BYTES else 1
+    small = row_bytes * height <= _SMALL_BYTES
     checksum = 1
     done = 0
     last = np.zeros(row_bytes, np.uint8)
@@ -131,36 +132,27 @@ def _compressed(strips: Iterable[np.ndarray], size: tuple[int, int], channels: i
                 filtered = _filtered(data, last, channels * bits // 8)
                 last = data[-1].copy()
                 done += len(data)
-                checksum = zlib.adler32(filtered.data, checksum)
-                waiting.append(pool.submit(_deflate, filtered, level))
+                checksum = isal_zlib.adler32(filtered.data, checksum)
+                waiting.append(pool.submit(_deflate, filtered, small))
                 while len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     if done != height:
         raise ValueError(f"{done} rows instead of {height}")
-    yield zlib.compressobj(level, zlib.DEFLATED, -15).flush() + struct.pack(">I", checksum)
+    yield zlib.compressobj(wbits=-15).flush() + struct.pack(">I", checksum)
 
 
-def _deflate(rows: np.ndarray, level: int) -> bytes:
-    strategy = _strategy(rows) if level == 1 else zlib.Z_DEFAULT_STRATEGY
-    return _compress(rows, level, strategy)
-
-
-def _compress(rows: np.ndarray, level: int, strategy: int) -> bytes:
-    stream = zlib.compressobj(level, zlib.DEFLATED, -15, 9, strategy)
-    return stream.compress(rows.data) + stream.flush(zlib.Z_FULL_FLUSH)
-
-
-def _strategy(rows: np.ndarray) -> int:
-    """Runs alone where the rows have texture and nothing that repeats: a photo's file is smaller, in four fifths of the
-    time."""
+def _deflate(rows: np.ndarray, small: bool) -> bytes:
+    if small:
+        stream = zlib.compressobj(6, zlib.DEFLATED, -15, 9)
+        return stream.compress(rows.data) + stream.flush(zlib.Z_FULL_FLUSH)
     top, left = len(rows) // 2, rows.shape[1] // 2
     sample = np.ascontiguousarray(rows[top : top + _SAMPLE_ROWS, left : left + _SAMPLE_BYTES])
-    if np.count_nonzero(sample) < (1 - _SMOOTH_ZEROS) * sample.size:
-        return zlib.Z_DEFAULT_STRATEGY
-    sizes = {strategy: len(_compress(sample, 1, strategy)) for strategy in (zlib.Z_DEFAULT_STRATEGY, zlib.Z_RLE)}
-    return min(sizes, key=sizes.__getitem__)
+    sizes = {level: len(isal_zlib.compress(sample.data, level)) for level in (_PHOTO_LEVEL, _PATTERN_LEVEL)}
+    pattern = sizes[_PATTERN_LEVEL] < _PATTERN_PART * sizes[_PHOTO_LEVEL]
+    quick = isal_zlib.compressobj(_PATTERN_LEVEL if pattern else _PHOTO_LEVEL, isal_zlib.DEFLATED, -15)
+    return quick.compress(rows.data) + quick.flush(isal_zlib.Z_FULL_FLUSH)
 
 
 def _bytes_of(strip: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Ways to run a network on images, the bits that its layers take while it runs, and the operations at these bits."""
+"""Ways to run a network on images, what its layers take in bits and cost the output, and the operations at these bits."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qsci_plugins.architectures.network import Network
 from qsci_plugins.evaluation.complexity import FLOAT_BITS, cadyq_bitops, count_macs, ops
 from qsci_plugins.evaluation.torch_networks import torch_upscaler
 from qsci_plugins.schemes.bit_width import BitLedger, record_bits
-from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
+from qsci_plugins.schemes.quantizer import Mode
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of, set_mode
 
 __all__ = [
     "BitMeter",
     "ImageForm",
     "PatchBits",
+    "costliest",
     "float_form",
+    "layer_gains",
     "macs_720p",
     "quantized_operations",
 ]
@@ -155,3 +158,41 @@ def quantized_operations(macs: Mapping[str, int], quantized: QuantizedNetwork, m
         saved_by_fixed = sum(macs.values()) - cadyq_bitops(macs, fixed)
         result["cadyq_bitops"] = cadyq_bitops(macs, counted, meter.fab()) - saved_by_fixed
     return result
+
+
+@torch.no_grad()
+def layer_gains(
+    quantized: QuantizedNetwork, network: nn.Module, batch: Tensor | Sequence[Tensor]
+) -> tuple[float, dict[str, float]]:
+    """The mean squared error of the quantized output against the float network's, and by how much each layer lowers it.
+
+    Each layer's quantizers are off alone; `batch` is what the networks take, images (N,3,H,W) or several tensors, in
+    their range and on their device. A gain may be negative.
+    """
+    inputs = inputs_of(batch)
+    expected = network(*inputs)
+
+    def error() -> float:
+        return (quantized.model(*inputs) - expected).double().square().mean().item()
+
+    whole = error()
+    gains: dict[str, float] = {}
+    for name, layer in quantized.layers.items():
+        set_mode(layer, Mode.OFF)
+        try:
+            gains[name] = whole - error()
+        finally:
+            set_mode(layer, Mode.ON)
+    return whole, gains
+
+
+def costliest(gains: Mapping[str, float], error: float, share: float) -> list[str]:
+    """The fewest layers whose gains leave `share` of the error, at least one and at most half of them, costliest first."""
+    chosen: list[str] = []
+    left = error
+    for name in sorted(gains, key=lambda name: (-gains[name], name)):
+        if chosen and (left <= share * error or 2 * (len(chosen) + 1) > len(gains) or gains[name] <= 0):
+            break
+        chosen.append(name)
+        left -= gains[name]
+    return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +27,6 @@ __all__ = [
     "open_graph",
     "runner",
     "time_in_turns",
-    "usable_threads",
 ]
 
 
@@ -170,11 +168,6 @@ def _random_image(port: openvino.ConstOutput, shape: tuple[int, int]) -> np.ndar
     if is_image:
         return image
     return np.ascontiguousarray(image.transpose(0, 3, 1, 2)).astype(port.get_element_type().to_dtype())
-
-
-def usable_threads() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def latency_row(name: str, title: str, latency: Latency) -> dict[str, Any]:

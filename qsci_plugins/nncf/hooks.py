@@ -19,6 +19,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.attention_hooks import FusedAttentionHook
 from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.bit_width import record_bits
+from qsci_plugins.schemes.block_skip import detach_skips
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
@@ -191,6 +192,7 @@ def network(model: nn.Module, scheme: Scheme | None = None) -> QuantizedNetwork:
 def float_form(model: nn.Module) -> nn.Module:
     """A copy of a wrapped network as it was before NNCF wrapped it, with the weights that it has now."""
     copied = copy.deepcopy(model)
+    detach_skips(copied)
     if is_wrapped(copied):
         original = copied.forward.orig_forward
         del copied._modules[ATR_HOOK_STORAGE]

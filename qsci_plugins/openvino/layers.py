@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +16,7 @@ __all__ = [
     "DynamicLayer",
     "FloatWeight",
     "IntegerWeight",
+    "SkippedBlock",
     "StaticLayer",
     "border_weights",
     "constant_response",
@@ -239,3 +242,10 @@ def border_weights(integers: Tensor, offset: Tensor) -> Tensor:
         parts.append(rest.clamp(-127, 127))
         rest = rest - parts[-1]
     return torch.cat(parts, 1).to(torch.int8) if parts else integers[:, :0]
+
+
+class SkippedBlock(nn.Module):
+    """In place of a residual block: its skip connection alone."""
+
+    def forward(self, x: Tensor, *others: Any, **named: Any) -> Tensor:
+        return x

@@ -20,9 +20,17 @@ from qsci_plugins.openvino.grids import (
     read_weight,
     varies,
 )
-from qsci_plugins.openvino.layers import DynamicLayer, FloatWeight, IntegerWeight, StaticLayer, pads_with_zeros
+from qsci_plugins.openvino.layers import (
+    DynamicLayer,
+    FloatWeight,
+    IntegerWeight,
+    SkippedBlock,
+    StaticLayer,
+    pads_with_zeros,
+)
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.bit_width import record_bits
+from qsci_plugins.schemes.block_skip import LOWEST_FACTOR
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.placement import copy_folded
 from qsci_plugins.schemes.quantizer import Quantizer
@@ -58,6 +66,11 @@ def lower(
     calibration, and for what cannot run in integers.
     """
     check_exportable(network)
+    if image_factor is None and network.skipped:
+        raise UserError(
+            "one graph for all images holds every block, and scheme.skip_share leaves blocks out of one route; set"
+            " export.openvino.mode: routed"
+        )
     lowered = _float_copy(stock, network).cpu().eval().requires_grad_(False)
     _copy_trained(lowered, network)
     adaptive = False
@@ -78,6 +91,9 @@ def lower(
             counted.append(new)
     for name, attention in network.attentions.items():
         attach_attention(lowered.get_submodule(name), lower_attention(attention, image_factor, name))
+    for name in network.skipped if image_factor == LOWEST_FACTOR else ():
+        parent, _, leaf = name.rpartition(".")
+        setattr(lowered.get_submodule(parent), leaf, SkippedBlock())
     if not adaptive:
         return lowered
     input_module = None if network.input_module is None else copy.deepcopy(network.input_module).cpu()
@@ -112,14 +128,17 @@ def check_exportable(network: QuantizedNetwork) -> None:
 
 
 def layer_bits(network: QuantizedNetwork, factor: int) -> dict[str, float]:
-    """Activation bits of every layer that has an activation quantizer, for images of one factor.
+    """Activation bits of every layer that has an activation quantizer, for images of one factor; 0 in blocks they skip.
 
     Where the bits depend on the layer's input, nobody knows them before an image is seen: it is the widest candidate
     then, an upper bound of what any image takes.
     """
     bits = {}
+    skipped = tuple(f"{name}." for name in network.skipped) if factor == LOWEST_FACTOR else ()
     for name, quantizers in network.layers.items():
-        if quantizers.activation is not None:
+        if quantizers.activation is not None and name.startswith(skipped):
+            bits[name] = 0.0
+        elif quantizers.activation is not None:
             x = layer_input(network.model.get_submodule(name))
             if quantizers.activation.input_dependent:
                 bits[name] = read_choices(quantizers.activation, x).bit_width.max().item()

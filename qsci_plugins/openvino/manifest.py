@@ -103,6 +103,10 @@ class Manifest:
         """The route of a factor; the only one where there is one."""
         return next((route for route in self.routes if route.factor == factor), self.routes[0])
 
+    def skips_layers(self) -> bool:
+        """Whether a route leaves layers out, which have 0 bits in it."""
+        return any(bits == 0 for route in self.routes for bits in route.bits.values())
+
     def files(self) -> list[StoredFile]:
         """Every file beside the manifest, once."""
         graphs = self.graphs()

@@ -34,10 +34,10 @@ def enlarge_file(
     on_part: Callable[[float], None] = lambda part: None,
     note: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Enlarges all pictures of a file, or the first where the target's format holds one, which `note` is told.
+    """Enlarges all pictures of a file, or the first where the target's format holds one, which `note` reports.
 
     Grey stays grey, 16 bits stay 16 where the format has them, transparency, delays and metadata are kept; `note` is
-    told in one line what the format cannot hold. `on_part` is told how much is done, 0 to 1. Raises UserError for what
+    given one line for what the format cannot hold. `on_part` gets the share that is done, 0 to 1. Raises UserError for what
     cannot be read or written.
     """
     format_ = image_format(target)

@@ -108,7 +108,7 @@ class Reconstructor:
     def reconstruct(self, measurement: Floats, progress: Callable[[int, int], None] | None = None) -> Floats:
         """The frames (T,H,W), or in colour (3,T,H,W), of a measurement (H,W) of frames in 0..1. Not clamped.
 
-        `progress(done, total)` is told about every tile. Raises UserError for another size than the mask's.
+        `progress(done, total)` is called after every tile. Raises UserError for another size than the mask's.
         """
         if measurement.shape != self.size:
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -66,7 +67,8 @@ class Upscaler:
 
     `tile`, default the manifest's: another (height, width); "image" for one tile per image, the whole; "fit" for the
     tiles that compute the fewest pixels twice within about 1 GiB (see `fitting`), which is faster for large images and
-    compiles the graphs anew for images of another size. Routes, and bits chosen in the graph, follow each tile's own
+    compiles the graphs anew for images of another size; of a network that skips blocks in smooth tiles they have at
+    most the manifest's pixels. Routes, and bits chosen in the graph, follow each tile's own
     content: with another tile size they are others. Networks that cannot run at another size keep the one they were
     exported at.
 
@@ -115,7 +117,7 @@ class Upscaler:
         return routes
 
     def upscale(self, image: Image, progress: Progress | None = None, *, as_float: bool = False) -> Image:
-        """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is told about every tile.
+        """The RGB image (H,W,3) as (scale*H,scale*W,3). `progress(done, total)` is called after every tile.
 
         `as_float` gives the network's own values, float32 in 0..255, before they are rounded, computed in f32; the
         image may then be float32 in 0..255 too. Raises UserError for anything but RGB of at least one pixel.
@@ -192,7 +194,7 @@ class Upscaler:
     ) -> list[Image]:
         """The upscaled tiles of `routes`; those of one route run together, several at once where `many`.
 
-        `on_tile(finished, index, bits)` is told how many are finished, which one it was, and the bits if it chose them.
+        `on_tile(finished, index, bits)` gets how many are finished, which one it was, and the bits if it chose them.
         """
         results: list[Image | None] = [None] * len(routes)
         finished = 0
@@ -240,6 +242,8 @@ class Upscaler:
         period = self.manifest.period
         overlap, blend = -(-self.overlap // period), -(-(DEFAULT_BLEND + period - 1) // period)
         most, in_row = self._graphs.most_pixels // period**2, ROW_BYTES // (3 * self.scale**2 * period**2)
+        if self.manifest.skips_layers():  # which saves time where tiles are small enough to be smooth
+            most = min(most, math.prod(self.manifest.tile) // period**2)
         found = fit_tile(height, width, overlap, most, in_row, blend)
         return None if found is None else (found[0] * period, found[1] * period)
 

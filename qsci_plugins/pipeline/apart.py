@@ -137,7 +137,8 @@ def _export(loaded: Loaded, work: Path, folder: Path, request: Mapping[str, Any]
 
 
 def _run_once(folder: Path, tile: Sequence[int]) -> None:
-    from qsci_plugins.evaluation.latency import open_exported, runner, usable_threads
+    from qsci_plugins.evaluation.latency import open_exported, runner
+    from qsci_plugins.machine import usable_threads
 
     runner(open_exported(folder, usable_threads()), (tile[0], tile[1]))()
 

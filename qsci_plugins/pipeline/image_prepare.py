@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qsci_plugins.data.folders import find_images
-from qsci_plugins.data.photos import builtin_photos, calibration_patches, damaged
+from qsci_plugins.data.photos import builtin_photos, calibration_patches, calibration_tiles, damaged
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.benchmark import BenchmarkImage, BenchmarkSet, find_set
 from qsci_plugins.pipeline.networks import load_recipe_network
@@ -30,8 +30,10 @@ from qsci_plugins.pipeline.task import Loaded, PieceSet, Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import BUILTIN_PHOTOS, Benchmark, Calibration, FloatRecipe, Recipe
+from qsci_plugins.schemes.content import InputModule, image_gradient
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.settings import Folder, LabelledTraining, Training
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ __all__ = [
     "STANDARD_SETS",
     "ImagePiece",
     "find_sets",
+    "fit_thresholds",
     "load_networks",
     "pieces_of",
     "prepare",
@@ -194,16 +197,46 @@ def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress
         return PatchPairs.from_folders(found, scale, patch, on_file=lambda done, total: advance(done, total=total))
 
 
-def _patches(calibrate: Calibration, network: Network) -> Tensor:
-    photos: list[np.ndarray | Path]
+#: tiles that image thresholds are fitted to
+_TILES = 50
+
+
+def fit_thresholds(prepared: Prepared, quantized: QuantizedNetwork) -> None:
+    """Has the image thresholds of calibrated patches follow the size of what is asked about them: tiles, or patches.
+
+    Gradients of the calibration images are taken from patches and from tiles (of images smaller than a tile, the whole).
+    """
+    recipe, images = prepared.recipe, quantized.input_module
+    calibrate, inference = recipe.calibrate, recipe.inference
+    if (
+        not isinstance(images, InputModule)
+        or not quantized.scheme.thresholds_follow_size
+        or quantized.thresholds() is None
+    ):
+        return
+    tile = tuple(recipe.export.openvino.tile)
+    if recipe.export.openvino.mode == "none" and inference is not None:
+        tile = (inference.patch, inference.patch)
+    tiles = calibration_tiles(
+        _photos(calibrate), _TILES, tile, prepared.scale, calibrate.seed, degrade=calibrate.degrade
+    )
+    found = [image_gradient(torch.from_numpy(each.transpose(2, 0, 1)[None]).float())[0] for each in tiles]
+    patches = [image_gradient(batch, quantized.value_range)[0] for batch in prepared.batches]
+    images.follow_size(torch.cat(patches), torch.cat(found))
+
+
+def _photos(calibrate: Calibration) -> list[np.ndarray | Path]:
     if calibrate.images == [BUILTIN_PHOTOS]:
-        photos = [photo for _, photo in builtin_photos("calibration")]
-    else:
-        paths = [expand(path, "calibrate.images") for path in calibrate.images]
-        try:
-            photos = [file for path in paths for file in ([path] if path.is_file() else find_images(path))]
-        except UserError as error:
-            raise UserError(f"calibrate.images: {error}") from None
+        return [photo for _, photo in builtin_photos("calibration")]
+    paths = [expand(path, "calibrate.images") for path in calibrate.images]
+    try:
+        return [file for path in paths for file in ([path] if path.is_file() else find_images(path))]
+    except UserError as error:
+        raise UserError(f"calibrate.images: {error}") from None
+
+
+def _patches(calibrate: Calibration, network: Network) -> Tensor:
+    photos = _photos(calibrate)
     chosen = (calibrate.count, calibrate.patch, network.scale, calibrate.seed)
     try:
         patches = calibration_patches(photos, *chosen, degrade=calibrate.degrade)

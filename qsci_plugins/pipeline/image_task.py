@@ -6,7 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qsci_plugins.pipeline.image_prepare import find_sets, load_networks, pieces_of, prepare, prepare_training, resolve
+from qsci_plugins.pipeline.image_prepare import (
+    find_sets,
+    fit_thresholds,
+    load_networks,
+    pieces_of,
+    prepare,
+    prepare_training,
+    resolve,
+)
 from qsci_plugins.pipeline.task import Loaded, Macs, PieceResult, PieceSet, Prepared, Shape, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -53,11 +61,11 @@ class ImageTask:
     def train(
         self, prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
     ) -> None:
-        if prepared.recipe.train is None:
-            return
-        from qsci_plugins.pipeline.image_training import train_quantized
+        if prepared.recipe.train is not None:
+            from qsci_plugins.pipeline.image_training import train_quantized
 
-        train_quantized(prepared, quantized, work, journal, progress)
+            train_quantized(prepared, quantized, work, journal, progress)
+        fit_thresholds(prepared, quantized)
 
     def train_float(self, trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
         from qsci_plugins.pipeline.image_training import train_float

@@ -77,7 +77,7 @@ _REPEATS = 10
 def measure_latency(task: Task, prepared: Prepared, folder: Path, progress: Progress) -> dict[str, Any]:
     """Milliseconds of one tile, interleaved in one process: OpenVINO fp32, bf16 (if any), NNCF's default INT8, ours.
 
-    And in which precision ours really runs: how many nodes of each kind take and give what. What is not ours and fails
+    And in which precision ours really runs: every node, and how many of each kind take and give what. What is not ours and fails
     keeps its row, which says why. A network that is not of our stock is timed in a process of its own, in which a crash
     is one more failure.
     """
@@ -120,8 +120,8 @@ def time_rows(
         open_graph,
         runner,
         time_in_turns,
-        usable_threads,
     )
+    from qsci_plugins.machine import usable_threads
     from qsci_plugins.openvino.precisions import runtime_precisions
 
     height, width = tile
@@ -151,7 +151,8 @@ def time_rows(
         for entry in entries
     ]
     rows.append(latency_row("ours", "ours", latencies["ours"]))
-    nodes = Counter((node.type, node.precision, node.output) for node in runtime_precisions(compiled["ours"]))
+    executed = runtime_precisions(compiled["ours"])
+    nodes = Counter((node.type, node.precision, node.output) for node in executed)
     precisions = [
         {"type": kind, "input": taken, "output": given, "count": count}
         for (kind, taken, given), count in nodes.most_common()
@@ -162,4 +163,7 @@ def time_rows(
         "repeats": _REPEATS,
         "rows": rows,
         "precisions": precisions,
+        "nodes": [
+            {"name": node.name, "type": node.type, "input": node.precision, "output": node.output} for node in executed
+        ],
     }

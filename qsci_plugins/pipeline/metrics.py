@@ -45,17 +45,20 @@ def quantization_metrics(
     latency: Mapping[str, Any] | None,
     bits: Mapping[str, tuple[float, float]],
     float_layers: Mapping[str, str],
+    layer_errors: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of metrics.json, version 2, of a quantization run; its keys are these, and no key is ever absent.
 
     task: "sr" or "sci"; kind: "quantize" or "train"; network: architecture, weights, settings, scale, shortcuts; sets: by
     set and form psnr, ssim, fab and pieces, as in `measure`; operations: input, float, quantized; latency: tile, threads,
-    repeats, rows, precisions; training: steps, examples (how many photos or clips it drew from; None where it had no
-    labels) and log (step and means of scalars); seconds by step; bits by layer, weight and activation; float_layers: the
-    reason by layer that the recipe places and that stayed float; machine, whose `devices` are by step, and of `measuring`
-    in torch, those that it ran on: an interrupted run may go on elsewhere.
+    repeats, rows, precisions, nodes (each with its own); training: steps, examples (how many photos or clips it drew
+    from; None where it had no labels) and log (step and means of scalars); seconds by step; bits by layer, weight and
+    activation; float_layers: the reason by layer that the recipe places and that stayed float; layer_errors: `whole`, the
+    mean squared error of the quantized output against the float one on a few calibration inputs, and of `layers` by how
+    much each alone in float lowers it; machine, whose `devices` are by step, and of `measuring` in torch, those that it
+    ran on: an interrupted run may go on elsewhere.
     None: latency where nothing is exported or timed, operations where they cannot be counted, training where there is
-    none; and of a float training the backend, scheme, operations, latency, bits and float_layers, which it has not.
+    none; and of a float training the backend, scheme, operations, latency, bits, float_layers and layer_errors, which it has not.
     """
     recipe = prepared.recipe
     training = None
@@ -73,6 +76,7 @@ def quantization_metrics(
         "seconds": _rounded(journal.seconds),
         "bits": {name: {"weight": weight, "activation": activation} for name, (weight, activation) in bits.items()},
         "float_layers": dict(float_layers),
+        "layer_errors": dict(layer_errors),
         "machine": journal.machine(),
     }
 
@@ -92,6 +96,7 @@ def training_metrics(
         "seconds": _rounded(journal.seconds),
         "bits": None,
         "float_layers": None,
+        "layer_errors": None,
         "machine": journal.machine(),
     }
 
@@ -119,7 +124,7 @@ def read_metrics(file: Path) -> dict[str, Any]:
         return from_version_1(content)
     if version != _VERSION:
         raise UserError(f"{file} has version {version}, this package reads up to {_VERSION}; update qsci-plugins")
-    return {"float_layers": None, **content}  # which the first runs of this version did not tell
+    return {"float_layers": None, "layer_errors": None, **content}  # which the first runs of this version did not tell
 
 
 def _head(loaded: Loaded, kind: str) -> dict[str, Any]:

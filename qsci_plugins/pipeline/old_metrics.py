@@ -34,6 +34,7 @@ def from_version_1(old: Mapping[str, Any]) -> dict[str, Any]:
         "seconds": seconds,
         "bits": old.get("bits"),
         "float_layers": None,
+        "layer_errors": None,
         "machine": old["machine"],
     }
 

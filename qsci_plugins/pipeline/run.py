@@ -30,6 +30,9 @@ __all__ = ["MODEL", "RunResult", "float_layers", "prepared_on", "run_recipe"]
 #: the folder to deploy
 MODEL = "model"
 
+#: images that the cost of layers is measured on
+_COSTED = 2
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -191,6 +194,20 @@ def _operations(
         return None
 
 
+def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, progress: Progress) -> dict[str, Any]:
+    """What the rounding of each layer costs the output, on a few calibration inputs."""
+    from qsci_plugins.evaluation.bit_meter import layer_gains
+
+    device = module_device(quantized.model)
+    few = _COSTED if prepared.network.task == "sr" else 1
+    batch = [tensor[:few].to(device) for tensor in inputs_of(prepared.batches[0])]
+    with progress.stage("what each layer costs", 1) as advance:
+        whole, gains = layer_gains(quantized, prepared.network.module, batch)
+        advance(1)
+    # digits beyond these are noise
+    return {"whole": float(f"{whole:.6g}"), "layers": {name: float(f"{gain:.6g}") for name, gain in gains.items()}}
+
+
 def _timed(task: Task, prepared: Prepared, work: Path, progress: Progress) -> dict[str, Any] | None:
     """The latency of the exported model; None where nothing is exported."""
     if not (work / MODEL).is_dir():
@@ -224,5 +241,6 @@ def _measured(
         latency=latency,
         bits=meter.bits(),
         float_layers=float_layers(prepared, quantized),
+        layer_errors=_layer_errors(prepared, quantized, progress),
     )
     return RunResult(task, prepared, quantized, forms, metrics)

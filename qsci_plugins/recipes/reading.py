@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, Tag, ValidationError
 
-from qsci_plugins.errors import UserError
+from qsci_plugins.errors import UserError, shown
 from qsci_plugins.files import write_text
 from qsci_plugins.machine import DEVICES
 from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
@@ -183,7 +183,7 @@ def _inner(place: Any, step: str, path: tuple[str, ...], source: str) -> Any:
     if inner is None:
         inner = place[step] = {}
     if not isinstance(inner, (dict, list)):
-        raise UserError(f"{source}: {'.'.join(path)} is {_shown(inner)}, which has no keys of its own")
+        raise UserError(f"{source}: {'.'.join(path)} is {shown(inner)}, which has no keys of its own")
     return inner
 
 
@@ -212,13 +212,8 @@ def _explained(error: ValidationError, kind: type[AnyRecipe], named: Any) -> Use
     message = details["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if details["type"] in ("model_type", "dict_type"):
         message = "should be a mapping of keys to values"
-    got = "" if details["type"] == "value_error" and isinstance(details["input"], dict) else _shown(details["input"])
+    got = "" if details["type"] == "value_error" and isinstance(details["input"], dict) else shown(details["input"])
     return UserError(f"{named(path)}: {key}: {message}{f', not {got}' if got else ''}")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from qsci_plugins.report.quality import table
+from qsci_plugins.report.summary import Rows, table
 
-__all__ = ["FORMATS", "benchmark_text"]
+__all__ = ["FORMATS", "benchmark_rows", "benchmark_text"]
 
 _TITLES = {"float": "float", "nncf": "NNCF default INT8", "torch": "torch", "openvino": "OpenVINO"}
 
@@ -28,13 +28,18 @@ def benchmark_text(result: Mapping[str, Any], format_: str) -> str:
 
 
 def _markdown(result: Mapping[str, Any]) -> str:
+    return table(*benchmark_rows(result))
+
+
+def benchmark_rows(result: Mapping[str, Any]) -> Rows:
+    """The cells of the Markdown table."""
     sets = _sets(result)
     header = ["network or recipe: form", *(f"{name} dB / SSIM / FAB" for name in sets), "TBitOPs", "seconds"]
     rows = [
         [f"{_name(row)}: {_TITLES[row['form']]}", *(" / ".join(_cells(row, name)) for name in sets), *_costs(row)]
         for row in result["rows"]
     ]
-    return table(header, rows)
+    return header, rows
 
 
 def _latex(result: Mapping[str, Any]) -> str:

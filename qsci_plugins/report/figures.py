@@ -9,7 +9,10 @@ from itertools import pairwise
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["TileBits", "bit_map", "busiest_crop", "comparison"]
+__all__ = ["Area", "TileBits", "bit_map", "busiest_crop", "comparison", "tile_areas"]
+
+#: top, left, bottom and right in pixels
+Area = tuple[int, int, int, int]
 
 _MARGIN = 12
 _PAPER = (255, 255, 255)
@@ -40,7 +43,7 @@ def bit_map(
     `possible` are bits that other pictures may have, for a legend and colours that are the same for all.
     Returns uint8 (H + legend, W,3); tiles that overlap share their middle.
     """
-    values = sorted({round(bits, 2) for bits in (*possible, *(tile.bits for tile in tiles))})
+    values = _values(tiles, possible)
     low, high = (values[0], values[-1]) if values else (0.0, 0.0)
     picture = image.astype(np.float32)
     picture += _FADE * (picture.mean(2, keepdims=True) - picture)
@@ -59,6 +62,18 @@ def bit_map(
             draw.rectangle((left + 2, top + 2, left + text_width + 8, top + text_height + 6), fill=_PAPER)
             draw.text((left + 5, top + 3), text, fill=_INK, font=font)
     return np.concatenate([np.asarray(canvas), _legend(canvas.width, tiles, values, title)])
+
+
+def tile_areas(
+    tiles: Sequence[TileBits], height: int, width: int, possible: Sequence[float] = ()
+) -> list[tuple[Area, str]]:
+    """The area of each tile in a picture of this size, which it shares with no other, and its colour in `bit_map`, #rrggbb."""
+    values = _values(tiles, possible)
+    areas = _without_overlap(tiles, height, width)
+    return [
+        (area, "#{:02x}{:02x}{:02x}".format(*_colour(tile.bits, values[0], values[-1])))
+        for area, tile in zip(areas, tiles, strict=True)
+    ]
 
 
 def comparison(panels: Sequence[tuple[str, np.ndarray]], columns: int | None = None) -> np.ndarray:
@@ -93,7 +108,11 @@ def busiest_crop(image: np.ndarray, size: int) -> tuple[int, int]:
     return int(top), int(left)
 
 
-def _without_overlap(tiles: Sequence[TileBits], height: int, width: int) -> list[tuple[int, int, int, int]]:
+def _values(tiles: Sequence[TileBits], possible: Sequence[float]) -> list[float]:
+    return sorted({round(bits, 2) for bits in (*possible, *(tile.bits for tile in tiles))})
+
+
+def _without_overlap(tiles: Sequence[TileBits], height: int, width: int) -> list[Area]:
     """(top, left, bottom, right) of each tile, neighbours meeting in the middle of what they share."""
     rows = _meeting({(tile.top, tile.top + tile.height) for tile in tiles}, height)
     columns = _meeting({(tile.left, tile.left + tile.width) for tile in tiles}, width)

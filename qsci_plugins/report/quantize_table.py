@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from qsci_plugins.report.quality import table
+from qsci_plugins.report.summary import table
 
 __all__ = ["estimate_text", "quantize_table"]
 

@@ -15,14 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 from qsci_plugins.data.images import write_image
 from qsci_plugins.files import write_text
 from qsci_plugins.report.figures import comparison
-from qsci_plugins.report.quality import table
 from qsci_plugins.report.scatter import Point, scatter
+from qsci_plugins.report.summary import Rows, table
 
-__all__ = ["sweep_csv", "sweep_picture", "sweep_table", "write_sweep"]
+__all__ = ["AXES", "sweep_csv", "sweep_picture", "sweep_rows", "sweep_table", "write_sweep"]
 
 _TERA = 1e12
 #: what the axes of a picture are, by task
-_AXES = {
+AXES = {
     "sr": ("TBitOPs (weight x activation bits, 1280x720)", "PSNR-Y, dB"),
     "sci": ("TBitOPs (weight x activation bits, 256x256)", "PSNR, dB"),
 }
@@ -43,6 +43,11 @@ def write_sweep(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
 def sweep_table(result: Mapping[str, Any]) -> str:
     """A row per point, numbered as in the picture: PSNR with the loss to float and FAB on every set, TBitOPs, seconds."""
+    return table(*sweep_rows(result))
+
+
+def sweep_rows(result: Mapping[str, Any]) -> Rows:
+    """The cells of `sweep_table`."""
     sets = list(result["float"]["sets"])
     forms = [form for form in _TITLES if all(form in point["rows"] for point in result["points"])]
     quality = [f"{name} {_TITLES[form]}" for form in forms for name in sets]
@@ -54,7 +59,7 @@ def sweep_table(result: Mapping[str, Any]) -> str:
         row = point["rows"]["torch"]
         seconds = "" if row["seconds"] is None else f"{row['seconds']:.0f}"
         rows.append([f"{number}: {point['title']}", *cells, _operations(row), seconds])
-    return table(header, rows)
+    return header, rows
 
 
 def sweep_csv(result: Mapping[str, Any]) -> str:
@@ -87,7 +92,7 @@ def sweep_picture(result: Mapping[str, Any]) -> np.ndarray | None:
         ]
         if points:
             level = None if plain["psnr"] is None else ("float", plain["psnr"])
-            panels.append((name, scatter(points, *_AXES[result["float"]["task"]], level)))
+            panels.append((name, scatter(points, *AXES[result["float"]["task"]], level)))
     if not panels:
         return None
     picture = comparison(panels, columns=min(2, len(panels)))

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from qsci_plugins.schemes.bit_width import BitWidth, MappedBitWidth, StaticBitWidth, levels
-from qsci_plugins.schemes.content import current_content
 from qsci_plugins.schemes.fit import least_error, shrinking
 from qsci_plugins.schemes.quantizer import ObservingQuantizer, QParams, per_sample, scalars
 from qsci_plugins.schemes.rounding import round_ste
@@ -69,8 +68,7 @@ class RangeActivation(ObservingQuantizer):
             found = functions.ranged(self, x, *arguments, self.bit_width.bits, asymmetric=self.asymmetric)
         elif isinstance(self.bit_width, MappedBitWidth):
             mapped = self.bit_width
-            content = current_content()
-            factor = None if content is None else content.image_factor
+            factor = mapped.image_factor()
             found = functions.ranged(
                 self, x, *arguments, mapped.base, mapped.measure, factor, mapped.limits, asymmetric=self.asymmetric
             )

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.activation import ImageGridActivation, RangeActivation
 from qsci_plugins.schemes.bit_width import BitWidth, ImageToBit, MappedBitWidth, StaticBitWidth
+from qsci_plugins.schemes.block_skip import attach_skips, choose_blocks, residual_blocks
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.reconstruction import reconstruct_weights
@@ -54,6 +56,18 @@ class AdaBMConfig(SchemeConfig):
     #: switch either mapping off: without the image part the bits are static, a mixed precision per layer
     image_mapping: bool = True
     layer_mapping: bool = True
+    #: integer form: share of the residual blocks that images below the lower threshold skip, 0 bits, those that cost
+    #: their output least; so much time is saved on smooth images. It needs no image mapping
+    skip_share: float = Field(0.0, ge=0, le=1)
+    #: patterns of the names of modules that may be skipped, of which those count that add a branch to their input
+    skip_blocks: list[str] = Field(["*"], min_length=1)
+
+    @field_validator("skip_share")
+    @classmethod
+    def _in_integers(cls, share: float, given: ValidationInfo) -> float:
+        if share and given.data.get("form") == "faithful":
+            raise ValueError("the published form skips no blocks; take form: integer, or leave it out")
+        return share
 
 
 class AdaBM(Scheme):
@@ -101,10 +115,16 @@ class AdaBM(Scheme):
     def _bit_width(self, adaptive: bool) -> BitWidth:
         if not adaptive:
             return StaticBitWidth(8)
-        return MappedBitWidth(self.config.activation_bits, (2, 8) if self.config.form == "integer" else None)
+        limits = (2, 8) if self.config.form == "integer" else None
+        return MappedBitWidth(self.config.activation_bits, limits, self.config.image_mapping)
 
     def input_module(self, value_range: float) -> nn.Module | None:
-        return ImageToBit(value_range, self.config.image_percentile) if self.config.image_mapping else None
+        routed = self.config.image_mapping or self.config.skip_share > 0
+        return ImageToBit(value_range, self.config.image_percentile) if routed else None
+
+    @property
+    def thresholds_follow_size(self) -> bool:
+        return self.config.form == "integer"
 
     def static(self) -> AdaBM:
         """8 bits for every image and layer, with ranges and weight steps alone fitted."""
@@ -159,6 +179,28 @@ class AdaBM(Scheme):
                 bias=config.bias_correction,
                 on_layer=lambda done, total: self.on_progress("Weight rounding", done, total),
             )
+        if config.skip_share:
+            self._skip_blocks(network, inputs)
+
+    def _skip_blocks(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
+        """Chooses the blocks that cost the smooth ones of `inputs` least. Raises UserError where there are too few blocks."""
+        images = network.input_module
+        assert isinstance(images, ImageToBit)
+        patterns = self.config.skip_blocks
+        blocks = residual_blocks(network.model, tuple(tensor[:1] for tensor in inputs), patterns)
+        count = round(self.config.skip_share * len(blocks))
+        if not count:
+            raise UserError(
+                f"scheme.skip_share: {self.config.skip_share:g} of the {len(blocks)} residual blocks that match"
+                f" {', '.join(patterns)} is none; name more in scheme.skip_blocks, or raise the share"
+            )
+        smoothest = images.reduce(inputs[0]).argsort()[:_IMAGES]
+        smooth = tuple(tensor[smoothest] for tensor in inputs)
+        chosen = choose_blocks(
+            network.model, blocks, count, smooth, lambda done, total: self.on_progress("Block skipping", done, total)
+        )
+        images.skipped = tuple(chosen)
+        attach_skips(network.model, chosen)
 
 
 def _mapped(layers: Mapping[str, LayerQuantizers]) -> list[tuple[RangeActivation, MappedBitWidth]]:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
 
-from qsci_plugins.schemes.content import Content, InputModule, current_content, image_gradient, set_content
+from qsci_plugins.schemes.content import (
+    Content,
+    InputModule,
+    current_content,
+    image_gradient,
+    matching_quantiles,
+    set_content,
+)
 
 __all__ = [
     "BitLedger",
@@ -21,6 +28,7 @@ __all__ = [
     "current_ledger",
     "levels",
     "record_bits",
+    "skipped_samples",
 ]
 
 
@@ -52,14 +60,17 @@ class ImageToBit(InputModule):
     """AdaBM's image factor: -1 below the threshold l, +1 above u, else 0, for the mean gradient g of each image.
 
     Backward goes through tanh((g - (u+l)/2) * 2/(u-l)). Calling it on the network's input (N,C,H,W) sets the content that
-    the layers' quantizers read; it returns the input itself.
+    the layers' quantizers read; it returns the input itself. `skipped` names the blocks that images of factor -1 skip.
     """
 
-    def __init__(self, value_range: float, percentile: float = 10.0, momentum: float = 0.9) -> None:
+    def __init__(
+        self, value_range: float, percentile: float = 10.0, momentum: float = 0.9, skipped: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         self.value_range = value_range
         self.percentile = percentile
         self.momentum = momentum
+        self.skipped = tuple(skipped)
         self.observing = False
         self.lower = nn.Parameter(torch.zeros(1))
         self.upper = nn.Parameter(torch.ones(1))
@@ -78,6 +89,11 @@ class ImageToBit(InputModule):
 
     def is_calibrated(self) -> bool:
         return bool(self.calibrated)
+
+    @torch.no_grad()
+    def follow_size(self, patches: Tensor, tiles: Tensor) -> None:
+        for threshold in (self.lower, self.upper):
+            threshold.copy_(matching_quantiles(threshold, patches.to(threshold), tiles.to(threshold)))
 
     def reduce(self, image: Tensor) -> Tensor:
         """The statistics of one batch, which `update` takes in: the gradient of each image, (N,)."""
@@ -106,15 +122,16 @@ class MappedBitWidth(BitWidth):
     """AdaBM's bits of a layer for an image: base + image factor + layer factor.
 
     The layer factor is round(clamp(m,-1,1)), with tanh(m) backward. `limits` clamps the sum where integer hardware asks
-    for it.
+    for it. Without `image_mapping` the image factor, where there is one, changes no bits.
     """
 
     base: Tensor
 
-    def __init__(self, base: int, limits: tuple[int, int] | None = None) -> None:
+    def __init__(self, base: int, limits: tuple[int, int] | None = None, image_mapping: bool = True) -> None:
         super().__init__()
         self.register_buffer("base", torch.tensor(float(base)))
         self.limits = limits
+        self.image_mapping = image_mapping
         self.measure = nn.Parameter(torch.zeros(1))
 
     def layer_factor(self) -> Tensor:
@@ -131,10 +148,13 @@ class MappedBitWidth(BitWidth):
 
     def forward(self) -> Tensor:
         bits = self.base + self.layer_factor()
-        content = current_content()
-        if content is not None and content.image_factor is not None:
-            bits = bits + content.image_factor
-        return self._limit(bits)
+        factor = self.image_factor()
+        return self._limit(bits if factor is None else bits + factor)
+
+    def image_factor(self) -> Tensor | None:
+        """The image factor (N,) of the forward under way; None where it changes no bits."""
+        content = current_content() if self.image_mapping else None
+        return None if content is None else content.image_factor
 
     def _limit(self, bits: Tensor) -> Tensor:
         if self.limits is None:
@@ -164,6 +184,10 @@ class BitLedger:
         `expected` (N,) are the bits that a selector expected before it chose, without gradient.
         """
         bits = bit_width.reshape(-1) if bit_width.numel() > 1 else bit_width.reshape(())
+        skipped = skipped_samples.get()
+        if skipped is not None and not getattr(quantizer, "of_weight", False):
+            repeats = max(1, bits.numel() // skipped.numel())
+            bits = torch.where(skipped.repeat_interleave(repeats), 0.0, bits)
         self._bits.setdefault(id(quantizer), []).append(bits)
         if expected is not None:
             self._expected[id(quantizer)] = expected.detach()
@@ -202,6 +226,10 @@ def _aligned(bits: list[Tensor]) -> list[Tensor]:
     samples = min((b.numel() for b in bits if b.numel() > 1), default=1)
     folded = [b[:: b.numel() // samples] if b.numel() > samples else b for b in bits]
     return list(torch.broadcast_tensors(*folded)) if folded else []
+
+
+#: which samples (N,) of the forward under way skip the block that is running; None outside such blocks
+skipped_samples: ContextVar[Tensor | None] = ContextVar("qsci_skipped_samples", default=None)
 
 
 _LEDGER: ContextVar[BitLedger | None] = ContextVar("qsci_ledger", default=None)

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Content", "ImageContent", "InputModule", "current_content", "image_gradient", "set_content"]
+__all__ = [
+    "Content",
+    "ImageContent",
+    "InputModule",
+    "current_content",
+    "image_gradient",
+    "matching_quantiles",
+    "set_content",
+]
 
 #: weights of red, green and blue in grey, as OpenCV's RGB2GRAY has them
 _GREY = (0.299, 0.587, 0.114)
@@ -80,12 +88,36 @@ def _sobel_by_differences(x: Tensor) -> Tensor:
     return torch.cat([along_x, along_y], 1) / 8
 
 
+def matching_quantiles(values: Tensor, sample: Tensor, other: Tensor) -> Tensor:
+    """Where `values` (K,) lie in `other` (Q,) by the share of `sample` (P,) below each, between the sample's own points.
+
+    A value below or above the whole sample is moved by as much as the sample's end.
+    """
+    ordered = sample.sort().values
+    ranks = torch.linspace(0, 1, len(ordered), dtype=ordered.dtype, device=ordered.device)
+    places = torch.searchsorted(ordered, values.contiguous()).clamp(1, max(1, len(ordered) - 1))
+    before, after = ordered[places - 1], ordered[places.clamp_max(len(ordered) - 1)]
+    part = ((values - before) / (after - before).clamp_min(1e-12)).clamp(0, 1)
+    share = ranks[places - 1] + part * (ranks[places.clamp_max(len(ordered) - 1)] - ranks[places - 1])
+    beyond = values - values.clamp(ordered[0], ordered[-1])
+    return torch.quantile(other, share) + beyond
+
+
 class InputModule(nn.Module):
     """Sees every network input (N,C,H,W) in 0..value_range ahead of the network, and returns it unchanged."""
 
+    #: names of the residual blocks that images of the lowest image factor skip
+    skipped: tuple[str, ...] = ()
+
     def thresholds(self) -> tuple[float, float] | None:
-        """The gradients below and above which an image loses and gains a bit; None where images are not told apart so."""
+        """The gradients below and above which an image loses and gains a bit; None where images do not differ so."""
         return None
+
+    def follow_size(self, patches: Tensor, tiles: Tensor) -> None:
+        """Moves the thresholds from images of one size to those of another, of which the same share is to lie below each.
+
+        `patches` (P,) and `tiles` (Q,) are the gradients of either. The larger an image, the less gradients spread.
+        """
 
     def is_calibrated(self) -> bool:
         """Whether it has seen the calibration images that it needs."""

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from qsci_plugins.errors import UserError
+from qsci_plugins.errors import UserError, shown
 from qsci_plugins.schemes.scheme import Scheme
 
 __all__ = ["describe", "make_scheme", "rebuild", "scheme_class", "scheme_names", "static_settings"]
@@ -75,7 +75,7 @@ def make_scheme(settings: Mapping[str, Any]) -> Scheme:
         if first["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, list(scheme.Config.model_fields), 1, 0.0)
             raise UserError(f"scheme.{key}: unknown key; did you mean {near[0]!r}?") from None
-        raise UserError(f"scheme.{key}: {first['msg']} (got {first.get('input')!r})") from None
+        raise UserError(f"scheme.{key}: {first['msg']} (got {shown(first.get('input'))})") from None
 
 
 def static_settings(bits: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.bit_width import record_bits
+from qsci_plugins.schemes.block_skip import attach_skips
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.placement import Placement, Precision, place
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
@@ -76,6 +77,9 @@ class QuantizedNetwork:
     #: what another algorithm of the host quantized in it, by the host's names
     foreign: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        attach_skips(self.model, self.skipped)
+
     @property
     def device(self) -> torch.device:
         """Where the network is, and its inputs have to be."""
@@ -105,6 +109,11 @@ class QuantizedNetwork:
     def thresholds(self) -> tuple[float, float] | None:
         """The image gradients between which an image has its usual bits; None where bits do not depend on them so."""
         return self.input_module.thresholds() if isinstance(self.input_module, InputModule) else None
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """Names of the residual blocks that images of the lowest image factor skip."""
+        return self.input_module.skipped if isinstance(self.input_module, InputModule) else ()
 
     def calibrated(self) -> bool:
         """Whether every quantizer has had its parameters set."""
@@ -165,6 +174,11 @@ class Scheme(ABC):
     def is_same(self, other: Scheme | None) -> bool:
         """Whether both are the same method with the same settings."""
         return type(self) is type(other) and other is not None and self.config == other.config
+
+    @property
+    def thresholds_follow_size(self) -> bool:
+        """Whether image thresholds are to be fitted to images of the size that will be asked about."""
+        return False
 
     #: whether quantizers want one REFINE pass over the first batch
     refines: ClassVar[bool] = False

@@ -14,10 +14,6 @@ from qsci_plugins.schemes.rounding import int8_bounds, to_integers
 
 __all__ = ["as_exported_fake_quantize", "as_fake_quantize"]
 
-#: the largest weight of a channel at half its resolution is 127 / 2 steps, which rounds to 64; torch's fake-quantize, by
-#: a reciprocal, may find 63
-_OFF_TIES = 1 + 1e-6
-
 
 @contextmanager
 def _outside_of_the_trace() -> Iterator[None]:
@@ -58,7 +54,7 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
             step = step.reshape(-1, *[1] * (x.dim() - 1))
         return integers.to(x.dtype) * step
     if weight:
-        x = torch.minimum(torch.maximum(x * _OFF_TIES, lowest), highest)
+        x = torch.minimum(torch.maximum(x, lowest), highest)
         # 255 levels: all that OpenVINO folds into int8 weights
         return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)
     if p.scale.numel() != 1:
@@ -84,7 +80,7 @@ def as_exported_fake_quantize(
             return None
         lowest, highest = p.low * p.scale, p.high * p.scale
         if weight:
-            x = torch.minimum(torch.maximum(x * _OFF_TIES, lowest), highest)
+            x = torch.minimum(torch.maximum(x, lowest), highest)
             step = p.scale.flatten().expand(x.shape[0])
             zero = torch.zeros(x.shape[0], dtype=torch.int32, device=x.device)
             return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)

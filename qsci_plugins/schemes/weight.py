@@ -37,7 +37,7 @@ def row_steps(rows: Tensor, low: float, high: float) -> Tensor:
 class PairedWeight(Quantizer):
     """Weights of a step for each output channel (or for all), whose pairs never saturate.
 
-    A channel of which a pair would gets a step twice as large and levels -64..64: 7 bits. `reach`, the largest level of
+    A channel of which a pair would gets a step (almost) twice as large and levels -64..64: 7 bits. `reach`, the largest level of
     the activations as u8, is 0 until `limit_weights` sets it; nothing is limited then.
     """
 
@@ -62,7 +62,7 @@ class PairedWeight(Quantizer):
             limited = saturating(z, self.reach).reshape(-1, *[1] * (x.dim() - 1))
         (bound,) = scalars(p.high, float(_LARGEST_WEIGHT))
         return QParams(
-            torch.where(limited, 2 * p.scale, p.scale),
+            torch.where(limited, _LIMITED_STEP * p.scale, p.scale),
             None,
             torch.where(limited, -1.0 * bound, p.low),
             torch.where(limited, bound, p.high),
@@ -161,6 +161,9 @@ class ChannelWeight(PairedWeight):
 _MOST = 32767
 #: two weights of it times the largest activation, 255, stay below
 _LARGEST_WEIGHT = 64
+#: of the step of a limited channel. With 2, its largest weight of 127 steps would lie between two levels, 63.5, and torch,
+#: a trace of it and OpenVINO, which divide in ways of their own, would not agree on which; exact in float32
+_LIMITED_STEP = 2 - 2.0**-19
 
 
 def largest_pair_sums(integers: Tensor) -> Tensor:

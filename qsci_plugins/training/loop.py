@@ -70,7 +70,7 @@ def train_network(
     `parameters` are those to train, or optimizer groups whose `lr` multiplies the rate; default: all that want a gradient.
     `rate_at` gives the rate of a 0-based step, instead of `learning_rate_at`. `choose` is called ahead of each step and may
     say by requires_grad which parameters it moves; False leaves the step out. `made_with` are plain values that a
-    checkpoint must agree in, and `rate_keys` what a user is told to lower. Started by `accelerate launch`, all
+    checkpoint must agree in, and `rate_keys` what an error advises to lower. Started by `accelerate launch`, all
     processes train one network, each on its part of the global batch, and the first one writes. What `draw` gives may
     depend on its arguments alone: other processes draw ahead. A GPU's scalars reach `on_step` ten steps at a time.
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from qsci_plugins.comparing.cost import Pairs
-from qsci_plugins.report.summary import cost_table
+from qsci_plugins.report.bench_tables import cost_table
 
 
 def test_the_ratio_is_the_median_over_turns_not_the_ratio_of_medians() -> None:

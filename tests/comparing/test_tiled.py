@@ -13,6 +13,7 @@ from qsci_plugins.cli import main
 from qsci_plugins.comparing.tiled import tiled_latency
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.export import export_upscaler
+from qsci_plugins.report.summary import tiled_table
 from qsci_plugins.schemes.scheme import calibrate
 
 
@@ -54,3 +55,17 @@ def test_a_network_that_never_sees_a_whole_image_is_refused(tmp_path: Path) -> N
     export_upscaler(network, stock, tmp_path / "m", tile=(24, 24), scale=1, overlap=1, mode="static")
     with pytest.raises(UserError, match="exported size alone"):
         tiled_latency(tmp_path / "m", (60, 50), repeats=1, threads=1)
+
+
+def test_smooth_tiles_skip_blocks_and_one_piece_does_not(tmp_path: Path) -> None:
+    settings = {"weight_bits": 8, "activation_bits": 8, "image_mapping": False, "skip_share": 1.0}
+    stock, network = calibrated_edsr(settings, EVERYWHERE)
+    export_upscaler(network, stock, tmp_path / "m", tile=(32, 40), scale=2, overlap=4)
+    size = (427, 640)
+    untiled, fitted, exported = tiled_latency(tmp_path / "m", size, repeats=1, threads=1)
+    assert (untiled["tiles"], untiled["skipping"]) == (1, 0)
+    for row in (fitted, exported):
+        assert row["tile"][0] * row["tile"][1] <= 32 * 40
+        assert 0.3 * row["tiles"] < row["skipping"] < row["tiles"], "the background of the photo is blurred"
+    table = tiled_table({"model": "m", "size": size, "threads": 1, "repeats": 1, "rows": [untiled, fitted, exported]})
+    assert f"{fitted['tiles']} of {fitted['tile'][1]}x{fitted['tile'][0]}, {fitted['skipping']} skip blocks" in table

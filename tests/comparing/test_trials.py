@@ -13,8 +13,8 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.comparing import trials as module
 from qsci_plugins.comparing.trials import Trial, Trials
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.bit_meter import costliest, layer_gains
 from qsci_plugins.evaluation.estimates import estimate, expected_loss
-from qsci_plugins.evaluation.sensitivity import costliest, layer_gains
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement

@@ -9,28 +9,28 @@ import sys
 import time
 from pathlib import Path
 
-from qsci_plugins.comparing.watched import Telling, TellingProgress
+from qsci_plugins.comparing.watched import EventProgress, Events
 
 
 def main(place: Path) -> None:
-    telling = Telling(place)
+    events = Events(place)
     print("not an event")
-    with TellingProgress(telling).stage("work", 2) as advance:
+    with EventProgress(events).stage("work", 2) as advance:
         advance(1, "half")
-    telling.step("quick", 5)
-    telling.step("first", telling.request["limit"])
-    what = telling.request["what"]
-    telling.event(number=7, process=os.getpid())
+    events.step("quick", 5)
+    events.step("first", events.request["limit"])
+    what = events.request["what"]
+    events.send(number=7, process=os.getpid())
     if what == "sleep":
         sleeper = subprocess.Popen(["sleep", "300"])
-        telling.event(process=sleeper.pid)
+        events.send(process=sleeper.pid)
         time.sleep(300)
     elif what == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif what == "exit":
         os._exit(0)
-    telling.step(None)
-    telling.event(done=True)
+    events.step(None)
+    events.send(done=True)
 
 
 if __name__ == "__main__":

@@ -150,6 +150,17 @@ def test_damaged_exif_costs_no_pixel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), pixels())
 
 
+def test_pillow_warns_nobody_of_damaged_metadata(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(200)
+    Image.fromarray(pixels()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + content)
+    (tmp_path / "b.tif").write_bytes(b"II*\0\x08\0\0\0" + content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_image(tmp_path / "a.jpg").shape == pixels().shape
+        with pytest.raises(UserError):
+            read_image(tmp_path / "b.tif")
+
+
 def test_colour_profile_survives(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", pixels(), icc_profile=b"profile")
     assert read_photo(tmp_path / "a.png").icc_profile == b"profile"

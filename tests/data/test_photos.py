@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from qsci_plugins.data import bicubic_down, builtin_photos, calibration_patches, write_image
+from qsci_plugins.data.photos import calibration_tiles
 from qsci_plugins.errors import UserError
 
 
@@ -106,3 +107,18 @@ def test_wrong_arguments() -> None:
         calibration_patches([photo(8, 8)], 0, 4, 2)
     with pytest.raises(ValueError, match="float64"):
         calibration_patches([photo(8, 8) / 255], 1, 4, 2)
+
+
+def test_tiles_are_parts_of_the_reduced_photo_or_the_whole() -> None:
+    photos = [photo for _, photo in builtin_photos("calibration")][:2]
+    low = [bicubic_down(photo, 4) for photo in photos]
+    tiles = calibration_tiles(photos, 6, (180, 100), 4)
+    assert len(tiles) == 6
+    for tile in tiles:  # the photos are lower than a tile, and wider
+        assert tile.shape in {(image.shape[0], 100, 3) for image in low}
+        assert any(
+            np.array_equal(tile, image[:, left : left + 100]) for image in low for left in range(image.shape[1] - 99)
+        )
+    assert len(calibration_tiles(photos, 6, (180, 320), 4)) == 2, "the whole photo is the same every time"
+    assert len(calibration_tiles(photos, 1, (32, 32), 4)) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(tiles, calibration_tiles(photos, 6, (180, 100), 4), strict=True))

@@ -17,8 +17,9 @@ from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.layers import IntegerWeight
 from qsci_plugins.openvino.lowering import is_exact_everywhere, limit_pairs, lower
 from qsci_plugins.openvino.manifest import load_manifest
+from qsci_plugins.schemes.lsq import LearnedStepWeight
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.weight import PairedWeight, largest_pair_sums
+from qsci_plugins.schemes.weight import ChannelWeight, PairedWeight, largest_pair_sums
 
 TILE = (20, 24)
 
@@ -70,6 +71,31 @@ def test_only_channels_that_would_saturate_are_limited() -> None:
     assert weight.step.flatten().tolist() == [1.0, 2.0, 2.0]
     assert limit_pairs(weight, 255.0) is weight
     assert limit_pairs(IntegerWeight(integers, torch.ones(3, 1, 1, 1)), 127.0).integers is integers
+
+
+@pytest.mark.parametrize("kind", [ChannelWeight, LearnedStepWeight])
+def test_no_weight_of_a_limited_channel_lies_between_two_levels(kind: type[PairedWeight]) -> None:
+    """However the division is done, and in the network as in what hosts make of it."""
+    weight = torch.randn(256, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[:, 0] = weight.abs().amax((1, 2, 3), keepdim=True)[
+        :, 0
+    ]  # takes the last level, and more than a pair's share
+    quantizer = (
+        ChannelWeight(weight, 8) if kind is ChannelWeight else LearnedStepWeight(256, 4, 8).start(weight, search=True)
+    )
+    quantizer.reach.fill_(255)
+    p = quantizer.qparams(weight)
+    limited = (p.high == 64).flatten()
+    assert limited.sum() > 200
+    ratio = (weight.double() / p.scale.double()).clamp(p.low.double(), p.high.double())[limited]
+    assert ((ratio - ratio.floor() - 0.5).abs() > 1e-5).all()
+    integers = quantizer.integers(weight)[limited]
+    assert torch.equal(integers.double(), ratio.round())
+    assert torch.equal(integers, (weight * p.scale.reciprocal()).clamp(p.low, p.high).round()[limited])
+    assert integers.max() == 64
+    # what was rounded once stays, on levels that a network may have been saved with
+    rounded = quantizer(weight).detach()
+    assert torch.allclose(quantizer(rounded), rounded, rtol=1e-5, atol=0)
 
 
 def test_pairs_are_neighbours_and_any_two_where_the_number_is_odd() -> None:

@@ -10,13 +10,19 @@ import pytest
 import torch
 
 from qsci_plugins.data import write_image
+from qsci_plugins.data.photos import builtin_photos, calibration_tiles
 from qsci_plugins.errors import UserError
+from qsci_plugins.openvino.gradient import route_factor, tile_gradient
+from qsci_plugins.openvino.tiling import cut_tile, plan_axis
 from qsci_plugins.pipeline import image_prepare
-from qsci_plugins.pipeline.image_prepare import resolve
+from qsci_plugins.pipeline.image_prepare import fit_thresholds, resolve
 from qsci_plugins.pipeline.task import Prepared
 from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import Recipe, make_recipe
+from qsci_plugins.schemes.bit_width import ImageToBit
 from qsci_plugins.schemes.placement import place
+from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 SMALL: dict[str, Any] = {
     "version": 1,
@@ -67,6 +73,43 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="calibrate: no photo is large enough"):
         prepare(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24"))
     assert len(patches(recipe(f"calibrate.images={tmp_path}", "calibrate.patch=24", "calibrate.degrade=false")))
+
+
+def routes_of(photo: np.ndarray, images: ImageToBit, tile: tuple[int, int], overlap: int) -> set[int]:
+    """The image factors of a photo's tiles, as the runtime lays and measures them."""
+    rows, columns = (plan_axis(*sides, overlap, 4) for sides in zip(photo.shape, tile, strict=False))
+    tiles = [cut_tile(photo, y, x, *tile) for y in rows.starts for x in columns.starts]
+    thresholds = images.thresholds()
+    return {route_factor(tile_gradient(each), *thresholds) for each in tiles}
+
+
+@pytest.mark.parametrize("form", ["integer", "faithful"])
+def test_thresholds_follow_the_size_of_the_tiles(form: str) -> None:
+    """Gradients of large tiles spread less: by the thresholds of patches nearly all of them would be average."""
+    wanted = recipe(
+        "model.scale=4",
+        f"scheme.form={form}",
+        "calibrate={count: 100, patch: 48, batch: 100}",
+        "export.openvino={mode: routed, tile: [96, 96], overlap: 8}",
+    )
+    prepared = prepare(wanted)
+    images = ImageToBit(255.0)
+    images.update(images.reduce(prepared.batches[0]))
+    before = images.thresholds()
+    network = QuantizedNetwork(prepared.network.module, "plain", make_scheme(wanted.scheme), {}, images)
+    fit_thresholds(prepared, network)
+    if form == "faithful":  # as published
+        assert images.thresholds() == before
+        return
+    lower, upper = images.thresholds()
+    assert before[0] < lower < upper < before[1]
+    tiles = calibration_tiles([photo for _, photo in builtin_photos("calibration")], 50, (96, 96), 4)
+    gradients = [tile_gradient(tile) for tile in tiles]
+    assert np.mean([gradient < lower for gradient in gradients]) == pytest.approx(0.1, abs=0.03)
+    assert np.mean([gradient > upper for gradient in gradients]) == pytest.approx(0.1, abs=0.03)
+    # what the demo draws: every photo has smooth and average tiles, the flower before its blurred background busy ones
+    factors = {name: routes_of(photo, images, (96, 96), 8) for name, photo in builtin_photos("evaluation")}
+    assert factors == {"chelsea": {-1, 0}, "coffee": {-1, 0}, "flower": {-1, 0, 1}}
 
 
 NETWORKS = """

@@ -28,6 +28,7 @@ KEYS = {
     "seconds",
     "bits",
     "float_layers",
+    "layer_errors",
     "machine",
 }
 

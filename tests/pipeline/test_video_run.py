@@ -21,7 +21,7 @@ from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.video_prepare import prepare
 from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe, read_recipe
-from qsci_plugins.report.summary import write_report
+from qsci_plugins.report.page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,7 @@ class StopAt(Progress):
 def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str, data: Path, tmp_path: Path) -> None:
     output = run_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_report)
     files = {"checkpoint.pt", "metrics.json", "recipe.yaml", "reconstruction_moving.png", "summary.md"}
+    files |= {"pictures", "report.html"}
     assert {file.name for file in output.iterdir()} == files
     metrics = json.loads((output / "metrics.json").read_text())
     bits = {name: one["weight"] for name, one in metrics["bits"].items()}

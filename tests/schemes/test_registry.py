@@ -19,6 +19,7 @@ from qsci_plugins.schemes.registry import describe, make_scheme, rebuild
         ({"name": "adabm", "clipping": float("nan")}, "scheme.clipping: .*got nan"),
         ({"name": "cadyq", "candidates": ["4", 6]}, "scheme.candidates.0: .*got '4'"),
         ({"name": "qsci", "weight_bits": True}, "scheme.weight_bits: .*got True"),
+        ({"name": "adabm", "mean_bits": ["x"] * 3000}, r"scheme.mean_bits: .{,60}got \['x', .{,60}\)$"),
         ({"name": "qsci", "weight_bitz": 4}, "did you mean 'weight_bits'"),
     ],
 )

@@ -126,7 +126,7 @@ class EfficientSCI(nn.Module):
 
 
 class EfficientSCIStock(Stock):
-    """Tiny, small and base are told apart by their tensors."""
+    """Tiny, small and base are recognised by their tensors."""
 
     name = "efficientsci"
     network = EfficientSCI

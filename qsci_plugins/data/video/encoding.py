@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qsci_plugins.data.video.color import ColorTags, FromRGB
 from qsci_plugins.data.video.opening import reason
 from qsci_plugins.errors import UserError
+from qsci_plugins.machine import usable_threads
 
 __all__ = ["CODEC", "EncodedFrame", "Encoder", "Encoding"]
 
@@ -34,7 +35,8 @@ class EncodedFrame(NamedTuple):
 @dataclass(frozen=True)
 class Encoding:
     """How frames are coded: width and height in pixels, even; the time base in seconds; frames per second; a pixel's width
-    to its height; colour; x264's constant rate factor (0 loses nothing)."""
+    to its height; colour; x264's constant rate factor (0 loses nothing); and its threads, which decide into how many slices
+    a frame is cut: segments of one clip have the same, wherever they are coded."""
 
     width: int
     height: int
@@ -43,6 +45,8 @@ class Encoding:
     aspect: Fraction = Fraction(1)
     color: ColorTags = field(default_factory=ColorTags)
     quality: int = 10
+    #: as many as x264 takes by itself
+    threads: int = field(default_factory=usable_threads)
 
     def __post_init__(self) -> None:
         if self.time_base < _FINEST:
@@ -55,6 +59,7 @@ class Encoding:
         context.sample_aspect_ratio = self.aspect
         context.color_primaries, context.color_trc = self.color.primaries, self.color.transfer
         context.colorspace, context.color_range = self.color.matrix, self.color.range
+        context.thread_count = self.threads
         context.options = {"crf": str(self.quality), "preset": "veryfast"}
 
 

@@ -17,7 +17,7 @@ from qsci_plugins.data.video.encoding import EncodedFrame, Encoder, Encoding
 from qsci_plugins.data.video.reading import TimedFrame, VideoReader
 from qsci_plugins.data.video.segments import Segment, WorkFolder, segment_frames
 
-__all__ = ["encoding_of", "enlarge_clip", "in_order"]
+__all__ = ["code_frames", "encoding_of", "enlarge_clip", "enlarge_segments", "in_order"]
 
 Frame = NDArray[np.uint8]
 _T = TypeVar("_T")
@@ -55,6 +55,36 @@ def enlarge_clip(
         while coded := _segment(islice(frames, count), encoding, on_frame):
             work.add(coded)
     work.finish(clock.end)
+
+
+def enlarge_segments(
+    reader: VideoReader,
+    code: Callable[[Iterable[list[TimedFrame]]], Iterable[Segment]],
+    encoding: Encoding,
+    work: WorkFolder,
+    *,
+    on_segment: Callable[[int], None] = lambda frames: None,
+) -> None:
+    """Writes the segments that `work` does not hold yet, the very same as `enlarge_clip` does.
+
+    `code` turns the frames of each, as they were decoded, into a segment, in order; `on_segment` is told how many it has.
+    """
+    clock = _Clock(reader, encoding, None)
+    count = segment_frames(encoding.width, encoding.height)
+    frames = clock.of(reader.timed(work.frames))
+    for segment in code(iter(lambda: list(islice(frames, count)), [])):
+        work.add(segment)
+        on_segment(len(segment.frames))
+    work.finish(clock.end)
+
+
+def code_frames(frames: Iterable[TimedFrame], enlarge: Callable[[Frame], Frame], encoding: Encoding) -> Segment:
+    """Frames enlarged and coded by themselves; raises ValueError where there are none."""
+    with closing(in_order(lambda each: TimedFrame(enlarge(each.pixels), each.stamp), frames, 1)) as enlarged:
+        segment = _segment(enlarged, encoding, lambda: None)
+    if segment is None:
+        raise ValueError("a segment has frames")
+    return segment
 
 
 def in_order(function: Callable[[_T], _U], items: Iterable[_T], workers: int) -> Generator[_U, None, None]:

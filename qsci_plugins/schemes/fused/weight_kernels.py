@@ -14,6 +14,9 @@ LEARNED: tl.constexpr = tl.constexpr(0)
 MAGNITUDE: tl.constexpr = tl.constexpr(1)
 LARGEST: tl.constexpr = tl.constexpr(2)
 
+#: of the step of a row of which a pair would saturate, as in `weight.py`
+LIMITED_STEP: tl.constexpr = tl.constexpr(2 - 2.0**-19)
+
 
 @triton.jit
 def two_largest(v, i):
@@ -30,7 +33,7 @@ def weight_forward(
 ):  # fmt: skip
     """A row of PairedWeight: INPUTS channels at PLACES each, of strides `s_channel` and `s_place`.
 
-    With LIMITED, a row of which a pair would saturate gets a step twice as large and levels -64..64.
+    With LIMITED, a row of which a pair would saturate gets a step (almost) twice as large and levels -64..64.
     """
     row = tl.program_id(0)
     i = tl.arange(0, BLOCK)
@@ -63,7 +66,7 @@ def weight_forward(
         else:
             up, down = two_largest(tl.maximum(za, 0.0), i), two_largest(tl.maximum(-za, 0.0), i)
         limit = tl.maximum(up, down) * tl.load(reach) > 32767.0
-        scale = tl.where(limit, 2.0 * scale, scale)
+        scale = tl.where(limit, LIMITED_STEP * scale, scale)
         low, high = tl.where(limit, -64.0, low), tl.where(limit, 64.0, high)
     tl.store(y + at, rounded(clamped(tl.math.div_rn(a, scale), low, high)) * scale, mask=inside)
     if paired:
@@ -89,7 +92,7 @@ def weight_backward(
     if KIND != LARGEST:
         z = rounded(clamped(v, low, high))
         to_step = tl.sum(g * tl.where(clips, z, z - v), axis=0) * factor
-        to_step = tl.where(low > LOW, 2.0 * to_step, to_step)
+        to_step = tl.where(low > LOW, LIMITED_STEP * to_step, to_step)
         value = tl.load(step + row)
         size_of = value
         if KIND == MAGNITUDE:

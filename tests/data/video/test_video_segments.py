@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 
 from qsci_plugins.data.video import enlarging
 from qsci_plugins.data.video.encoding import EncodedFrame, Encoder, Encoding
-from qsci_plugins.data.video.enlarging import encoding_of, enlarge_clip, in_order
+from qsci_plugins.data.video.enlarging import code_frames, encoding_of, enlarge_clip, enlarge_segments, in_order
 from qsci_plugins.data.video.joining import join_segments
 from qsci_plugins.data.video.reading import VideoReader
 from qsci_plugins.data.video.segments import Segment, WorkFolder, segment_frames
 from qsci_plugins.errors import UserError
+from qsci_plugins.machine import usable_threads
 
 
 @pytest.fixture
@@ -91,6 +92,45 @@ def test_an_interrupted_run_goes_on_and_ends_equal(tmp_path: Path, stop: int) ->
         assert np.array_equal(got, expected)
     assert (tmp_path / "b.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "whole.mp4"]
+
+
+@pytest.mark.usefixtures("short_segments")
+def test_segments_that_are_coded_elsewhere_are_the_same(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "a.mp4", smooth_frames(13), stamps=[3 * number for number in range(13)])
+    shown: list[int] = []
+    works = []
+    for name in ("here.mp4", "there.mp4"):
+        with VideoReader(clip) as reader:
+            encoding = encoding_of(reader, 2)
+            work = WorkFolder(tmp_path / name, {})
+            if name == "here.mp4":
+                enlarge_clip(reader, twice, encoding, work)
+            else:
+                enlarge_segments(
+                    reader,
+                    lambda pieces, encoding=encoding: (code_frames(frames, twice, encoding) for frames in pieces),
+                    encoding,
+                    work,
+                    on_segment=shown.append,
+                )
+            works.append((list(work.segments()), work.counts, work.end))
+    assert works[0] == works[1]
+    assert shown == works[0][1] == [4, 4, 4, 1]
+    with pytest.raises(ValueError, match="a segment has frames"):
+        code_frames([], twice, encoding)
+
+
+def test_threads_that_are_named_code_as_those_that_x264_takes() -> None:
+    """Machines of a cluster have other cores; the codes of a clip depend on those of one."""
+    frames = smooth_frames(3, 480, 640)
+    coded = {}
+    for threads in (0, usable_threads(), usable_threads() + 1):
+        encoder = Encoder(Encoding(640, 480, Fraction(1, 25), Fraction(25), threads=threads))
+        units = [unit for index, frame in enumerate(frames) for unit in encoder.encode(frame, index)]
+        coded[threads] = [*units, *encoder.finish()]
+    assert coded[0] == coded[usable_threads()]
+    assert coded[0] != coded[usable_threads() + 1]
+    assert Encoding(640, 480, Fraction(1, 25), Fraction(25)).threads == usable_threads()
 
 
 @pytest.mark.usefixtures("short_segments")

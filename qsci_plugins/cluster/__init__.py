@@ -1,0 +1,1 @@
+"""Work shared by several machines, on Ray (the extra [cluster])."""
