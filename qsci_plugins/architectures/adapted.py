@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["adapted", "fold_branches", "part_joined"]
+__all__ = ["adapted", "equalise_channels", "fold_branches", "part_joined"]
 
 Call = Callable[[nn.Module, Tensor], Tensor]
 
@@ -122,3 +123,89 @@ def part_joined(model: nn.Module) -> None:
     joined = getattr(model, "conv_cat", None)
     if type(model).__name__ == "SPAN" and isinstance(joined, nn.Conv2d):
         model.conv_cat = SummedConv(joined, 4).train(model.training)
+
+
+class ChannelScale(nn.Module):
+    """Multiplies every channel of (N,C,H,W) by a number of its own."""
+
+    factors: Tensor
+
+    def __init__(self, factors: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors.reshape(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factors
+
+
+@torch.no_grad()
+def equalise_channels(model: nn.Module) -> None:
+    """Brings the channels that convolutions read nearer to one range, in place; the network computes the same.
+
+    One step serves all channels of a tensor, so that those of small values get few levels. Half of the difference (the
+    square root of each channel's share of the largest value, as in SmoothQuant, Xiao et al., ICML 2023, arXiv 2211.10438)
+    goes into the weights. Where nothing but a PReLU or ReLU lies between two convolutions (Compact) the first one's
+    outputs are scaled (Nagel et al., ICCV 2019, arXiv 1906.04721); in SPAN a `ChannelScale` precedes the convolution.
+    The ranges are those of synthetic pictures.
+    """
+    kind = type(model).__name__
+    if kind not in ("SPAN", "SRVGGNetCompact"):
+        return
+    convolutions = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    channels = next(iter(convolutions.values())).in_channels
+    ranges = _channel_ranges(model, convolutions.values(), channels)
+    previous: nn.Conv2d | None = None
+    for name, layer in convolutions.items():
+        if previous is not None and layer in ranges:
+            share = ranges[layer] / ranges[layer].max().clamp_min(1e-12)
+            factors = share.clamp_min(1e-3).sqrt()
+            layer.weight *= factors.reshape(1, -1, 1, 1)
+            if kind == "SPAN":
+                parent, _, leaf = name.rpartition(".")
+                scaled = nn.Sequential(ChannelScale(1 / factors), layer).train(layer.training)
+                setattr(model.get_submodule(parent), leaf, scaled)
+            else:
+                previous.weight /= factors.reshape(-1, 1, 1, 1)
+                if previous.bias is not None:
+                    previous.bias /= factors
+        previous = layer
+
+
+def _channel_ranges(model: nn.Module, layers: Iterable[nn.Module], channels: int) -> dict[nn.Module, Tensor]:
+    """The largest magnitude (C,) of every channel that each of `layers` reads, of pictures with as many channels."""
+    found: dict[nn.Module, Tensor] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        found[layer] = inputs[0].abs().amax((0, 2, 3))
+
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    try:
+        model(_dead_leaves(channels))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _dead_leaves(channels: int, count: int = 8, leaves: int = 400, side: int = 64) -> Tensor:
+    """Pictures (count,channels,side,side) in 0..1, the same every time: their edges and sizes are those of photos.
+
+    Leaves of random colour fall on one another, sizes by a power law (Lee, Mumford and Huang, IJCV 2001); half are discs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(side).float(), torch.arange(side).float(), indexing="ij")
+    pictures = torch.rand(count, channels, 1, 1, generator=generator).repeat(1, 1, side, side)
+    least = (2 / (0.6 * side)) ** 2
+    for picture in pictures:
+        for _ in range(leaves):
+            size, left, top, turn, shape, form, grey, wave = torch.rand(8, generator=generator)
+            radius, angle = 2 / (size * (1 - least) + least).sqrt(), turn * torch.pi
+            across = (column - left * side) * angle.cos() + (row - top * side) * angle.sin()
+            along = (row - top * side) * angle.cos() - (column - left * side) * angle.sin()
+            a, b = across.abs() / radius, along.abs() / (radius * (0.3 + 0.7 * shape))
+            inside = torch.maximum(a, b) < 1 if form < 0.5 else a.square() + b.square() < 1
+            colour = 0.7 * grey + 0.3 * torch.rand(channels, 1, 1, generator=generator)
+            texture = 0.15 * form * torch.sin(3 * wave * across)
+            picture.copy_(torch.where(inside, colour + texture, picture))
+    pictures = pictures.clamp(0, 1)
+    return (pictures + F.avg_pool2d(F.pad(pictures, (1, 1, 1, 1), mode="reflect"), 3, 1)) / 2

@@ -17,7 +17,7 @@ from spandrel import (
 )
 from torch import Tensor, nn
 
-from qsci_plugins.architectures.adapted import adapted, fold_branches, part_joined
+from qsci_plugins.architectures.adapted import adapted, equalise_channels, fold_branches, part_joined
 from qsci_plugins.architectures.network import Network, keep_inputs, repeated_blocks
 from qsci_plugins.architectures.stock import StateDict, Stock, from_tensors
 from qsci_plugins.errors import UserError
@@ -121,6 +121,7 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
     need = descriptor.size_requirements
     fold_branches(descriptor.model.eval())
     part_joined(descriptor.model)
+    equalise_channels(descriptor.model)
     module = keep_inputs(adapted(descriptor, weights).eval())
     return Network(
         module=module,

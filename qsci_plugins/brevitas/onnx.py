@@ -23,6 +23,7 @@ from qsci_plugins.extras import missing_extra
 from qsci_plugins.files import replacing
 from qsci_plugins.schemes.activation import ImageGridActivation
 from qsci_plugins.schemes.quantizer import QParams
+from qsci_plugins.schemes.rounding import I8, int8_bounds
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 try:
@@ -130,7 +131,7 @@ def _image_grid(proxy: SchemeActProxy | SchemeWeightProxy) -> _ImageGrid | None:
 
 
 class QcdqActHandler(StdQCDQCastONNXActQuantProxyHandler):
-    """Round to int8 or uint8 with zero point 0, clip to the levels: below 8 bits a shifted range fits int8 as it is."""
+    """Round to int8 or uint8, clip to the levels; a zero point other than 0 only where they fit neither as they are."""
 
     handled_layer = SchemeActProxy
 
@@ -139,12 +140,17 @@ class QcdqActHandler(StdQCDQCastONNXActQuantProxyHandler):
         if self.image is not None:
             return
         p, low, high = _integer_params(module)
-        self.dtype, limits = (torch.int8, (-128, 127)) if low < 0 else (torch.uint8, (0, 255))
-        self.clips = (low, high) != limits
+        bounds = int8_bounds(low, high)
+        if bounds is None:
+            raise UserError(
+                f"activation levels {low}..{high} fit no INT8; quantize with form: integer and 8 bits or less"
+            )
+        self.dtype, zero = (torch.int8, 0) if bounds == I8 else (torch.uint8, -bounds[0])
+        self.clips = (low, high) != bounds
         self.register_buffer("scale", p.scale.reshape(()))
-        self.register_buffer("zero", torch.zeros((), dtype=self.dtype))
-        self.register_buffer("low", torch.tensor(low, dtype=self.dtype))
-        self.register_buffer("high", torch.tensor(high, dtype=self.dtype))
+        self.register_buffer("zero", torch.tensor(zero, dtype=self.dtype))
+        self.register_buffer("low", torch.tensor(low + zero, dtype=self.dtype))
+        self.register_buffer("high", torch.tensor(high + zero, dtype=self.dtype))
 
     def symbolic_execution(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.image is not None:

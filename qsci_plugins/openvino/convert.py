@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.shuffles import hoist_quantizers, only_consumer, pixel_shuffles_as_copies, sort_channels
 
-__all__ = ["convert", "convert_like", "split_transposes", "video_shuffles_as_copies"]
+__all__ = ["convert", "convert_like", "part_unjoined", "split_transposes", "video_shuffles_as_copies"]
 
 
 def convert(
@@ -52,11 +52,35 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
             ) from None
         model = openvino.convert_model(decoder, example_input=given, input=shapes)
     if tuned:
+        part_unjoined(model)
         hoist_quantizers(model)
         pixel_shuffles_as_copies(model)
         video_shuffles_as_copies(model)
         split_transposes(model)
     return model
+
+
+def part_unjoined(model: openvino.Model) -> int:
+    """Hands on tensors that are joined only to be parted in the same places; returns how many joints were left out.
+
+    Both copies take a tenth of the time of a SPAN in INT8.
+    """
+    found = 0
+    for node in model.get_ordered_ops():
+        joint = node.input_value(0).get_node() if node.get_input_size() > 1 else None
+        if joint is None or node.get_type_name() not in ("Split", "VariadicSplit") or joint.get_type_name() != "Concat":
+            continue
+        axis = node.input_value(1).get_node()
+        rank = len(joint.output(0).get_partial_shape())
+        if axis.get_type_name() != "Constant" or int(axis.data) % rank != joint.get_attributes()["axis"] % rank:
+            continue
+        inputs = [value.get_source_output() for value in joint.inputs()]
+        if [v.get_partial_shape() for v in inputs] != [v.get_partial_shape() for v in node.outputs()]:
+            continue
+        for part, value in zip(node.outputs(), inputs, strict=True):
+            _replace(part, value)
+        found += 1
+    return found
 
 
 _CHANNELS_LAST = [0, 2, 3, 4, 1]

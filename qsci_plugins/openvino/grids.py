@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.content import Content, current_content, set_content
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
+from qsci_plugins.schemes.rounding import I8, int8_bounds
 
 __all__ = [
     "FACTORS",
@@ -43,14 +44,14 @@ class Grid:
     bits: float
 
     @property
-    def unsigned(self) -> bool:
-        """Whether z fits u8 (which runs a little faster than i8)."""
-        return self.low >= 0 and self.high <= 255
+    def bounds(self) -> tuple[int, int]:
+        """The least and the greatest level of each part."""
+        return int8_bounds(self.low, self.high) or I8
 
     @property
     def parts(self) -> int:
         """How many INT8 tensors must be added up to reach low..high."""
-        return 1 if self.unsigned else max(1, -(-self.high // 127), -(self.low // 128))
+        return 1 if int8_bounds(self.low, self.high) else max(-(-self.high // 127), -(self.low // 128))
 
 
 @contextmanager

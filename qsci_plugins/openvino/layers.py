@@ -24,9 +24,6 @@ __all__ = [
     "rounded",
 ]
 
-_I8 = (-128, 127)
-_U8 = (0, 255)
-
 
 class IntegerWeight(nn.Module):
     """int8 constants and a step per output channel; the dequantized weight, which OpenVINO never makes."""
@@ -107,8 +104,7 @@ class StaticLayer(nn.Module):
         """The parts of x on the grid, without its offset."""
         if self.offset is not None:
             x = x - self.offset  # type: ignore[operator]
-        bounds = _U8 if grid.unsigned else _I8
-        step = grid.step
+        bounds, step = grid.bounds, grid.step
         if (grid.low, grid.high) != bounds:
             x = x.clamp(grid.low * step, grid.high * step)
         parts = []
@@ -126,8 +122,9 @@ class StaticLayer(nn.Module):
 class DynamicLayer(nn.Module):
     """y = layer(z) * step + bias with z = round(clamp(x / step, low, high)), the step chosen in the graph per sample.
 
-    The FakeQuantize keeps constant ranges, because a step per sample commutes with the layer. `output`, of one part and
-    without an offset, is the constant grid that y is rounded to in turn.
+    The FakeQuantize keeps constant ranges, because a step per sample commutes with the layer: `bounds`, 256 levels that
+    hold low..high whatever is chosen. `output`, of one part and without an offset, is the constant grid that y is rounded
+    to in turn.
     """
 
     def __init__(
@@ -136,14 +133,14 @@ class DynamicLayer(nn.Module):
         weight: nn.Module,
         bias: Tensor | None,
         quantizer: Quantizer,
-        unsigned: bool,
+        bounds: tuple[int, int],
         output: Grid | None = None,
     ) -> None:
         super().__init__()
         _copy_settings(layer, self)
         self.output = output
         self.quantizer = quantizer
-        self.bounds = _U8 if unsigned else _I8
+        self.bounds = bounds
         self.layer = _without_tensors(layer)
         self.weight = weight
         if bias is not None and not isinstance(layer, nn.Linear):
@@ -169,7 +166,7 @@ def rounded(y: Tensor, grid: Grid | None) -> Tensor:
     """y on a grid of one part without an offset: a clamp to its range, then 256 levels."""
     if grid is None:
         return y
-    bounds = _U8 if grid.unsigned else _I8
+    bounds = grid.bounds
     if (grid.low, grid.high) != bounds:
         y = y.clamp(grid.low * grid.step, grid.high * grid.step)
     return torch.fake_quantize_per_tensor_affine(y, grid.step, 0, *bounds)

@@ -34,6 +34,7 @@ from qsci_plugins.schemes.block_skip import LOWEST_FACTOR
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.placement import copy_folded
 from qsci_plugins.schemes.quantizer import Quantizer
+from qsci_plugins.schemes.rounding import int8_bounds
 from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 from qsci_plugins.schemes.weight import highest_level, largest_pair_sums, saturating
 
@@ -185,38 +186,37 @@ def _static(layer: nn.Module, quantizers: LayerQuantizers, factor: int, name: st
 def _dynamic(layer: nn.Module, quantizers: LayerQuantizers, name: str, output: Grid | None) -> nn.Module:
     assert quantizers.activation is not None
     if quantizers.activation.input_dependent:
-        unsigned = _unsigned_choices(quantizers.activation, layer, name)
+        bounds = _bounds_of_choices(quantizers.activation, layer, name)
     else:
-        unsigned = _unsigned_factors(quantizers.activation, layer, name)
+        bounds = _bounds_of_factors(quantizers.activation, layer, name)
     quantizer = copy.deepcopy(quantizers.activation).cpu()
     reach = highest_level(quantizers.activation, layer_input(layer).to(layer.weight.device))  # type: ignore[arg-type]
     weight = limit_pairs(_weight(layer, quantizers, name), reach)
-    return DynamicLayer(layer, weight, layer.bias, quantizer, unsigned, output)  # type: ignore[arg-type]
+    return DynamicLayer(layer, weight, layer.bias, quantizer, bounds, output)  # type: ignore[arg-type]
 
 
-def _unsigned_factors(quantizer: Quantizer, layer: nn.Module, name: str) -> bool:
-    """Whether the levels of every image factor are u8; i8 fits them else."""
+def _bounds_of_factors(quantizer: Quantizer, layer: nn.Module, name: str) -> tuple[int, int]:
+    """The 256 levels that hold those of every image factor."""
     x, padded = layer_input(layer), pads_with_zeros(layer)
     grids = [read_grid(quantizer, x, factor, name, padded=padded) for factor in FACTORS]
     if any(grid.parts > 1 or grid.offset is not None for grid in grids):
         raise UserError(f"{name}: its levels do not fit INT8 at every bit-width; export it routed")
-    unsigned = all(grid.unsigned for grid in grids)
-    if not unsigned and any(grid.high > 127 for grid in grids):
-        raise UserError(f"{name}: its levels fit neither u8 nor i8 at every bit-width; export it routed")
-    return unsigned
+    bounds = int8_bounds(min(grid.low for grid in grids), max(grid.high for grid in grids))
+    if bounds is None:
+        raise UserError(f"{name}: no 256 levels hold those of every bit-width; export it routed")
+    return bounds
 
 
-def _unsigned_choices(quantizer: Quantizer, layer: nn.Module, name: str) -> bool:
-    """Whether the levels of every candidate are u8; i8 fits them else."""
+def _bounds_of_choices(quantizer: Quantizer, layer: nn.Module, name: str) -> tuple[int, int]:
+    """The 256 levels that hold those of every candidate."""
     p = read_choices(quantizer, layer_input(layer))
     if p.offset is not None or not torch.equal(p.low, p.low.round()) or not torch.equal(p.high, p.high.round()):
         raise UserError(f"{name}: a real zero point cannot run in integers; set scheme.form: integer")
     low, high = p.low.min().item(), p.high.max().item()
-    if low >= 0 and high <= 255:
-        return True
-    if low < -128 or high > 127:
-        raise UserError(f"{name}: levels {low:.0f}..{high:.0f} fit neither u8 nor i8; use 8 bits or less")
-    return False
+    bounds = int8_bounds(low, high)
+    if bounds is None:
+        raise UserError(f"{name}: levels {low:.0f}..{high:.0f} fit no INT8; use 8 bits or less")
+    return bounds
 
 
 def _weight(layer: nn.Module, quantizers: LayerQuantizers, name: str) -> nn.Module:
@@ -267,9 +267,8 @@ class ContentNetwork(nn.Module):
 
 def grid_reach(grid: Grid) -> float:
     """The largest level of a grid's INT8 parts, as u8."""
-    if grid.unsigned:
-        return float(grid.high)
-    return 128.0 + min(grid.high, 127)
+    least, greatest = grid.bounds
+    return float(min(grid.high, greatest) - least)
 
 
 def limit_pairs(weight: nn.Module, reach: float) -> nn.Module:
@@ -308,10 +307,10 @@ def _layer_is_exact(layer: StaticLayer | DynamicLayer) -> bool:
     elif layer.grid is None:
         return True
     else:
-        unsigned = layer.grid.unsigned
+        unsigned = layer.grid.bounds[0] == 0
         reach = torch.full(integers.shape[1:2], grid_reach(layer.grid))
         if layer.ones:
-            reach[-layer.ones :] = 1.0 if unsigned else 129.0
+            reach[-layer.ones :] = 1.0 - layer.grid.bounds[0]
         reach = reach.reshape(-1, *[1] * (integers.dim() - 2))
     if isinstance(layer.layer, nn.Conv3d) and layer.layer.groups > 1 and not unsigned:
         return False  # its kernel for i8 activations halves the weights, and loses their last bit

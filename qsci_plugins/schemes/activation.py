@@ -22,8 +22,9 @@ class RangeActivation(ObservingQuantizer):
     """step = (upper - lower) / (2^bits - 1); [lower, upper] from min and max with an exponential average over batches.
 
     `integer=False` is the published form: z = round((clamp(x) - lower) / step), a real zero point. `integer=True` is what
-    hardware runs: 0 is one of the levels, and at 8 bits the levels are -128..127 for a tensor that was ever negative, and
-    0..255 for one that was not. `clipping` is the weight of bit-aware clipping (0: none).
+    hardware runs: 0 is one of the levels, and they start at 0 for a tensor that was never negative. At 8 bits those of one
+    that was are -128..127, or, with `asymmetric`, any 256 levels among which is 0: u8 with an integer zero point.
+    `clipping` is the weight of bit-aware clipping (0: none).
     """
 
     feature_std: Tensor
@@ -36,10 +37,12 @@ class RangeActivation(ObservingQuantizer):
         integer: bool,
         momentum: float = 0.9,
         clipping: float = 0.5,
+        asymmetric: bool = False,
     ) -> None:
         super().__init__()
         self.bit_width = bit_width
         self.integer = integer
+        self.asymmetric = asymmetric
         self.momentum = momentum
         self.clipping = clipping
         self.lower = nn.Parameter(torch.zeros(1))
@@ -62,11 +65,13 @@ class RangeActivation(ObservingQuantizer):
             return None
         arguments = self.lower, self.upper, self.signed
         if isinstance(self.bit_width, StaticBitWidth):
-            found = functions.ranged(self, x, *arguments, self.bit_width.bits)
+            found = functions.ranged(self, x, *arguments, self.bit_width.bits, asymmetric=self.asymmetric)
         elif isinstance(self.bit_width, MappedBitWidth):
             mapped = self.bit_width
             factor = mapped.image_factor()
-            found = functions.ranged(self, x, *arguments, mapped.base, mapped.measure, factor, mapped.limits)
+            found = functions.ranged(
+                self, x, *arguments, mapped.base, mapped.measure, factor, mapped.limits, asymmetric=self.asymmetric
+            )
         else:
             return None
         return None if found is None else tuple(found)
@@ -80,6 +85,8 @@ class RangeActivation(ObservingQuantizer):
         lower = torch.where(self.signed, lower.clamp_max(0), 0.0)
         step = ((upper - lower) / count).clamp_min(1e-8)
         low = round_ste(lower / step)
+        if self.asymmetric:
+            return QParams(step, None, low, low + count, bits)
         eight = torch.logical_and(bits > 7.5, self.signed)  # OpenVINO folds no bitwise "and"
         step = torch.where(eight, torch.maximum(lower / -128, upper / 127).clamp_min(1e-8), step)
         low = torch.where(eight, -128.0, low)
@@ -93,7 +100,8 @@ class RangeActivation(ObservingQuantizer):
         for batch in batches[1:]:
             bounds = self.momentum * bounds + (1 - self.momentum) * batch[:2]
         self.lower.copy_(bounds[0])
-        self.upper.copy_(bounds[1])
+        # a range of negative numbers alone ends at 0, the level that padding needs
+        self.upper.copy_(bounds[1].clamp_min(0.0) if self.asymmetric else bounds[1])
         self.feature_std.copy_(batches[:, 2].mean())
         self.signed.copy_(batches[:, 0].min() < 0)
 
@@ -139,8 +147,8 @@ class ImageGridActivation(RangeActivation):
     low: Tensor
     high: Tensor
 
-    def __init__(self, channels: int, *, clipping: float = 0.5) -> None:
-        super().__init__(StaticBitWidth(8), integer=True, clipping=clipping)
+    def __init__(self, channels: int, *, clipping: float = 0.5, asymmetric: bool = False) -> None:
+        super().__init__(StaticBitWidth(8), integer=True, clipping=clipping, asymmetric=asymmetric)
         self.channels = channels
         self.register_buffer("on_grid", torch.zeros((), dtype=torch.bool))
         self.register_buffer("step", torch.ones(()))

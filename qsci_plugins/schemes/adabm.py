@@ -61,6 +61,9 @@ class AdaBMConfig(SchemeConfig):
     reconstruct_weights: bool = True
     #: integer form: biases take up the mean error of the rounded weights on calibration images
     bias_correction: bool = True
+    #: integer form: 8-bit activations that reach below 0 get an integer zero point that fits their range, instead of as many
+    #: levels below 0 as above
+    asymmetric: bool = True
     #: integer form: a weight step for each output channel, instead of one for the tensor
     channel_weights: bool = True
     #: switch either mapping off: without the image part the bits are static, a mixed precision per layer
@@ -109,9 +112,15 @@ class AdaBM(Scheme):
         activation: RangeActivation
         static = config.activation_bits == 8 and not config.image_mapping and not config.layer_mapping
         if (static or not adaptive) and getattr(module, "in_channels", 0) in (1, 3):
-            activation = ImageGridActivation(int(module.in_channels), clipping=clipping)  # type: ignore[arg-type]
+            activation = ImageGridActivation(
+                int(module.in_channels),
+                clipping=clipping,
+                asymmetric=config.asymmetric,  # type: ignore[arg-type]
+            )
         else:
-            activation = RangeActivation(self._bit_width(adaptive), integer=True, clipping=clipping)
+            activation = RangeActivation(
+                self._bit_width(adaptive), integer=True, clipping=clipping, asymmetric=config.asymmetric
+            )
         return LayerQuantizers(
             activation, ChannelWeight(weight, weight_bits, per_channel=config.channel_weights), counted=adaptive
         )

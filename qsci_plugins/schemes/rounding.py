@@ -13,8 +13,10 @@ from torch.autograd.function import once_differentiable
 from qsci_plugins.schemes.fused.choice import fused_functions, unless_triton_fails
 
 __all__ = [
+    "I8",
     "dequantize",
     "fake_quantize",
+    "int8_bounds",
     "quantize_again_in_backward",
     "quantized_again",
     "round_ste",
@@ -36,6 +38,21 @@ def to_integers(x: Tensor, scale: Tensor, offset: Tensor | None, low: Tensor, hi
     """The integers z = round(clamp((x - offset) / scale, low, high)) as floats; `offset` None stands for 0."""
     z = x / scale if offset is None else (x - offset) / scale
     return torch.minimum(torch.maximum(z, low), high).round()
+
+
+I8 = (-128, 127)
+_U8 = (0, 255)
+
+
+def int8_bounds(low: float, high: float) -> tuple[int, int] | None:
+    """The 256 levels that integers low..high are a part of, as one INT8 tensor holds them; None for more than fit.
+
+    u8 or i8 where possible; else those from `low` on, which are u8 with a zero point. 0 is always one of them.
+    """
+    for bounds in (_U8, I8):
+        if bounds[0] <= low and high <= bounds[1]:
+            return bounds
+    return (int(low), int(low) + 255) if high - 255 <= low <= 0 <= high else None
 
 
 def dequantize(z: Tensor, scale: Tensor, offset: Tensor | None) -> Tensor:

@@ -10,12 +10,10 @@ from torch import Tensor
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.quantizer import QParams
-from qsci_plugins.schemes.rounding import to_integers
+from qsci_plugins.schemes.rounding import int8_bounds, to_integers
 
 __all__ = ["as_exported_fake_quantize", "as_fake_quantize"]
 
-_I8 = (-128, 127)
-_U8 = (0, 255)
 _ELEMENTWISE = ("aten::add", "aten::sub", "aten::rsub", "aten::mul", "aten::div")
 
 
@@ -49,7 +47,8 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
         )
     if p.offset is not None:
         return None
-    if low != round(low) or high != round(high) or low < -128 or high > (127 if low < 0 else 255):
+    bounds = int8_bounds(low, high)
+    if low != round(low) or high != round(high) or bounds is None:
         return None
     if weight and low < -127:  # one level more than a fake-quantize that OpenVINO folds into int8
         with _outside_of_the_trace():
@@ -63,7 +62,6 @@ def as_fake_quantize(x: Tensor, qparams: Callable[[Tensor], QParams], *, weight:
     if p.scale.numel() != 1:
         return None
     step_value = float(step)
-    bounds = _I8 if low < 0 else _U8
     if x.dim() >= 4 and _is_elementwise(x):
         # by channel, though all are equal: a clamp, or nothing, would let OpenVINO's CPU plugin (2026.4) compute with
         # the first channel's mean in all of them, where the shape was left open (x - mean ahead of the first layer)
@@ -86,7 +84,7 @@ def as_exported_fake_quantize(
 ) -> Tensor | None:
     """`as_fake_quantize` for `torch.export`, which follows tensors alone: a converter computes the constants from them.
 
-    Nothing can be read, so that whether levels are u8 or i8 is in the zero point; `fits_int8` says that they are either.
+    Nothing can be read, so that what 256 levels there are is in the zero point; `fits_int8` says that they do.
     """
     with torch.no_grad():
         p = qparams(x)
@@ -101,5 +99,7 @@ def as_exported_fake_quantize(
             zero = torch.zeros(x.shape[0], dtype=torch.int32, device=x.device)
             return torch.fake_quantize_per_channel_affine(x, step, zero, 0, -127, 127)
         x = torch.minimum(torch.maximum(x, lowest), highest)
-        zero = torch.where(p.low.reshape(1) < 0, 128, 0).to(torch.int32)
+        low = p.low.reshape(1)
+        # as `int8_bounds`: u8, i8, or what begins at the lowest level
+        zero = torch.where(low < 0, torch.where(p.high > 127, -1.0 * low, 128.0), 0.0).to(torch.int32)
         return torch.fake_quantize_per_tensor_affine(x, p.scale.reshape(1), zero, 0, 255)

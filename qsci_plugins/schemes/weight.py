@@ -193,7 +193,8 @@ def saturating(integers: Tensor, reach: Tensor | float) -> Tensor:
 def highest_level(activation: Quantizer, x: Tensor) -> float:
     """The largest level that an activation quantizer gives any tensor like x, counted as u8.
 
-    Levels that reach below 0 are i8, which a CPU without VNNI moves up by 128. 255 where they fit neither.
+    Levels that reach below 0 are i8, which a CPU without VNNI moves up by 128, or begin at a zero point (see
+    `rounding.int8_bounds`). 255 where they fit none.
     """
     before = current_content()
     tops = [x.new_zeros(())]
@@ -201,7 +202,9 @@ def highest_level(activation: Quantizer, x: Tensor) -> float:
         for factor in (-1.0, 0.0, 1.0):
             set_content(Content(x.new_zeros(1), x.new_zeros(1, 2), x.new_full((1,), factor)))
             p = activation.choices(x)
-            tops.append(p.high.max() + 128 * (p.low.min() < 0))
+            low, high = p.low.min(), p.high.max()
+            shift = torch.where((low < -128) | (high > 127), -low, 128.0)
+            tops.append(high + torch.where(low < 0, shift, 0.0))
     finally:
         set_content(before)
     # read once, as a GPU finishes everything else before

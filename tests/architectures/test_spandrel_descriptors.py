@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from spandrel import ModelLoader
+from spandrel.architectures.Compact import Compact
 from spandrel.architectures.DnCNN import DnCNN
 from spandrel.architectures.DRUNet import DRUNet
 from spandrel.architectures.LaMa import LaMa
@@ -113,3 +114,25 @@ def test_a_network_that_needs_a_mask_is_refused(tmp_path: Path) -> None:
     torch.save(LaMa(in_nc=4, out_nc=3).state_dict(), tmp_path / "it.pth")
     with pytest.raises(UserError, match="holds LaMa, which needs a mask beside the image"):
         load_network(None, tmp_path / "it.pth")
+
+
+@torch.no_grad()
+def test_channels_of_a_chain_come_nearer_to_one_range(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    compact = Compact(num_in_ch=3, num_out_ch=3, num_feat=8, num_conv=2, upscale=2)
+    compact.body[2].weight *= torch.logspace(-2, 0, 8).reshape(-1, 1, 1, 1)
+    torch.save(compact.state_dict(), tmp_path / "it.pth")
+    network, spandrels = load_network(None, tmp_path / "it.pth"), ModelLoader().load_from_file(tmp_path / "it.pth")
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.allclose(network.module(x), spandrels.model(x), atol=1e-5)
+
+    def ratio(module: nn.Module) -> float:
+        largest: list[torch.Tensor] = []
+        hook = module.get_submodule("body.4").register_forward_pre_hook(
+            lambda _, inputs: largest.append(inputs[0].abs().amax((0, 2, 3)))
+        )
+        module(x)
+        hook.remove()
+        return (largest[0].max() / largest[0].min()).item()
+
+    assert ratio(network.module) < 2 * ratio(spandrels.model) ** 0.5

@@ -77,7 +77,10 @@ def layer_case(name: str) -> tuple[nn.Module, Tensor]:
     return LAYERS[name](), torch.randn(*shape)
 
 
-@pytest.mark.parametrize("levels", [(0.1, -8, 7), (0.02, -128, 127), (0.02, 0, 255), (0.3, 0, 3), (0.1, -3, 12)])
+@pytest.mark.parametrize(
+    "levels",
+    [(0.1, -8, 7), (0.02, -128, 127), (0.02, 0, 255), (0.3, 0, 3), (0.1, -3, 12), (0.02, -37, 218), (0.02, -200, 55)],
+)
 @pytest.mark.parametrize("name", LAYERS)
 @torch.no_grad()
 def test_a_layer_of_any_kind_equals_its_fake_quantized_form(name: str, levels: tuple[float, int, int]) -> None:
@@ -87,7 +90,9 @@ def test_a_layer_of_any_kind_equals_its_fake_quantized_form(name: str, levels: t
     lowered = lower(stock, network)
     assert (lowered(x) - expected).abs().max() < 1e-4
     if name in ("conv", "linear", "3d", "reflected"):
-        assert (run(lowered, x)[0] - expected).abs().max() < 1e-4
+        actual, compiled = run(lowered, x)
+        assert (actual - expected).abs().max() < 1e-4
+        assert all(integer_layers(compiled).values())
 
 
 @torch.no_grad()

@@ -77,3 +77,23 @@ def test_only_what_keeps_its_result_is_rewritten(module: nn.Module, rewritten: b
     with torch.no_grad():
         expected = module(torch.from_numpy(x)).numpy()
     assert np.abs(infer(model, x) - expected).max() < 1e-5
+
+
+class _Joined(nn.Module):
+    def __init__(self, counts: list[int]) -> None:
+        super().__init__()
+        self.counts = counts
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, *others = torch.cat([x, 2 * x, x.abs()], 1).split(self.counts, 1)
+        return torch.cat([first.sin(), *others], 1)
+
+
+@pytest.mark.parametrize(("counts", "left_out"), [([4, 4, 4], True), ([6, 6], False), ([2, 6, 4], False)])
+@torch.no_grad()
+def test_what_is_joined_only_to_be_parted_is_handed_on(counts: list[int], left_out: bool) -> None:
+    x = torch.randn(1, 4, 5, 6)
+    module = _Joined(counts)
+    model = convert(module, x.shape, 1.0)
+    assert sum(node.get_type_name() == "Concat" for node in model.get_ops()) == (1 if left_out else 2)
+    assert np.allclose(openvino.Core().compile_model(model, "CPU")(x.numpy())[0], module(x).numpy(), atol=1e-2)

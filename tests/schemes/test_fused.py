@@ -61,6 +61,7 @@ def mapped(bits: int, measure: float) -> MappedBitWidth:
 ACTIVATIONS: dict[str, Callable[[int], Quantizer]] = {
     "lsq": lambda bits: LearnedStepActivation(bits, integer=True),
     "adabm static": lambda bits: RangeActivation(StaticBitWidth(bits), integer=True),
+    "adabm asymmetric": lambda bits: RangeActivation(StaticBitWidth(bits), integer=True, asymmetric=True),
     "adabm mapped": lambda bits: RangeActivation(mapped(bits, 0.3), integer=True),
     "adabm one bit down": lambda bits: RangeActivation(mapped(bits, -0.9), integer=True),
     "pams": lambda bits: SymmetricActivation((bits,), integer=True),

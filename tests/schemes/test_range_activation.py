@@ -11,6 +11,7 @@ from qsci_plugins.schemes.activation import RangeActivation
 from qsci_plugins.schemes.bit_width import MappedBitWidth, StaticBitWidth, record_bits
 from qsci_plugins.schemes.content import Content, set_content
 from qsci_plugins.schemes.quantizer import Mode
+from qsci_plugins.schemes.rounding import int8_bounds
 
 
 def _observed(x: torch.Tensor, activation: RangeActivation) -> RangeActivation:
@@ -33,6 +34,20 @@ def test_integer_form_fits_int8_and_holds_zero(bits: int, shift: float, seed: in
     assert high - low == 2**bits - 1
     assert (low >= -128 and high <= 127) or (low >= 0 and high <= 255)
     assert activation(torch.zeros(1, 3, 2, 2)).abs().max() == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(shift=st.floats(-3, 3), seed=st.integers(0, 100))
+def test_an_asymmetric_range_takes_all_levels_for_itself(shift: float, seed: int) -> None:
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) + shift
+    activation = _observed(x, RangeActivation(StaticBitWidth(8), integer=True, asymmetric=True))
+    p = activation.qparams(x)
+    low, high = int(p.low), int(p.high)
+    assert high - low == 255
+    assert int8_bounds(low, high) is not None
+    assert activation(torch.zeros(1, 3, 2, 2)).abs().max() == 0
+    assert (activation(x) - x).abs().max() <= 1.001 * p.scale
+    assert p.scale.item() == pytest.approx((max(x.max().item(), 0) - min(x.min().item(), 0)) / 255, rel=1e-5)
 
 
 def test_a_tensor_that_was_never_negative_keeps_all_levels_above_zero() -> None:

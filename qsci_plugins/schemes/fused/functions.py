@@ -168,6 +168,7 @@ class Ranged(Again):
         owner: BoundedMoves,
         limits: tuple[int, int] | None,
         rows: int,
+        asymmetric: bool,
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
         y, saved, bits = _like(x), torch.empty(4, rows, device=x.device), torch.empty(rows, device=x.device)
@@ -177,10 +178,11 @@ class Ranged(Again):
         kernels.range_forward[(blocks, rows)](
             x, y, saved, bits, lower, upper, signed, base, base if measure is None else measure,
             nothing if factor is None else factor, owner.bounds("lower", "upper"), rows, size, float(least),
-            float(most), int(rows > 1), MAPPED=measure is not None, LIMITED=limits is not None, BLOCK=_BLOCK,
+            float(most), int(rows > 1), MAPPED=measure is not None, LIMITED=limits is not None,
+            ASYMMETRIC=asymmetric, BLOCK=_BLOCK,
         )  # fmt: skip
         ctx.save_for_backward(x, saved, bits, lower, upper, signed, measure)
-        ctx.owner = owner
+        ctx.owner, ctx.asymmetric = owner, asymmetric
         ctx.factor_shape = None if factor is None else factor.shape
         if measure is None:
             ctx.mark_non_differentiable(bits)
@@ -196,19 +198,19 @@ class Ranged(Again):
             grad = torch.zeros_like(x)
         grad_x, partial, blocks = _backward(x, grad, saved, sums=any(needed))
         if not any(needed):
-            return (grad_x, *[None] * 9)
+            return (grad_x, *[None] * 10)
         grads = torch.empty(3 + rows, device=x.device)
         kernels.range_finish[(1,)](
             partial, saved, bits, lower, upper, signed, lower if measure is None else measure,
             bits if grad_bits is None else grad_bits.contiguous(),
             ctx.owner.next_bounds("lower", "upper", asked=needed[0] or needed[1]), grads, rows, blocks,
-            MAPPED=measure is not None, FROM_BITS=grad_bits is not None, **_chunk(rows),
+            MAPPED=measure is not None, FROM_BITS=grad_bits is not None, ASYMMETRIC=ctx.asymmetric, **_chunk(rows),
         )  # fmt: skip
         parts = (grads[:1], grads[1:2], grads[2:3], grads[3:])
         found = [part if asked else None for part, asked in zip(parts, needed, strict=True)]
         if found[3] is not None:
             found[3] = found[3].reshape(ctx.factor_shape)
-        return (grad_x, *found, *[None] * 5)
+        return (grad_x, *found, *[None] * 6)
 
 
 class Symmetric(Again):

@@ -105,7 +105,7 @@ def learned_forward(x, y, saved, step, zero_point, signed, bounds, size, BITS: t
 @triton.jit
 def range_forward(
     x, y, saved, bits_out, lower, upper, signed, base, measure, factor, bounds, rows, size, LEAST, MOST, s_factor,
-    MAPPED: tl.constexpr, LIMITED: tl.constexpr, BLOCK: tl.constexpr,
+    MAPPED: tl.constexpr, LIMITED: tl.constexpr, ASYMMETRIC: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """RangeActivation in integer form, at the bits of a static or a mapped bit-width."""
     row = tl.program_id(1)
@@ -122,10 +122,11 @@ def range_forward(
     bottom = tl.where(negative, clamped(bottom, -float("inf"), 0.0), 0.0)
     scale = tl.maximum(tl.math.div_rn(top - bottom, count), 1e-8)
     low = rounded(tl.math.div_rn(bottom, scale))
-    eight = negative & (bits > 7.5)
-    wide = tl.maximum(tl.maximum(tl.math.div_rn(-bottom, 128.0), tl.math.div_rn(top, 127.0)), 1e-8)
-    scale = tl.where(eight, wide, scale)
-    low = tl.where(eight, -128.0, low)
+    if not ASYMMETRIC:
+        eight = negative & (bits > 7.5)
+        wide = tl.maximum(tl.maximum(tl.math.div_rn(-bottom, 128.0), tl.math.div_rn(top, 127.0)), 1e-8)
+        scale = tl.where(eight, wide, scale)
+        low = tl.where(eight, -128.0, low)
     if first:
         keep(saved, row, rows, scale, low, low + count)
         tl.store(bits_out + row, bits)
@@ -232,7 +233,7 @@ def learned_finish(partial, saved, step, zero_point, signed, bounds, grads, bloc
 @triton.jit
 def range_finish(
     partial, saved, bits, lower, upper, signed, measure, grad_bits, bounds, grads, rows, blocks,
-    MAPPED: tl.constexpr, FROM_BITS: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
+    MAPPED: tl.constexpr, FROM_BITS: tl.constexpr, ASYMMETRIC: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     """Gradients (3 + rows,) of lower, upper, measure and of each row's image factor."""
     r = tl.arange(0, ROWS)
@@ -244,7 +245,7 @@ def range_finish(
     moves = negative & (bottom <= 0.0)
     base = tl.where(moves, bottom, 0.0)
     count = tl.exp2(bits) - 1.0
-    eight = negative & (bits > 7.5)
+    eight = negative & (bits > (1e9 if ASYMMETRIC else 7.5))
     to_scale = total(partial, 0, r, rows, blocks, ROWS, CHUNK)
     to_high = total(partial, 2, r, rows, blocks, ROWS, CHUNK) * scale
     to_low = to_high + total(partial, 1, r, rows, blocks, ROWS, CHUNK) * scale

@@ -55,13 +55,15 @@ def ranged(
     measure: Tensor | None = None,
     factor: Tensor | None = None,
     limits: tuple[int, int] | None = None,
+    *,
+    asymmetric: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """AdaBM's integer range at `base` bits, with `measure` at those of a mapped bit-width; also the bits, (N,) or (1,)."""
     rows = 1 if factor is None else factor.numel()
     laid = _laid_out(x, rows)
     if laid is None:
         return None
-    y, bits = functions.Ranged.apply(laid, lower, upper, measure, factor, signed, base, owner, limits, rows)
+    y, bits = functions.Ranged.apply(laid, lower, upper, measure, factor, signed, base, owner, limits, rows, asymmetric)
     return y, bits
 
 
