@@ -18,11 +18,13 @@ from qsci_plugins.data.png_writer import write_png
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import replacing
 
-__all__ = ["SAVE_OPTIONS", "image_file", "image_format", "no_alpha", "write_image", "write_pixels"]
+__all__ = ["SAVE_OPTIONS", "image_file", "image_format", "no_alpha", "refuse_larger", "write_image", "write_pixels"]
 
 #: the settings of Pillow's writers
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"quality": 95}}
 _OPAQUE = ("JPEG", "BMP")
+#: pixels of a side that a format can hold, of those that are soon reached
+_LARGEST = {"GIF": 65535, "JPEG": 65500, "WEBP": 16383}
 #: formats of 16 bits
 _DEEP = ("PNG", "TIFF")
 
@@ -33,6 +35,15 @@ def image_format(path: Path) -> str:
     if format_ is None:
         raise UserError(f"cannot write {path}: no image format has the suffix {path.suffix!r}; use .png, .jpg or .webp")
     return format_
+
+
+def refuse_larger(path: Path, format_: str, size: tuple[int, int]) -> None:
+    """Raises UserError where a picture of (width, height) is larger than a format can hold, before it is computed."""
+    if max(size) > _LARGEST.get(format_, max(size)):
+        raise UserError(
+            f"cannot write {path}: it would have {size[0]}x{size[1]} pixels, and {format_} holds at most"
+            f" {_LARGEST[format_]} along a side; use .png or .tif"
+        )
 
 
 def write_image(
@@ -71,6 +82,7 @@ def write_pixels(
     """
     path = Path(path)
     format_ = image_format(path)
+    refuse_larger(path, format_, size)
     if format_ in _OPAQUE and channels in (2, 4):
         strips, channels = no_alpha(path, format_, _whole(strips)), channels - 1
     options, kept, lost = save_options(metadata, format_, channels, size)

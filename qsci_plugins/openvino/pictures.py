@@ -9,7 +9,14 @@ import numpy as np
 
 from qsci_plugins.data.animation_writers import write_gif, write_webp
 from qsci_plugins.data.image_metadata import Metadata, save_options
-from qsci_plugins.data.image_writing import SAVE_OPTIONS, image_file, image_format, to_eight_bits, write_pixels
+from qsci_plugins.data.image_writing import (
+    SAVE_OPTIONS,
+    image_file,
+    image_format,
+    refuse_larger,
+    to_eight_bits,
+    write_pixels,
+)
 from qsci_plugins.data.images import Frames, Photo, open_frames
 from qsci_plugins.data.png_writer import write_apng
 from qsci_plugins.data.tiff_pages import write_pages
@@ -126,6 +133,7 @@ def _write_animation(
 ) -> None:
     first = _Enlarged(upscaler, next(frames.photos), _share(on_part, 0, frames.count))
     size, metadata = first.size, first.photo.metadata
+    refuse_larger(target, format_, size)
     # a frame of a GIF may be the first with holes
     channels = 4 if first.photo.mode in ("P", "PA") else first.channels
     bits = first.bits if format_ == "PNG" else 8

@@ -378,6 +378,18 @@ def test_damaged_animations_are_enlarged_or_refused(
             assert (tmp_path / target).stat().st_size
 
 
+@pytest.mark.parametrize(("name", "frames", "most"), [("b.gif", 2, 65535), ("b.webp", 1, 16383), ("b.jpg", 1, 65500)])
+def test_what_a_format_cannot_hold_is_refused_before_it_is_computed(
+    tmp_path: Path, upscaler: Upscaler, name: str, frames: int, most: int
+) -> None:
+    images = [Image.new("L", (most // 2 + 1, 2), level) for level in range(frames)]
+    images[0].save(tmp_path / "long.png", save_all=frames > 1, append_images=images[1:])
+    computed: list[float] = []
+    with pytest.raises(UserError, match=f"{name}: it would have {2 * (most // 2 + 1)}x4 pixels.* at most {most} "):
+        enlarge_file(upscaler, tmp_path / "long.png", tmp_path / name, computed.append)
+    assert not computed
+
+
 def cmyk_profile() -> bytes:
     """A device of inks whose Lab values are known: cyan is (50, -60, -40), no ink (100, 0, 0), and so on linearly."""
     import struct
