@@ -27,12 +27,12 @@ def span(tmp_path: Path) -> Path:
 def test_the_first_and_the_last_layer_that_are_called_get_eight_bits(span: Path) -> None:
     network = load_network(None, span)
     recipe = network_recipe(network, {"weights": str(span)}, bits=4)
-    assert recipe.place.eight_bit == ["conv_1", "upsampler.0"]
+    assert recipe.place.eight_bit == ["conv_1", "upsampler.0.1"]
     assert (recipe.scheme["weight_bits"], recipe.scheme["activation_bits"], recipe.scheme["mean_bits"]) == (4, 4, 4.0)
     assert (recipe.export.openvino.mode, recipe.export.openvino.tile) == ("static", [180, 320])
     assert (recipe.calibrate.images, recipe.calibrate.degrade) == (["builtin:photos"], True)
     chosen = place(network.module, Placement(("*",), tuple(recipe.place.eight_bit)))
-    assert [name for name, kind in chosen.items() if kind == "eight_bit"] == ["conv_1", "upsampler.0"]
+    assert [name for name, kind in chosen.items() if kind == "eight_bit"] == ["conv_1", "upsampler.0.1"]
 
 
 def test_order_is_that_of_the_calls_and_not_of_the_definitions() -> None:
@@ -66,7 +66,7 @@ def test_sizes_are_those_that_the_network_takes(span: Path) -> None:
 def test_other_bits_keep_all_else(span: Path) -> None:
     recipe = network_recipe(load_network(None, span), {"weights": str(span)})
     changed = at_bits(recipe, 6, ["block_1.c1_r", "conv_1"], ["block_2.c1_r"])
-    assert changed.place.eight_bit == ["conv_1", "upsampler.0", "block_1.c1_r"]
+    assert changed.place.eight_bit == ["conv_1", "upsampler.0.1", "block_1.c1_r"]
     assert changed.place.float_ == ["block_2.c1_r"]
     assert (changed.scheme["mean_bits"], changed.scheme["layer_mapping"]) == (6.0, True)
     assert at_bits(recipe, 8) == recipe
