@@ -106,6 +106,10 @@ def test_commands_that_take_a_run_take_its_model_folder_too(
         assert main(["evaluate", str(model), "--format", "json"]) == 0
         out = capsys.readouterr().out
         assert set(json.loads(out[out.index("{") :])["builtin"]) >= {"openvino"}
+
+
+@pytest.mark.slow
+def test_a_bench_takes_a_run_and_its_model_folder(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(finished), str(finished / "model"), "--repeats", "2"]) == 0
     table = capsys.readouterr().out
     assert table.count("| ours  ") == 2

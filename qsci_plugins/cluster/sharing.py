@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import signal
 import time
 from collections import deque
@@ -92,7 +91,8 @@ class _WorkerPool:
         self._ray = ray = load_ray()
         self._spec = spec
         self._progress = progress
-        self._sent = ray.put(pickle.dumps((_versions(), spec.setup, spec.work, spec.shared)))
+        # in a list, so that it is unpacked where the worker asks for it
+        self._sent = [ray.put((_versions(), spec.setup, spec.work, spec.shared))]
         # a worker that died would come back without its set-up: a new one takes its place instead
         self._start = ray.remote(_Worker).options(num_cpus=spec.threads, max_restarts=0, max_task_retries=0).remote
         self._starting: dict[Any, Any] = {}
@@ -217,12 +217,12 @@ class _WorkerLostError(Exception):
 class _Worker:
     """A process of Ray's."""
 
-    def setup(self, sent: bytes) -> UserError | None:
+    def setup(self, sent: list[Any]) -> UserError | None:
         """Returns why it cannot. What was sent is unpacked, and so imported, no sooner than telemetry is off."""
         switch_off_telemetry()
         yield_waiting_threads()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to handle
-        here, (there, setup, self._work, shared) = _versions(), pickle.loads(sent)
+        here, (there, setup, self._work, shared) = _versions(), load_ray().get(sent[0])
         if here != there:
             return UserError(
                 f"a machine of the cluster has {_text(here)}, and this one {_text(there)}; install the same"

@@ -39,7 +39,7 @@ class Reconstructor:
     ...     {
     ...         "version": 1,
     ...         "model": {"weights": "builtin:efficientsci_small"},
-    ...         "scheme": {"name": "adabm", "weight_bits": 8, "activation_bits": 8},
+    ...         "scheme": {"name": "adabm", "weight_bits": 8, "activation_bits": 8, "reconstruct_weights": False},
     ...         "clips": {"frames": 8, "size": 32},
     ...         "calibrate": {"count": 1, "patch": 32, "batch": 1},
     ...         "export": {"openvino": {"mode": "static", "tile": [32, 32]}},
