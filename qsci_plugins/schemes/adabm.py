@@ -112,11 +112,8 @@ class AdaBM(Scheme):
         activation: RangeActivation
         static = config.activation_bits == 8 and not config.image_mapping and not config.layer_mapping
         if (static or not adaptive) and getattr(module, "in_channels", 0) in (1, 3):
-            activation = ImageGridActivation(
-                int(module.in_channels),
-                clipping=clipping,
-                asymmetric=config.asymmetric,  # type: ignore[arg-type]
-            )
+            channels = int(module.in_channels)  # type: ignore[arg-type]
+            activation = ImageGridActivation(channels, clipping=clipping, asymmetric=config.asymmetric)
         else:
             activation = RangeActivation(
                 self._bit_width(adaptive), integer=True, clipping=clipping, asymmetric=config.asymmetric
