@@ -134,7 +134,7 @@ def test_two_processes_train_on_images_as_one_does(kind: str, tmp_path: Path) ->
     assert not (tmp_path / "two.partial").exists()
 
 
-@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+@pytest.mark.parametrize("backend", ["nncf", pytest.param("brevitas", marks=pytest.mark.slow)])
 def test_two_processes_quantize_as_one_does(backend: str, tmp_path: Path) -> None:
     wanted = {**QUANTIZED, "backend": backend}
     two = launch(tmp_path, 29615, "-o", str(tmp_path / "two"), verb="run", recipe=wanted)
