@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 #: examples that measure for a minute and more
-_SLOW = ("bench", "cost")
+_SLOW = ("bench", "cost", "Reconstructor")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 #: as Python sees a package that is not installed
@@ -33,6 +35,7 @@ def run(suite: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_its_tests_pass_on_a_cpu_without_openvino() -> None:
     done = run("tests/gpu", QSCI_GPU_TESTS="cpu")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -110,7 +110,7 @@ def images(kind: str, photos: Path) -> dict[str, Any]:
     return {"version": 1, "model": EDSR, "scheme": {"name": "adabm"}, "train": {**common, "steps": 4}, **CALIBRATED}
 
 
-@pytest.mark.parametrize("kind", ["float", "cadyq", "fine-tuning"])
+@pytest.mark.parametrize("kind", ["float", pytest.param("cadyq", marks=pytest.mark.slow), "fine-tuning"])
 def test_two_processes_train_on_images_as_one_does(kind: str, tmp_path: Path) -> None:
     wanted = images(kind, tmp_path / "photos")
     verb = "train" if kind == "float" else "run"

@@ -123,7 +123,7 @@ def python(environment: dict[str, str], folder: Path, *arguments: str) -> subpro
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+@pytest.mark.parametrize("backend", ["nncf", pytest.param("brevitas", marks=pytest.mark.slow)])
 def test_its_scheme_runs_from_a_recipe_and_reloads(environment: dict[str, str], tmp_path: Path, backend: str) -> None:
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     command = ["run", "recipe.yaml", "-o", "out", "--set", f"backend={backend}"]

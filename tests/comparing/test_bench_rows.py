@@ -69,6 +69,7 @@ def test_names_of_no_row_are_refused_in_one_line(video_run: Path, capsys: pytest
     assert "leave out --only and --limit" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_every_contender_is_a_step_and_every_row_is_noted_when_it_is_complete(
     video_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
