@@ -190,9 +190,11 @@ def _bits(name: str, metrics: Mapping[str, Any]) -> Block:
     notes = []
     if errors:
         header.append("% of the error")
-        told = "By how much the mean squared error against the float output falls when a layer alone is float again"
+        explanation = (
+            "By how much the mean squared error against the float output falls when a layer alone is float again"
+        )
         notes.append(
-            f"{told}, on a few calibration inputs; shares do not add up to 100, and a layer below 0 makes up for others."
+            f"{explanation}, on a few calibration inputs; shares do not add up to 100, and a layer below 0 makes up for others."
         )
     tables = [Table("Every layer", (header, rows), folded=True)]
     if metrics["float_layers"]:

@@ -165,8 +165,8 @@ _MEASURES = {
 
 def _seconds(seconds: Mapping[str, float], devices: Mapping[str, Sequence[str]]) -> str:
     measured = devices.get("measuring", ())
-    told = f"\n\nMeasured in torch on {', '.join(measured)}." if any(name != "cpu" for name in measured) else ""
-    return f"## Time\n\n{table(*seconds_rows(seconds, devices))}{told}"
+    where = f"\n\nMeasured in torch on {', '.join(measured)}." if any(name != "cpu" for name in measured) else ""
+    return f"## Time\n\n{table(*seconds_rows(seconds, devices))}{where}"
 
 
 def seconds_rows(seconds: Mapping[str, float], devices: Mapping[str, Sequence[str]]) -> Rows:

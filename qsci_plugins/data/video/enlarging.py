@@ -67,7 +67,7 @@ def enlarge_segments(
 ) -> None:
     """Writes the segments that `work` does not hold yet, the very same as `enlarge_clip` does.
 
-    `code` turns the frames of each, as they were decoded, into a segment, in order; `on_segment` is told how many it has.
+    `code` turns the frames of each, as they were decoded, into a segment, in order; `on_segment` gets how many it has.
     """
     clock = _Clock(reader, encoding, None)
     count = segment_frames(encoding.width, encoding.height)
