@@ -51,7 +51,7 @@ class AdaBMConfig(SchemeConfig):
     #: percentile over layers of the feature deviation below (above) which a layer loses (gains) a bit
     layer_percentile: float = Field(30.0, ge=0, lt=50)
     #: how far bit-aware clipping moves a range towards the one with the least squared error; None: 0.5 as published,
-    #: but in integer form all the way where bits are few and rounding dominates
+    #: but in integer form all the way where bits are few and rounding dominates, and 0.25 at 8 bits
     clipping: float | None = Field(None, ge=0, le=1)
     #: integer form: mean over layers of the bits of an average image; layer factors are then chosen by what they cost the
     #: output, instead of by percentiles
@@ -108,7 +108,8 @@ class AdaBM(Scheme):
                 counted=adaptive,
             )
         few = adaptive and config.activation_bits <= 4
-        clipping = (1.0 if few else 0.5) if config.clipping is None else config.clipping
+        usual = 0.25 if config.activation_bits == 8 else 1.0 if few else 0.5
+        clipping = usual if config.clipping is None else config.clipping
         activation: RangeActivation
         static = config.activation_bits == 8 and not config.image_mapping and not config.layer_mapping
         if (static or not adaptive) and getattr(module, "in_channels", 0) in (1, 3):

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.scheme import LayerQuantizers
-from qsci_plugins.schemes.weight import ChannelWeight
+from qsci_plugins.schemes.weight import ChannelWeight, largest_pair
 
 __all__ = ["reconstruct_weights"]
 
@@ -66,7 +66,9 @@ def reconstruct_weights(
         step, bound = (value.reshape(-1, 1).double() for value in (p.scale, p.high))
         if rounding:
             try:
-                rounded = _round_columns(flat.double(), (centred.T @ centred).double(), step, bound, damping)
+                hessian = (centred.T @ centred).double()
+                most = largest_pair(weight.reach) if weight.bits >= 8 else math.inf  # type: ignore[operator]
+                rounded = _round_columns(flat.double(), hessian, step, bound, damping, module.weight.shape[1], most)  # type: ignore[union-attr, index]
             except torch.linalg.LinAlgError:
                 raise UserError(
                     f"{name}: its inputs of up to {columns.abs().max():.3g} are too large to fit its weights to; look"
@@ -141,8 +143,31 @@ def _random(below: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(below, (count,), generator=generator, device="cpu")
 
 
-def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor, damping: float) -> Tensor:
+def _paired_before(inputs: int, places: int, order: Tensor) -> list[int | None]:
+    """For each column of a flat weight, in their `order`: where in it the other of its pair stands, if before it.
+
+    Of an odd number of channels any two may be a pair (`largest_pair_sums`): none is known.
+    """
+    if inputs % 2:
+        return [None] * len(order)
+    columns = torch.arange(inputs * places).reshape(-1, 2, places)
+    other = columns.flip(1).flatten()[order.cpu()]
+    before = torch.argsort(order.cpu())[other].tolist()
+    return [at if at < here else None for here, at in enumerate(before)]
+
+
+def _round_columns(
+    weight: Tensor,
+    hessian: Tensor,
+    step: Tensor,
+    bound: Tensor,
+    damping: float,
+    inputs: int = 1,
+    most: float = math.inf,
+) -> Tensor:
     """GPTQ: the columns with the most energy first, each one's rounding error compensated by the rest.
+
+    Two levels of one sign of a pair of the `inputs` channels end at `most` together.
 
     Columns after a block feel its errors at once, in one matrix product, which gives the same levels in a tenth of the
     time.
@@ -157,6 +182,7 @@ def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor,
         reverse, torch.eye(len(reverse), dtype=reverse.dtype, device=reverse.device), upper=True
     )
     least, rest = -bound, weight[:, order].clone()
+    before = [None] * len(order) if most == math.inf else _paired_before(inputs, len(order) // inputs, order)
     rounded = torch.zeros_like(rest)
     for first in range(0, rest.shape[1], _BLOCK):
         last = min(first + _BLOCK, rest.shape[1])
@@ -166,7 +192,12 @@ def _round_columns(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor,
             column, error = block[:, j : j + 1], errors[:, j : j + 1]
             nearest = rounded[:, first + j : first + j + 1]
             # in place, as this runs for every input of every layer, and a GPU takes as long for each small operation
-            torch.mul((column / step).round_().clamp_(min=least, max=bound), step, out=nearest)
+            levels = (column / step).round_().clamp_(min=least, max=bound)
+            at = before[first + j]
+            if at is not None:
+                other = (rounded[:, at : at + 1] / step).round_()
+                levels = levels.clamp(-most - other.clamp(max=0), most - other.clamp(min=0))
+            torch.mul(levels, step, out=nearest)
             torch.sub(column, nearest, out=error).div_(factor[j, j])
             block[:, j + 1 :] -= error * factor[j : j + 1, j + 1 :]
         rest[:, last:] -= errors @ upper[first:last, last:]

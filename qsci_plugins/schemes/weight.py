@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ __all__ = [
     "PairedWeight",
     "TensorWeight",
     "highest_level",
+    "largest_pair",
     "largest_pair_sums",
     "limit_weights",
     "row_steps",
@@ -38,7 +40,8 @@ class PairedWeight(Quantizer):
     """Weights of a step for each output channel (or for all), whose pairs never saturate.
 
     A channel of which a pair would gets a step (almost) twice as large and levels -64..64: 7 bits. `reach`, the largest level of
-    the activations as u8, is 0 until `limit_weights` sets it; nothing is limited then.
+    the activations as u8, is 0 until `limit_weights` sets it; nothing is limited then. Learned steps start as much larger
+    as keeps them from it.
     """
 
     of_weight: ClassVar[bool] = True
@@ -52,6 +55,20 @@ class PairedWeight(Quantizer):
     @abstractmethod
     def full_range(self, x: Tensor) -> QParams:
         """The parameters that quantize x where pairs cannot saturate."""
+
+    @torch.no_grad()
+    def limit(self, x: Tensor, reach: float) -> None:
+        """Sets `reach`; a learned step with which a pair of x would saturate grows to the least with which none does."""
+        self.reach.fill_(reach)
+        step = getattr(self, "step", None)
+        if step is None or self.bits < 8:  # type: ignore[operator]
+            return
+        p = self.full_range(x)
+        factors = torch.full((len(x),), _FACTORS[-1], device=x.device)
+        for factor in reversed(_FACTORS):
+            z = to_integers(x, p.scale * factor, None, p.low, p.high)
+            factors = torch.where(saturating(z, reach * _ROOM), factors, factor)
+        step.mul_(factors.reshape(-1, *[1] * (x.dim() - 1)) if step.numel() > 1 else factors.max())
 
     def qparams(self, x: Tensor) -> QParams:
         p = self.full_range(x)
@@ -159,11 +176,20 @@ class ChannelWeight(PairedWeight):
 
 #: the largest sum of two products
 _MOST = 32767
+#: how much larger a pair may become in training
+_ROOM = 1.03
+#: of a step at which no pair shall saturate; 127 + 127 end below 123 with the last
+_FACTORS = [1 + k / 64 for k in range(72)]
 #: two weights of it times the largest activation, 255, stay below
 _LARGEST_WEIGHT = 64
 #: of the step of a limited channel. With 2, its largest weight of 127 steps would lie between two levels, 63.5, and torch,
 #: a trace of it and OpenVINO, which divide in ways of their own, would not agree on which; exact in float32
 _LIMITED_STEP = 2 - 2.0**-19
+
+
+def largest_pair(reach: Tensor) -> float:
+    """The largest |sum| of two weights of one sign that does not saturate, with room for training; infinite for reach 0."""
+    return math.floor(_MOST / (reach.item() * _ROOM)) if reach > 0 else math.inf
 
 
 def largest_pair_sums(integers: Tensor) -> Tensor:
@@ -218,4 +244,4 @@ def limit_weights(layers: Mapping[str, Any], model: nn.Module) -> None:
             weight = model.get_submodule(name).weight
             assert isinstance(weight, Tensor)
             x = weight.new_zeros(1, *[8] * (weight.dim() - 1))
-            quantizers.weight.reach.fill_(highest_level(quantizers.activation, x))
+            quantizers.weight.limit(weight, highest_level(quantizers.activation, x))

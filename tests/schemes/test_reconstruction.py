@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.reconstruction import _round_columns, reconstruct_weights
 from qsci_plugins.schemes.scheme import LayerQuantizers
-from qsci_plugins.schemes.weight import ChannelWeight
+from qsci_plugins.schemes.weight import ChannelWeight, largest_pair_sums, saturating
 
 
 def one_by_one(weight: Tensor, hessian: Tensor, step: Tensor, bound: Tensor, damping: float) -> Tensor:
@@ -39,6 +39,25 @@ def test_blocks_round_as_single_columns_do(inputs: int, places: int) -> None:
     assert torch.equal(
         _round_columns(weight, hessian, step, bound, 0.01), one_by_one(weight, hessian, step, bound, 0.01)
     )
+
+
+@pytest.mark.parametrize("order", ["channels", "any"])
+def test_no_pair_of_rounded_weights_saturates(order: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(8, 32, 3)
+    nn.init.normal_(model.weight)
+    quantizer = ChannelWeight(model.weight, 8)
+    assert saturating(quantizer.integers(model.weight), 255.0).any()
+    before = quantizer.step.clone()
+    quantizer.limit(model.weight, 255.0)
+    assert (quantizer.step > before).any()
+    assert (quantizer.step / before).mean() < 1.6
+    images = torch.rand(4, 8, 20, 20) * (torch.rand(8, 1, 1) if order == "any" else 1)
+    reconstruct_weights(model, {"": LayerQuantizers(None, quantizer)}, lambda: model(images))
+    levels = (model.weight.detach() / quantizer.step).round()
+    assert largest_pair_sums(levels).max() <= 124
+    assert torch.equal(quantizer.qparams(model.weight).scale, quantizer.step)
+    assert torch.allclose(quantizer(model.weight), model.weight, atol=1e-6)
 
 
 def test_a_wide_layer_takes_seconds_and_says_so() -> None:
