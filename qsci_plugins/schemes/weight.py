@@ -178,8 +178,8 @@ class ChannelWeight(PairedWeight):
 _MOST = 32767
 #: how much larger a pair may become in training
 _ROOM = 1.03
-#: of a step at which no pair shall saturate; 127 + 127 end below 123 with the last
-_FACTORS = [1 + k / 64 for k in range(72)]
+#: of a step at which no pair shall saturate: 127 + 127 end below 123 with the last. Not 2, for the reason of `_LIMITED_STEP`
+_FACTORS = [1.0, *((1 + k / 64) * (1 - 2.0**-20) for k in range(1, 72))]
 #: two weights of it times the largest activation, 255, stay below
 _LARGEST_WEIGHT = 64
 #: of the step of a limited channel. With 2, its largest weight of 127 steps would lie between two levels, 63.5, and torch,
