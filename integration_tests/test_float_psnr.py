@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.io import loadmat
 
+from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.evaluation import evaluate_upscaler, find_set
 
@@ -29,3 +31,16 @@ def test_edsr_of_eight_blocks_has_its_known_psnr(name: str, expected: float) -> 
 
     result = evaluate_upscaler(upscale, find_set(_DATA, name, 2))
     assert result.psnr_y == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not _DATA.is_dir(), reason=f"no shared data at {_DATA}; set QSCI_DATA")
+@pytest.mark.parametrize(("name", "expected"), [("drop40", 34.85), ("runner40", 31.60)])
+def test_the_built_in_network_for_video_has_the_psnr_of_its_card(name: str, expected: float) -> None:
+    scene = loadmat(_DATA / f"sci/simulation/{name}_cacti.mat")
+    mask, frames = (torch.from_numpy(scene[key]).float().permute(2, 0, 1)[None, :8] for key in ("mask", "orig"))
+    network = load_network(None, "builtin:efficientsci_t")
+    with torch.inference_mode():
+        video = network.module((mask * frames / 255).sum(1), mask, mask.sum(1).clamp_min(1))
+    errors = (video.reshape(frames.shape).clamp(0, 1) - frames / 255).square().mean((2, 3))
+    assert (-10 * errors.log10()).mean().item() == pytest.approx(expected, abs=0.02)
