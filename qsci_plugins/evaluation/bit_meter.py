@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -162,13 +164,19 @@ def quantized_operations(macs: Mapping[str, int], quantized: QuantizedNetwork, m
 
 @torch.no_grad()
 def layer_gains(
-    quantized: QuantizedNetwork, network: nn.Module, batch: Tensor | Sequence[Tensor]
+    quantized: QuantizedNetwork,
+    network: nn.Module,
+    batch: Tensor | Sequence[Tensor],
+    seconds: float = math.inf,
+    on_layer: Callable[[], None] = lambda: None,
 ) -> tuple[float, dict[str, float]]:
     """The mean squared error of the quantized output against the float network's, and by how much each layer lowers it.
 
     Each layer's quantizers are off alone; `batch` is what the networks take, images (N,3,H,W) or several tensors, in
-    their range and on their device. A gain may be negative.
+    their range and on their device. A gain may be negative. Layers that are not reached within `seconds` have none;
+    `on_layer` is called after each.
     """
+    began = time.monotonic()
     inputs = inputs_of(batch)
     expected = network(*inputs)
 
@@ -178,11 +186,14 @@ def layer_gains(
     whole = error()
     gains: dict[str, float] = {}
     for name, layer in quantized.layers.items():
+        if time.monotonic() - began > seconds:
+            break
         set_mode(layer, Mode.OFF)
         try:
             gains[name] = whole - error()
         finally:
             set_mode(layer, Mode.ON)
+        on_layer()
     return whole, gains
 
 

@@ -33,6 +33,9 @@ MODEL = "model"
 #: images that the cost of layers is measured on
 _COSTED = 2
 
+#: seconds after which no further layer's cost is measured
+_COSTING = 60
+
 
 @dataclass(frozen=True)
 class RunResult:
@@ -201,9 +204,13 @@ def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, progress: Pro
     device = module_device(quantized.model)
     few = _COSTED if prepared.network.task == "sr" else 1
     batch = [tensor[:few].to(device) for tensor in inputs_of(prepared.batches[0])]
-    with progress.stage("what each layer costs", 1) as advance:
-        whole, gains = layer_gains(quantized, prepared.network.module, batch)
-        advance(1)
+    count = len(quantized.layers)
+    with progress.stage("what each layer costs", count) as advance:
+        whole, gains = layer_gains(quantized, prepared.network.module, batch, _COSTING, lambda: advance(1))
+    if len(gains) < count:
+        progress.note(
+            f"what each layer costs: {len(gains)} of {count} layers in {_COSTING} s, the rest is not measured"
+        )
     # digits beyond these are noise
     return {"whole": float(f"{whole:.6g}"), "layers": {name: float(f"{gain:.6g}") for name, gain in gains.items()}}
 

@@ -186,7 +186,7 @@ def _bits(name: str, metrics: Mapping[str, Any]) -> Block:
     for layer, widths in bits.items():
         rows.append([layer, f"{widths['weight']:.0f}", f"{widths['activation']:.2f}"])
         if errors:
-            rows[-1].append(f"{_share(errors, layer):.1f}")
+            rows[-1].append(f"{_share(errors, layer):.1f}" if layer in errors["layers"] else "")
     notes = []
     if errors:
         header.append("% of the error")
@@ -196,6 +196,8 @@ def _bits(name: str, metrics: Mapping[str, Any]) -> Block:
         notes.append(
             f"{explanation}, on a few calibration inputs; shares do not add up to 100, and a layer below 0 makes up for others."
         )
+        if len(errors["layers"]) < len(bits):
+            notes.append(f"Measured for {len(errors['layers'])} of {len(bits)} layers, for want of time.")
     tables = [Table("Every layer", (header, rows), folded=True)]
     if metrics["float_layers"]:
         left = [[layer, reason] for layer, reason in metrics["float_layers"].items()]
@@ -204,7 +206,7 @@ def _bits(name: str, metrics: Mapping[str, Any]) -> Block:
 
 
 def _share(errors: Mapping[str, Any], layer: str) -> float:
-    return 100 * float(errors["layers"].get(layer, 0.0)) / errors["whole"] if errors["whole"] else 0.0
+    return 100 * float(errors["layers"][layer]) / errors["whole"] if errors["whole"] else 0.0
 
 
 def _nodes(name: str, latency: Mapping[str, Any]) -> Block:

@@ -109,6 +109,11 @@ def test_a_layers_gain_is_the_error_that_goes_with_its_rounding(backend: str) ->
     alone = load_backend(backend).quantize(network.module, scheme, Placement(("body.0.body.0",)), [images], 255.0)
     whole, only = layer_gains(alone, network.module, images)
     assert only == {"body.0.body.0": pytest.approx(whole)}
+    done: list[int] = []
+    assert layer_gains(quantized, network.module, images, -1.0, lambda: done.append(1)) == (error, {})
+    assert not done
+    assert layer_gains(quantized, network.module, images, on_layer=lambda: done.append(1)) == (error, gains)
+    assert len(done) == len(gains)
 
 
 def test_losses_of_independent_errors_add_up() -> None:

@@ -283,3 +283,10 @@ def test_a_benchmark_and_a_sweep_have_pages(tmp_path: Path) -> None:
     assert found.data["runs"][0]["sweep"] == sweep
     for part in ("Sweep of b", "1: bits=4", "37.30 (0.50) @ 4.00"):
         assert part in found.text, part
+
+
+def test_layers_whose_cost_was_not_measured_have_none(tmp_path: Path) -> None:
+    partly = {"whole": 2.0, "layers": {"head.0": 0.5}}
+    found = page(read_content(run_folder(tmp_path / "run", layer_errors=partly)), tmp_path=tmp_path)
+    assert "Measured for 1 of 3 layers, for want of time." in found
+    assert "for want of time" not in page(read_content(run_folder(tmp_path / "other")), tmp_path=tmp_path)
