@@ -117,9 +117,11 @@ def test_twenty_kills_lose_nothing(kind: str, tmp_path: Path) -> None:
             continue
         kills += 1
         resumed += "goes on" in (tmp_path / "said.txt").read_text() or any(output.parent.glob("*.partial/*.state"))
-        # the whole output, which was there a moment before the process's end, or nothing under its name
-        assert not output.exists() or content(kind, output) == expected
-        if output.exists():
+        # the whole output, which was there a moment before the process's end, or nothing under its name; `quantize` works
+        # inside its output, where recipe.yaml comes last
+        complete = (output / "recipe.yaml").is_file() if kind == "quantize" else output.exists()
+        assert not complete or content(kind, output) == expected
+        if complete:
             shutil.rmtree(tmp_path / "out")
             (tmp_path / "out").mkdir()
     assert run([*given, "-o", str(output)], tmp_path) == 0
