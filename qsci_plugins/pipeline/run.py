@@ -31,10 +31,10 @@ __all__ = ["MODEL", "RunResult", "float_layers", "prepared_on", "run_recipe"]
 MODEL = "model"
 
 #: images that the cost of layers is measured on
-_COSTED = 2
+_COST_IMAGES = 2
 
 #: seconds after which no further layer's cost is measured
-_COSTING = 60
+_COST_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -202,14 +202,14 @@ def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, progress: Pro
     from qsci_plugins.evaluation.bit_meter import layer_gains
 
     device = module_device(quantized.model)
-    few = _COSTED if prepared.network.task == "sr" else 1
+    few = _COST_IMAGES if prepared.network.task == "sr" else 1
     batch = [tensor[:few].to(device) for tensor in inputs_of(prepared.batches[0])]
     count = len(quantized.layers)
     with progress.stage("what each layer costs", count) as advance:
-        whole, gains = layer_gains(quantized, prepared.network.module, batch, _COSTING, lambda: advance(1))
+        whole, gains = layer_gains(quantized, prepared.network.module, batch, _COST_SECONDS, lambda: advance(1))
     if len(gains) < count:
         progress.note(
-            f"what each layer costs: {len(gains)} of {count} layers in {_COSTING} s, the rest is not measured"
+            f"what each layer costs: {len(gains)} of {count} layers in {_COST_SECONDS} s, the rest is not measured"
         )
     # digits beyond these are noise
     return {"whole": float(f"{whole:.6g}"), "layers": {name: float(f"{gain:.6g}") for name, gain in gains.items()}}

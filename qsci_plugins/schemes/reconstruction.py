@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.scheme import LayerQuantizers
-from qsci_plugins.schemes.weight import ChannelWeight, largest_pair
+from qsci_plugins.schemes.weight import ChannelWeight
 
 __all__ = ["reconstruct_weights"]
 
@@ -66,9 +66,8 @@ def reconstruct_weights(
         step, bound = (value.reshape(-1, 1).double() for value in (p.scale, p.high))
         if rounding:
             try:
-                hessian = (centred.T @ centred).double()
-                most = largest_pair(weight.reach) if weight.bits >= 8 else math.inf  # type: ignore[operator]
-                rounded = _round_columns(flat.double(), hessian, step, bound, damping, module.weight.shape[1], most)  # type: ignore[union-attr, index]
+                hessian, inputs = (centred.T @ centred).double(), module.weight.shape[1]  # type: ignore[union-attr, index]
+                rounded = _round_columns(flat.double(), hessian, step, bound, damping, inputs, weight.largest_pair())
             except torch.linalg.LinAlgError:
                 raise UserError(
                     f"{name}: its inputs of up to {columns.abs().max():.3g} are too large to fit its weights to; look"
@@ -143,16 +142,16 @@ def _random(below: int, count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(below, (count,), generator=generator, device="cpu")
 
 
-def _paired_before(inputs: int, places: int, order: Tensor) -> list[int | None]:
+def _paired_before(inputs: int, order: Tensor) -> list[int | None]:
     """For each column of a flat weight, in their `order`: where in it the other of its pair stands, if before it.
 
     Of an odd number of channels any two may be a pair (`largest_pair_sums`): none is known.
     """
     if inputs % 2:
         return [None] * len(order)
-    columns = torch.arange(inputs * places).reshape(-1, 2, places)
-    other = columns.flip(1).flatten()[order.cpu()]
-    before = torch.argsort(order.cpu())[other].tolist()
+    order = order.cpu()
+    other = torch.arange(len(order)).reshape(inputs // 2, 2, -1).flip(1).flatten()
+    before = torch.argsort(order)[other[order]].tolist()
     return [at if at < here else None for here, at in enumerate(before)]
 
 
@@ -182,7 +181,7 @@ def _round_columns(
         reverse, torch.eye(len(reverse), dtype=reverse.dtype, device=reverse.device), upper=True
     )
     least, rest = -bound, weight[:, order].clone()
-    before = [None] * len(order) if most == math.inf else _paired_before(inputs, len(order) // inputs, order)
+    before = [None] * len(order) if most == math.inf else _paired_before(inputs, order)
     rounded = torch.zeros_like(rest)
     for first in range(0, rest.shape[1], _BLOCK):
         last = min(first + _BLOCK, rest.shape[1])

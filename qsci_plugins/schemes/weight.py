@@ -20,7 +20,6 @@ __all__ = [
     "PairedWeight",
     "TensorWeight",
     "highest_level",
-    "largest_pair",
     "largest_pair_sums",
     "limit_weights",
     "row_steps",
@@ -60,15 +59,21 @@ class PairedWeight(Quantizer):
     def limit(self, x: Tensor, reach: float) -> None:
         """Sets `reach`; a learned step with which a pair of x would saturate grows to the least with which none does."""
         self.reach.fill_(reach)
-        step = getattr(self, "step", None)
-        if step is None or self.bits < 8:  # type: ignore[operator]
+        step, most = getattr(self, "step", None), self.largest_pair()
+        if step is None or most == math.inf:
             return
-        p = self.full_range(x)
-        factors = torch.full((len(x),), _FACTORS[-1], device=x.device)
-        for factor in reversed(_FACTORS):
-            z = to_integers(x, p.scale * factor, None, p.low, p.high)
-            factors = torch.where(saturating(z, reach * _ROOM), factors, factor)
-        step.mul_(factors.reshape(-1, *[1] * (x.dim() - 1)) if step.numel() > 1 else factors.max())
+        p, factors = self.full_range(x), x.new_ones(len(x), *[1] * (x.dim() - 1))
+        for factor in _FACTORS:
+            saturates = largest_pair_sums(to_integers(x, p.scale * factors, None, p.low, p.high)) > most
+            if not saturates.any():
+                break
+            factors = torch.where(saturates.reshape(factors.shape), factor, factors)
+        step.mul_(factors if step.numel() > 1 else factors.max())
+
+    def largest_pair(self) -> float:
+        """The most that two levels of one sign should have together, with room for training; infinite where any may."""
+        reach: float = self.reach.item()
+        return math.floor(_MOST / (reach * _ROOM)) if reach and self.bits >= 8 else math.inf  # type: ignore[operator]
 
     def qparams(self, x: Tensor) -> QParams:
         p = self.full_range(x)
@@ -178,18 +183,13 @@ class ChannelWeight(PairedWeight):
 _MOST = 32767
 #: how much larger a pair may become in training
 _ROOM = 1.03
-#: of a step at which no pair shall saturate: 127 + 127 end below 123 with the last. Not 2, for the reason of `_LIMITED_STEP`
-_FACTORS = [1.0, *((1 + k / 64) * (1 - 2.0**-20) for k in range(1, 72))]
+#: of a step that grows: 127 + 127 end below 123 with the last. Not 2, for the reason of `_LIMITED_STEP`
+_FACTORS = [(1 + k / 64) * (1 - 2.0**-20) for k in range(1, 72)]
 #: two weights of it times the largest activation, 255, stay below
 _LARGEST_WEIGHT = 64
 #: of the step of a limited channel. With 2, its largest weight of 127 steps would lie between two levels, 63.5, and torch,
 #: a trace of it and OpenVINO, which divide in ways of their own, would not agree on which; exact in float32
 _LIMITED_STEP = 2 - 2.0**-19
-
-
-def largest_pair(reach: Tensor) -> float:
-    """The largest |sum| of two weights of one sign that does not saturate, with room for training; infinite for reach 0."""
-    return math.floor(_MOST / (reach.item() * _ROOM)) if reach > 0 else math.inf
 
 
 def largest_pair_sums(integers: Tensor) -> Tensor:
