@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -138,56 +140,106 @@ class ChannelScale(nn.Module):
         return x * self.factors
 
 
-@torch.no_grad()
-def equalise_channels(model: nn.Module) -> None:
-    """Brings the channels that convolutions read nearer to one range, in place; the network computes the same.
+#: more channels than any picture has: what reads as many reads features
+_PICTURE_CHANNELS = 4
+#: synthetic pictures that ranges come from; fewer for a network that takes a second for each
+_PICTURES, _FEW_PICTURES, _MANY_PARAMETERS = 8, 2, 2_000_000
+
+
+def equalise_channels(module: nn.Module) -> nn.Module:
+    """A network of convolutions whose layers read channels that are nearer to one range; it computes the same.
 
     One step serves all channels of a tensor, so that those of small values get few levels. Half of the difference (the
     square root of each channel's share of the largest value, as in SmoothQuant, Xiao et al., ICML 2023, arXiv 2211.10438)
     goes into the weights. Where nothing but a PReLU or ReLU lies between two convolutions (Compact) the first one's
-    outputs are scaled (Nagel et al., ICCV 2019, arXiv 1906.04721); in SPAN a `ChannelScale` precedes the convolution.
-    The ranges are those of synthetic pictures.
+    outputs are scaled (Nagel et al., ICCV 2019, arXiv 1906.04721); elsewhere a `ChannelScale` precedes the convolution.
+    The ranges are those of synthetic pictures. `module` maps RGB (1,3,H,W) in 0..1 to RGB. It is given back as it is
+    where it has linear layers, cannot run on such pictures, or would compute something else.
     """
-    kind = type(model).__name__
-    if kind not in ("SPAN", "SRVGGNetCompact"):
-        return
-    convolutions = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-    channels = next(iter(convolutions.values())).in_channels
-    ranges = _channel_ranges(model, convolutions.values(), channels)
-    previous: nn.Conv2d | None = None
-    for name, layer in convolutions.items():
-        if previous is not None and layer in ranges:
-            share = ranges[layer] / ranges[layer].max().clamp_min(1e-12)
-            factors = share.clamp_min(1e-3).sqrt()
-            layer.weight *= factors.reshape(1, -1, 1, 1)
-            if kind == "SPAN":
-                parent, _, leaf = name.rpartition(".")
-                scaled = nn.Sequential(ChannelScale(1 / factors), layer).train(layer.training)
-                setattr(model.get_submodule(parent), leaf, scaled)
-            else:
-                previous.weight /= factors.reshape(-1, 1, 1, 1)
-                if previous.bias is not None:
-                    previous.bias /= factors
-        previous = layer
-
-
-def _channel_ranges(model: nn.Module, layers: Iterable[nn.Module], channels: int) -> dict[nn.Module, Tensor]:
-    """The largest magnitude (C,) of every channel that each of `layers` reads, of pictures with as many channels."""
-    found: dict[nn.Module, Tensor] = {}
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
-        found[layer] = inputs[0].abs().amax((0, 2, 3))
-
-    handles = [layer.register_forward_hook(note) for layer in layers]
+    if any(isinstance(m, nn.Linear | nn.MultiheadAttention) for m in module.modules()):
+        return module
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    pictures = _dead_leaves(_PICTURES if parameters < _MANY_PARAMETERS else _FEW_PICTURES).split(1)
     try:
-        model(_dead_leaves(channels))
+        equalised = copy.deepcopy(module)
+        ranges, before = _channel_ranges(equalised, _feature_convolutions(equalised), pictures)
+        if any(type(m).__name__ == "SRVGGNetCompact" for m in equalised.modules()):
+            _scale_outputs(equalised, ranges)
+        else:
+            _scale_inputs(equalised, ranges)
+        with torch.no_grad():
+            after = equalised(pictures[0])
+    except Exception:  # of a network that needs other pictures, or cannot be copied: it stays what it was
+        return module
+    return equalised if torch.allclose(after, before, rtol=1e-3, atol=1e-4) else module
+
+
+def _feature_convolutions(module: nn.Module) -> dict[str, nn.Conv2d]:
+    """Convolutions of all channels of a tensor that is no picture, by name; without those that have several names."""
+    names = Counter(id(m) for _, m in module.named_modules(remove_duplicate=False))
+    return {
+        name: m
+        for name, m in module.named_modules()
+        if type(m) is nn.Conv2d and m.groups == 1 and m.in_channels > _PICTURE_CHANNELS and names[id(m)] == 1
+    }
+
+
+@torch.no_grad()
+def _channel_ranges(
+    module: nn.Module, layers: dict[str, nn.Conv2d], pictures: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The largest magnitude (C,) of every channel that each of `layers` reads, and what becomes of the first picture."""
+    found: dict[str, Tensor] = {}
+
+    def note(name: str, inputs: tuple[Tensor, ...]) -> None:
+        largest = inputs[0].abs().amax((0, 2, 3))
+        found[name] = torch.maximum(found[name], largest) if name in found else largest
+
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
+        for name, layer in layers.items()
+    ]
+    try:
+        results = [module(picture) for picture in pictures]
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return found, results[0]
 
 
-def _dead_leaves(channels: int, count: int = 8, leaves: int = 400, side: int = 64) -> Tensor:
+def _factors(ranges: Tensor) -> Tensor:
+    return (ranges / ranges.max().clamp_min(1e-12)).clamp_min(1e-3).sqrt()
+
+
+@torch.no_grad()
+def _scale_inputs(module: nn.Module, ranges: dict[str, Tensor]) -> None:
+    for name, largest in ranges.items():
+        layer, factors = module.get_submodule(name), _factors(largest)
+        assert isinstance(layer, nn.Conv2d)
+        layer.weight *= factors.reshape(1, -1, 1, 1)
+        parent, _, leaf = name.rpartition(".")
+        setattr(
+            module.get_submodule(parent), leaf, nn.Sequential(ChannelScale(1 / factors), layer).train(layer.training)
+        )
+
+
+@torch.no_grad()
+def _scale_outputs(module: nn.Module, ranges: dict[str, Tensor]) -> None:
+    """For convolutions that follow one another."""
+    previous: nn.Conv2d | None = None
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        if previous is not None and name in ranges:
+            factors = _factors(ranges[name])
+            layer.weight *= factors.reshape(1, -1, 1, 1)
+            previous.weight /= factors.reshape(-1, 1, 1, 1)
+            if previous.bias is not None:
+                previous.bias /= factors
+        previous = layer
+
+
+def _dead_leaves(count: int, leaves: int = 400, side: int = 64, channels: int = 3) -> Tensor:
     """Pictures (count,channels,side,side) in 0..1, the same every time: their edges and sizes are those of photos.
 
     Leaves of random colour fall on one another, sizes by a power law (Lee, Mumford and Huang, IJCV 2001); half are discs.

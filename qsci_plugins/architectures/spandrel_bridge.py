@@ -121,8 +121,7 @@ def load_foreign(state: StateDict, scale: int | None, weights: str, settings: di
     need = descriptor.size_requirements
     fold_branches(descriptor.model.eval())
     part_joined(descriptor.model)
-    equalise_channels(descriptor.model)
-    module = keep_inputs(adapted(descriptor, weights).eval())
+    module = keep_inputs(equalise_channels(adapted(descriptor, weights).eval()))
     return Network(
         module=module,
         architecture=name,
