@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_width import record_bits
@@ -83,8 +82,7 @@ def finetune(
             output = model(inputs)
         value = (output.float() - expected).abs().mean()
         if features is not None:
-            # as published: one norm over the whole batch, divided by its size
-            distances = [(a - b).norm() / len(inputs) for a, b in zip(features.take(), expected_features, strict=True)]
+            distances = [feature_distance(a, b) for a, b in zip(features.take(), expected_features, strict=True)]
             value = value + settings.feature_weight * torch.stack(distances).mean()
         if turn is Role.MAPPING:
             above = ledger.mean(network.counted()).mean() - network.scheme.base_bits
@@ -179,15 +177,29 @@ class _Order:
         return self._round[1]
 
 
+#: what an output of zeros is divided by
+_TINY = 1e-12
+
+
+def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """AdaBM's structural loss of a block, a scalar, from its outputs (N, numbers) in both networks.
+
+    As its published code has it: a batch is brought to unit length as a whole, not each sample, and the mean over the
+    samples' distances is divided by N once more.
+    """
+    student, teacher = student / student.norm().clamp_min(_TINY), teacher / teacher.norm().clamp_min(_TINY)
+    return (student - teacher).norm(dim=1).mean() / len(student)
+
+
 class BlockOutputs:
-    """Collects the normalised outputs of named blocks during forwards of a model: each (N, numbers), unit L2 length."""
+    """Collects the outputs of named blocks during forwards of a model: each (N, numbers)."""
 
     def __init__(self, model: nn.Module, blocks: Sequence[str]) -> None:
         self.values: list[Tensor] = []
         self._handles = [model.get_submodule(name).register_forward_hook(self._keep) for name in blocks]
 
     def _keep(self, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        self.values.append(F.normalize(output.float().flatten(1), dim=1))
+        self.values.append(output.float().flatten(1))
 
     def take(self) -> list[Tensor]:
         """The outputs since the last call."""
@@ -218,13 +230,14 @@ class Teacher:
         self._patches = patches
         self._outputs: Tensor | None = None
         self._waiting = dict.fromkeys(range(len(patches)))
-        self._features: list[Tensor] = []
+        self._features: list[Tensor] = []  # of unit length, so that float16 holds them
+        self._lengths: list[Tensor] = []
         self._hooks = BlockOutputs(model, blocks) if blocks else None
         self._folder = TemporaryDirectory(dir=folder, prefix=".teacher-") if blocks else None
 
     @torch.no_grad()
     def __call__(self, indices: Sequence[int], places: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """Outputs (N,C,sH,sW) and the blocks' normalised outputs, each (N, numbers), of the patches at `indices`.
+        """Outputs (N,C,sH,sW) and the blocks' outputs, each (N, numbers), of the patches at `indices`.
 
         `places` are the same numbers on the patches' device, for those who have them.
         """
@@ -237,8 +250,11 @@ class Teacher:
         assert self._outputs is not None
         chosen = torch.tensor(list(indices))
         places = chosen.to(self._outputs.device) if places is None else places
-        features = [kept.index_select(0, places if kept.is_cuda else chosen) for kept in self._features]
-        return self._outputs.index_select(0, places), [feature.float() for feature in features]
+        features = [
+            kept.index_select(0, places if kept.is_cuda else chosen).float().to(lengths.device) * lengths[places]
+            for kept, lengths in zip(self._features, self._lengths, strict=True)
+        ]
+        return self._outputs.index_select(0, places), features
 
     def _compute(self, indices: list[int]) -> None:
         outputs = self._model(self._patches[indices]).float()
@@ -252,9 +268,12 @@ class Teacher:
                 else self._file(number, feature.shape[1])
                 for number, feature in enumerate(features)
             ]
+            self._lengths = [feature.new_empty(len(self._patches), 1) for feature in features]
         self._outputs[indices] = outputs
-        for stored, feature in zip(self._features, features, strict=True):
-            stored[indices] = feature.half().to(stored.device)
+        for stored, lengths, feature in zip(self._features, self._lengths, features, strict=True):
+            length = feature.norm(dim=1, keepdim=True)
+            lengths[indices] = length
+            stored[indices] = (feature / length.clamp_min(_TINY)).half().to(stored.device)
         for index in indices:
             del self._waiting[index]
 

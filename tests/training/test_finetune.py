@@ -73,6 +73,32 @@ def test_the_published_schedule_moves_one_kind_of_parameter_a_turn() -> None:
         assert torch.equal(dict(network.model.named_parameters())[name], before), name
 
 
+def test_the_published_feature_loss_is_that_of_the_published_code() -> None:
+    network, settings = _network("faithful"), PUBLISHED.model_copy(update={"steps": 1})
+    patches = _patches()[:2]  # a step takes both
+
+    def outputs_of(model: torch.nn.Module) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        blocks: list[torch.Tensor] = []
+        handles = [
+            model.get_submodule(name).register_forward_hook(lambda module, inputs, output: blocks.append(output))
+            for name in BLOCKS
+        ]
+        with torch.no_grad():
+            output = model(patches)
+        for handle in handles:
+            handle.remove()
+        return output, blocks
+
+    expected, theirs = outputs_of(_float())
+    output, ours = outputs_of(network.model)
+    # a batch is divided by its norm as a whole, and every sample of every block is then a distance of its own
+    joined = [torch.cat([block / block.norm() for block in blocks]) for blocks in (ours, theirs)]
+    distances = [(a - b).norm() / 2 / len(joined[0]) for a, b in zip(*joined, strict=True)]
+    by_hand = (output - expected).abs().mean() + settings.feature_weight * torch.stack(distances).sum()
+    result = finetune(network, _float(), patches, settings, blocks=BLOCKS)
+    assert result.losses[0] == pytest.approx(by_hand.item(), rel=1e-3)  # the float network's blocks are kept in 16 bits
+
+
 def test_a_published_rate_decays_with_the_turns_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     rates: list[float] = []
     step = torch.optim.Adam.step
