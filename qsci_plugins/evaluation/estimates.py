@@ -42,14 +42,15 @@ def estimate(network: Network, dot_products: bool) -> dict[str, Any]:
     """By plain ranges (least to greatest value) and 8 bits on one built-in photo, no calibration:
 
     `layers`: of every layer that is called the share of multiply-accumulates, and the dB of its weight and its input over
-    their rounding; `not_called`: layers without a part in the output; `macs_in_integers`: a share; `psnr`: dB of the
-    quantized output from the float one, and the `loss` that follows by `expected_loss`; `latency`: a ratio to fp32, from
-    the share alone; `bytes` of the weights in float32 and in 8 bits.
+    their rounding; `not_called`: layers without a part in the output; `constant`: those that read the same for every
+    image; `macs_in_integers`: a share; `psnr`: dB of the quantized output from the float one, and the `loss` that follows
+    by `expected_loss`; `latency`: a ratio to fp32, from the share alone; `bytes` of the weights in float32 and in 8 bits.
     """
     image = _photo(network)
     module = copy_folded(network.module).eval()
-    called = list(called_layers(module, image))
-    names = [name for name in place(module, Placement()) if name not in called]
+    every = called_layers(module, image)
+    called = [name for name, reads in every.items() if reads]
+    names = [name for name in place(module, Placement()) if name not in every]
     found: dict[str, dict[str, float]] = {}
     macs = _macs(network, image, module, called)
     expected = module(image.clone())
@@ -72,7 +73,8 @@ def estimate(network: Network, dot_products: bool) -> dict[str, Any]:
     return {
         "layers": {name: {"macs": macs.get(name, 0) / total, **found[name]} for name in called},
         "not_called": names,
-        "products": sorted(name for name in macs if name not in called),
+        "constant": [name for name, reads in every.items() if not reads],
+        "products": sorted(name for name in macs if name not in every),
         "macs_in_integers": share,
         "psnr": decibels,
         "loss": expected_loss(decibels),

@@ -127,7 +127,7 @@ def _calibrated(prepared: Prepared, work: Path, journal: Journal, progress: Prog
         advance(1)
     if left := float_layers(prepared, quantized):
         some = ", ".join([*left][:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
-        progress.note(f"left in float, as nothing calls or shows them: {some}")
+        progress.note(f"left in float, the report says why: {some}")
     if is_main():
         backend.save(quantized, state)
     return quantized
@@ -180,9 +180,11 @@ def float_layers(prepared: Prepared, quantized: QuantizedNetwork) -> dict[str, s
     left = [name for name in place(module, prepared.placement) if name not in quantized.layers]
     if not left:
         return {}
-    called = called_layers(module, [tensor[:1] for tensor in inputs_of(prepared.batches[0], module_device(module))])
+    example = [tensor[:1] for tensor in inputs_of(prepared.batches[0], module_device(module))]
     hidden = f"{quantized.backend} does not see where its weight is used"
-    return {name: hidden if name in called else "the network does not call it" for name in left}
+    constant = "it reads the same for every image, and is computed once"
+    reasons = {name: hidden if reads else constant for name, reads in called_layers(module, example).items()}
+    return {name: reasons.get(name, "the network does not call it") for name in left}
 
 
 def _operations(

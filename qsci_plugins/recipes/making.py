@@ -43,13 +43,13 @@ def network_recipe(
 ) -> Recipe:
     """The recipe of static quantizers, `bits` wide, on every layer that the network calls; its first and last get 8 bits.
 
-    Layers that only scale and shift the channels of a picture stay float.
+    Layers that only scale and shift the channels of a picture stay float, and those that read the same for every picture.
 
     `model` is the recipe's section that `network` came from. `images` are those to calibrate on: the built-in photos,
     which are made smaller by the network's scale, or files and folders of what the network is given. Raises UserError for
     a network of which no layer can be quantized.
     """
-    called = list(called_layers(network.module, _grey(network)))
+    called = [name for name, reads in called_layers(network.module, _grey(network)).items() if reads]
     shifts = [name for name in called if _only_scales(network.module.get_submodule(name))]
     layers = [name for name in called if name not in shifts]
     if not layers:

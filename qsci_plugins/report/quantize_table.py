@@ -73,6 +73,8 @@ def estimate_text(network: Mapping[str, Any]) -> str:
     rows = [["can be quantized", f"{len(layers)} layers"]]
     if network["not_called"]:
         rows.append(["cannot", f"{_names(network['not_called'])}: the network does not call it"])
+    if network["constant"]:
+        rows.append(["stays float", f"{_names(network['constant'])}: computed once, it reads the same for every image"])
     if network["products"]:
         rows.append(["cannot", f"{_names(network['products'])}: no convolution or linear layer computes it"])
     share = network["macs_in_integers"]

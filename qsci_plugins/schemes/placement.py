@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import glob
-from collections.abc import Iterable, KeysView, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -19,7 +19,15 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from qsci_plugins.errors import UserError
 
-__all__ = ["Placement", "Precision", "called_layers", "copy_folded", "leave_float", "place", "place_called"]
+__all__ = [
+    "Placement",
+    "Precision",
+    "called_layers",
+    "copy_folded",
+    "leave_float",
+    "place",
+    "place_called",
+]
 
 #: "scheme": the scheme's own bits; "eight_bit": 8 static bits, not counted in FAB
 Precision = Literal["scheme", "eight_bit"]
@@ -76,27 +84,50 @@ def place(model: nn.Module, placement: Placement) -> dict[str, Precision]:
     return precisions
 
 
-@torch.no_grad()
-def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> KeysView[str]:
-    """The convolutions and linear layers, by module name, that `model(example)` (or `model(*example)`) calls, in this order.
+def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> dict[str, bool]:
+    """The convolutions and linear layers that `model(example)` (or `model(*example)`) calls, in this order, by module name:
+    whether what they read depends on the example.
 
     Others have a part in training alone, or their weight is used by code of another module; quantizers of theirs would
-    never see a tensor. The model and the example are left as they were.
+    never see a tensor. What reads no image, such as a table of relative positions, an exporter computes once: in float
+    it costs nothing. Quantized, OpenVINO runs it while it compiles, and with several streams with another result each
+    time. The model and the example are left as they were.
     """
-    called: dict[str, None] = {}
+    inputs = [example] if isinstance(example, Tensor) else list(example)
+    others = [
+        0.75 * tensor + 0.1 * tensor.abs().max().clamp_min(1) if tensor.is_floating_point() else tensor
+        for tensor in inputs
+    ]
+    first, second = _read_by_layers(model, inputs), _read_by_layers(model, others)
+    return {
+        name: len(read) != len(second.get(name, ())) or not all(map(torch.equal, read, second[name]))
+        for name, read in first.items()
+    }
+
+
+@torch.no_grad()
+def _read_by_layers(model: nn.Module, example: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+    """What every layer that is called reads at each call: number, sum and sum of squares of its values, (3,)."""
+    read: dict[str, list[Tensor]] = {}
     training = {module: module.training for module in model.modules()}
+
+    def note(name: str, x: Tensor) -> None:
+        values = x.double()
+        count = values.new_full((), values.numel())
+        read.setdefault(name, []).append(torch.stack([count, values.sum(), values.square().sum()]))
+
     model.eval()
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if isinstance(module, _QUANTIZABLE):
-                handle = module.register_forward_hook(lambda *_, name=name: called.setdefault(name))
+                handle = module.register_forward_hook(lambda _, inputs, __, name=name: note(name, inputs[0]))
                 stack.callback(handle.remove)
         try:
-            model(*(tensor.clone() for tensor in ((example,) if isinstance(example, Tensor) else example)))
+            model(*(tensor.clone() for tensor in example))
         finally:
             for module, was in training.items():
                 module.training = was
-    return called.keys()
+    return read
 
 
 def leave_float(placement: Placement, names: Iterable[str]) -> Placement:
@@ -105,10 +136,10 @@ def leave_float(placement: Placement, names: Iterable[str]) -> Placement:
 
 
 def place_called(model: nn.Module, placement: Placement, example: Tensor | Sequence[Tensor]) -> Placement:
-    """The same placement without the layers that the network does not call for an example."""
+    """The same placement without the layers that the network does not call, and those that read no input of it."""
     precisions = place(model, placement)
     called = called_layers(model, example)
-    return leave_float(placement, [name for name in precisions if name not in called])
+    return leave_float(placement, [name for name in precisions if not called.get(name)])
 
 
 #: the older form of both norms: a hook that sets the weight ahead of every forward

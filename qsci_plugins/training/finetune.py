@@ -22,7 +22,7 @@ from qsci_plugins.training.loop import train_network, uses_bf16
 from qsci_plugins.training.parameters import Role, parameter_groups, scale_rates
 from qsci_plugins.training.settings import FineTuning, LoopSettings
 
-__all__ = ["BlockOutputs", "FinetuneResult", "Teacher", "finetune"]
+__all__ = ["BlockOutputs", "FinetuneResult", "Teacher", "bits_above", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def finetune(
             distances = [feature_distance(a, b) for a, b in zip(features.take(), expected_features, strict=True)]
             value = value + settings.feature_weight * torch.stack(distances).mean()
         if turn is Role.MAPPING:
-            above = ledger.mean(network.counted()).mean() - network.scheme.base_bits
-            value = value + settings.bit_weight * above.clamp_min(0)
+            mean_bits = ledger.mean(network.counted()).mean()
+            value = value + settings.bit_weight * bits_above(mean_bits, network.scheme.base_bits)
         return value, {}
 
     def keep_loss(step: int, scalars: dict[str, float]) -> None:
@@ -175,6 +175,16 @@ class _Order:
             generator = torch.Generator().manual_seed(self._seed * 1_000_003 + number)
             self._round = number, torch.randperm(self._count, generator=generator).tolist()
         return self._round[1]
+
+
+def bits_above(mean_bits: Tensor, base: float) -> Tensor:
+    """AdaBM's bit loss, a scalar: max(mean bits - base, 0).
+
+    Layer factors start with the mean at the base itself, where a maximum passes half of the gradient on and a clamp all
+    of it; with a clamp the factors end elsewhere.
+    """
+    above = mean_bits - base
+    return torch.maximum(above, torch.zeros_like(above))
 
 
 #: what an output of zeros is divided by

@@ -12,7 +12,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
 from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
-from qsci_plugins.training.finetune import finetune
+from qsci_plugins.training.finetune import bits_above, finetune
 from qsci_plugins.training.settings import FineTuning
 
 PLACEMENT = Placement(("body.?.body.*",))
@@ -97,6 +97,14 @@ def test_the_published_feature_loss_is_that_of_the_published_code() -> None:
     by_hand = (output - expected).abs().mean() + settings.feature_weight * torch.stack(distances).sum()
     result = finetune(network, _float(), patches, settings, blocks=BLOCKS)
     assert result.losses[0] == pytest.approx(by_hand.item(), rel=1e-3)  # the float network's blocks are kept in 16 bits
+
+
+@pytest.mark.parametrize(("bits", "loss", "gradient"), [(3.9, 0.0, 0.0), (4.0, 0.0, 0.5), (4.25, 0.25, 1.0)])
+def test_the_bit_loss_passes_half_of_its_gradient_at_the_base(bits: float, loss: float, gradient: float) -> None:
+    mean_bits = torch.tensor(bits, requires_grad=True)
+    value = bits_above(mean_bits, 4.0)
+    value.backward()
+    assert (value.item(), mean_bits.grad) == (loss, torch.tensor(gradient))
 
 
 def test_a_published_rate_decays_with_the_turns_of_its_own_kind(monkeypatch: pytest.MonkeyPatch) -> None:
