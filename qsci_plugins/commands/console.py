@@ -35,7 +35,8 @@ class PlainProgress(Progress):
             nonlocal shown
             if time.monotonic() - shown >= self._pause:
                 shown = time.monotonic()
-                self.note(f"{title}: {done:.4g} of {total}{f', {text}' if text else ''}")
+                number = f"{done:.0f}" if done >= 1000 else f"{done:.4g}"
+                self.note(f"{title}: {number} of {total}{f', {text}' if text else ''}")
 
         self.note(f"{title} ...")
         yield advance

@@ -42,7 +42,7 @@ class VideoPreview:
 
     def __str__(self) -> str:
         total = "" if self.total_seconds is None else f"; the whole clip takes about {_duration(self.total_seconds)}"
-        return f"preview: {self.frames} frames at {self.fps:.3g} fps{total}"
+        return f"preview: {self.frames} frames at {_speed(self.fps)}{total}"
 
 
 def upscale_video(
@@ -209,7 +209,7 @@ def _enlarge(
             if seconds is not None:
                 times.append(now)
             fps = (done - before) / max(1e-9, now - times[0])
-            advance(done, text=f"{fps:.3g} fps", total=max(done, expected))
+            advance(done, text=_speed(fps), total=max(done, expected))
 
         enlarge_clip(
             reader, upscaler.upscale, encoding, work, seconds=seconds, workers=_FRAMES_AT_ONCE, on_frame=on_frame
@@ -234,7 +234,7 @@ def _share(
 
         def on_segment(frames: int) -> None:
             fps = (work.frames - before) / max(1e-9, time.perf_counter() - start)
-            advance(work.frames, text=f"{fps:.3g} fps", total=max(work.frames, reader.frames))
+            advance(work.frames, text=_speed(fps), total=max(work.frames, reader.frames))
 
         code = code_segments(model, settings, encoding, progress)
         enlarge_segments(reader, code, encoding, work, on_segment=on_segment)
@@ -256,6 +256,10 @@ def _source(model: str | Path, clip: Path, settings: UpscaleSettings, encoding: 
         "encoding": {key: str(value) for key, value in asdict(encoding).items() if key != "threads"},
         "versions": [__version__, av.__version__, str(av.library_versions)],
     }
+
+
+def _speed(fps: float) -> str:
+    return f"{fps:.0f} fps" if fps >= 100 else f"{fps:.3g} fps"
 
 
 def _duration(seconds: float) -> str:

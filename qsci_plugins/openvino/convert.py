@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.shuffles import hoist_quantizers, only_consumer, pixel_shuffles_as_copies, sort_channels
 
-__all__ = ["convert", "convert_like", "part_unjoined", "split_transposes", "video_shuffles_as_copies"]
+__all__ = [
+    "convert",
+    "convert_like",
+    "gathers_along_one_axis",
+    "part_unjoined",
+    "split_transposes",
+    "video_shuffles_as_copies",
+]
 
 
 def convert(
@@ -53,6 +60,7 @@ def convert_like(module: nn.Module, examples: tuple[Tensor, ...], *, tuned: bool
         model = openvino.convert_model(decoder, example_input=given, input=shapes)
     if tuned:
         part_unjoined(model)
+        gathers_along_one_axis(model)
         hoist_quantizers(model)
         pixel_shuffles_as_copies(model)
         video_shuffles_as_copies(model)
@@ -80,6 +88,27 @@ def part_unjoined(model: openvino.Model) -> int:
         for part, value in zip(node.outputs(), inputs, strict=True):
             _replace(part, value)
         found += 1
+    return found
+
+
+def gathers_along_one_axis(model: openvino.Model) -> int:
+    """Gathers of indices with several axes (torch's unfold) as one of the flat indices and a reshape; returns how many.
+
+    OpenVINO moves the scales of a quantized convolution past a gather, and cannot compile the graph where axes are added.
+    """
+    found = 0
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Gather" or node.get_attributes().get("batch_dims"):
+            continue
+        indices, end = node.input_value(1), node.output(0)
+        if len(indices.get_partial_shape()) < 2 or end.get_partial_shape().is_dynamic:
+            continue
+        flat = ops.gather(node.input_value(0), _reshaped(indices, [-1]), node.input_value(2))
+        whole = _reshaped(flat.output(0), list(end.get_shape()))
+        whole.get_node().set_friendly_name(node.get_friendly_name())
+        _replace(end, whole)
+        found += 1
+    model.validate_nodes_and_infer_types()
     return found
 
 

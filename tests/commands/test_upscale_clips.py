@@ -15,7 +15,7 @@ from exact_network import exact_upscaler, nearest
 
 from qsci_plugins import Progress, UserError, upscale_video
 from qsci_plugins.cli import main
-from qsci_plugins.commands.upscale_video import preview_video
+from qsci_plugins.commands.upscale_video import VideoPreview, preview_video
 
 #: the clips of reported bugs, where they lie beside the repository
 SHARED = Path(__file__).parents[2].parent / "shared" / "cases" / "videos"
@@ -113,6 +113,11 @@ def test_what_is_refused_is_refused_in_one_line(
     assert len(lines) == 1
     assert said in lines[0]
     assert [file.name for file in tmp_path.iterdir()] == ["a.mkv"]
+
+
+@pytest.mark.parametrize(("fps", "shown"), [(0.123, "0.123 fps"), (42.04, "42 fps"), (1613.2, "1613 fps")])
+def test_speeds_are_plain_numbers(fps: float, shown: str) -> None:
+    assert str(VideoPreview(Path("big.mp4"), 50, fps, None)) == f"preview: 50 frames at {shown}"
 
 
 def test_a_preview_tells_speed_and_time(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,10 @@ import openvino
 import pytest
 import torch
 from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+import qsci_plugins
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
@@ -148,3 +151,28 @@ def test_networks_of_values_up_to_one_take_the_same_images(tmp_path: Path) -> No
     assert actual.dtype == torch.uint8
     assert (actual.float() - expected).abs().mean() < 1
     assert actual.float().std() > 5
+
+
+class _Unfolded(nn.Module):
+    """Gathers the places around every pixel of a quantized convolution's output, as KBNet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(72, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        around = F.unfold(self.first(x), 3, padding=1)
+        return self.last(around.reshape(x.shape[0], -1, *x.shape[-2:]))
+
+
+def test_a_quantized_convolution_that_is_unfolded_compiles(tmp_path: Path) -> None:
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 255
+    settings = {"name": "adabm", "weight_bits": 8, "activation_bits": 8, "image_mapping": False, "layer_mapping": False}
+    quantized = qsci_plugins.quantize(_Unfolded(), images, scheme=settings)
+    qsci_plugins.export(quantized, tmp_path / "m", tile=(16, 16), overlap=0)
+    picture = images[0].round().byte()
+    expected = quantized.model(picture[None].float())[0].clamp(0, 255).round().permute(1, 2, 0)
+    found = qsci_plugins.Upscaler(tmp_path / "m", precision="f32").upscale(picture.permute(1, 2, 0).numpy())
+    assert np.abs(found.astype(float) - expected.detach().numpy()).max() <= 1
