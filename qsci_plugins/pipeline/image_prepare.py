@@ -115,7 +115,7 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         check_sizes(sizes, network)
         sets = find_sets(recipe.evaluate, data, network.scale)
         overlap = tile_overlap(recipe.export.openvino, network)  # before any work
-        side, _ = network.valid_size(16, 16)
+        side, _ = network.valid_size(*[min(recipe.calibrate.patch, _TRIED)] * 2)
         small = torch.full((1, network.channels, side, side), network.value_range / 2)
         expected = (1, network.channels, side * network.scale, side * network.scale)
         try_out(network, [small], expected, f"a {side}x{side} image", "; is model.scale right?")
@@ -202,6 +202,8 @@ def _pairs(folders: Sequence[Folder], key: str, scale: int, patch: int, progress
         return PatchPairs.from_folders(found, scale, patch, on_file=lambda done, total: advance(done, total=total))
 
 
+#: side of the image that a network is tried on, where patches are not smaller
+_TRIED = 64
 #: tiles that image thresholds are fitted to
 _TILES = 50
 

@@ -115,5 +115,5 @@ def _only_scales(layer: nn.Module) -> bool:
 
 
 def _grey(network: Network) -> torch.Tensor:
-    side, _ = network.valid_size(16, 16)
+    side, _ = network.valid_size(_PATCH, _PATCH)
     return torch.full((1, network.channels, side, side), network.value_range / 2)

@@ -131,12 +131,14 @@ class Net(nn.Module):
     def forward(self, x):
         if self.wrong == "raises":
             raise RuntimeError("no such thing\\nand more")
+        if self.wrong == "small" and min(x.shape[-2:]) < 24:
+            raise ValueError("one value per channel")
         y = self.conv(x)
         if self.wrong == "nan":
             return nn.functional.pixel_shuffle(y * float("nan"), 2)
         if self.wrong == "tuple":
             return y, y
-        return y
+        return nn.functional.pixel_shuffle(y, 2) if self.wrong == "small" else y
 """
 
 
@@ -163,6 +165,19 @@ def test_a_network_that_does_not_work_is_found_out_at_once(
     assert isinstance(made, Recipe)
     with pytest.raises(UserError, match=message):
         prepare(made)
+
+
+def test_a_network_is_tried_on_images_as_large_as_those_that_it_is_calibrated_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "deep_networks.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = {"architecture": "python:deep_networks:Net", "settings": {"wrong": "small"}}
+    made = make_recipe({**copy.deepcopy(SMALL), "model": model, "place": {}}, overrides=["calibrate.patch=24"])
+    assert isinstance(made, Recipe)
+    assert [tuple(batch.shape[-2:]) for batch in prepare(made).batches] == [(24, 24)] * 3
+    with pytest.raises(UserError, match="fails on a 16x16 image: one value per channel"):
+        prepare(made.model_copy(update={"calibrate": made.calibrate.model_copy(update={"patch": 16})}))
 
 
 def test_video_networks_are_refused() -> None:
