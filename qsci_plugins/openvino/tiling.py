@@ -90,7 +90,8 @@ def plan_axis(length: int, tile: int, overlap: int, blend: int, multiple: int = 
     check_tile(tile, overlap, blend, multiple)
     last = -(-(length - tile) // multiple) * multiple
     count = -(-last // stride) + 1
-    starts = tuple(round(i * last / (count - 1)) // multiple * multiple for i in range(count))
+    # of several at one place, which a long period makes of evenly spread ones, the first is enough
+    starts = tuple(dict.fromkeys(round(i * last / (count - 1)) // multiple * multiple for i in range(count)))
     zones = []
     for left, right in itertools.pairwise(starts):
         start = (left + tile + right - blend) // 2
@@ -194,6 +195,7 @@ def most_pixels(model: openvino.Model, size: tuple[int, int], limit: int = ACTIV
             for node in model.get_ordered_ops()
             if node.get_type_name() != "Constant"
             for output in node.outputs()
+            if output.get_partial_shape().is_static  # not what a network selects by the image
         ),
         default=0,
     )

@@ -125,3 +125,10 @@ def test_the_largest_tensor_bounds_the_tile(width: int) -> None:
     table = ops.gather(ops.constant(np.zeros((9000, 1), np.float32)), ops.constant(0), ops.constant(0))
     model = openvino.Model([ops.add(wide, table)], [image])
     assert most_pixels(model, (10, 20), limit=4000) == 1000 // width
+
+
+def test_what_a_network_selects_by_the_image_is_left_out_of_the_bound() -> None:
+    image = ops.parameter([1, 10, 20, 1], np.float32)
+    places = ops.non_zero(image)  # (4, however many)
+    whole = ops.add(image, ops.convert(ops.reduce_max(places, ops.constant([0, 1])), "f32"))
+    assert most_pixels(openvino.Model([whole], [image]), (10, 20), limit=4000) == 1000

@@ -97,3 +97,19 @@ def test_tiles_of_a_striding_network_begin_at_multiples(
     assert len(axis.starts) == 1 or axis.starts[-1] + tile == length
     for (start, end), (left, right) in zip(axis.zones, pairwise(axis.starts), strict=True):
         assert right + overlap <= start <= end <= left + tile - overlap
+
+
+@given(st.integers(1, 250), st.integers(8, 64), st.integers(0, 12), st.integers(1, 64))
+@settings(max_examples=200, deadline=None)
+def test_joining_gives_the_image_whatever_the_period(length: int, tile: int, overlap: int, multiple: int) -> None:
+    try:
+        axis = plan_axis(length, tile, overlap, 4, multiple)
+    except UserError:
+        return
+    image = np.random.default_rng(length).integers(0, 256, (length + tile + multiple, 1, 3), dtype=np.uint8)
+    parts = (image[start : start + tile] for start in axis.starts)
+    assert np.array_equal(np.concatenate(list(join(parts, axis, 1, 0))), image[:length])
+
+
+def test_a_long_period_repeats_no_tile() -> None:
+    assert plan_axis(97, 48, 0, 4, 33).starts == (0, 33, 66)
