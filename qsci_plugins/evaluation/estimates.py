@@ -62,7 +62,7 @@ def estimate(network: Network, dot_products: bool) -> dict[str, Any]:
             rounded = _rounded(weight.flatten(1), 1).view_as(weight)
             found[name] = {"weight_db": _ratio(weight, rounded)}
             weight.copy_(rounded)
-            stack.callback(layer.register_forward_pre_hook(_rounding(found[name])).remove)
+            stack.callback(layer.register_forward_pre_hook(_rounding(found[name]), with_kwargs=True).remove)
         output = module(image.clone())
     peak = network.value_range
     decibels = 10 * math.log10(peak**2 / max((output - expected).double().square().mean().item(), 1e-20))
@@ -83,11 +83,14 @@ def estimate(network: Network, dot_products: bool) -> dict[str, Any]:
     }
 
 
-def _rounding(found: dict[str, float]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        rounded = _rounded(inputs[0].reshape(1, -1), 1).view_as(inputs[0])
-        found["input_db"] = min(found.get("input_db", math.inf), _ratio(inputs[0], rounded))
-        return (rounded, *inputs[1:])
+def _rounding(found: dict[str, float]) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]]]:
+    def enter(
+        module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        x = inputs[0] if inputs else named["input"]
+        rounded = _rounded(x.reshape(1, -1), 1).view_as(x)
+        found["input_db"] = min(found.get("input_db", math.inf), _ratio(x, rounded))
+        return ((rounded, *inputs[1:]), named) if inputs else (inputs, {**named, "input": rounded})
 
     return enter
 

@@ -111,8 +111,8 @@ def _read_by_layers(model: nn.Module, example: Sequence[Tensor]) -> dict[str, li
     read: dict[str, list[Tensor]] = {}
     training = {module: module.training for module in model.modules()}
 
-    def note(name: str, x: Tensor) -> None:
-        values = x.double()
+    def note(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        values = (arguments[0] if arguments else named["input"]).double()
         count = values.new_full((), values.numel())
         read.setdefault(name, []).append(torch.stack([count, values.sum(), values.square().sum()]))
 
@@ -120,7 +120,9 @@ def _read_by_layers(model: nn.Module, example: Sequence[Tensor]) -> dict[str, li
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if isinstance(module, _QUANTIZABLE):
-                handle = module.register_forward_hook(lambda _, inputs, __, name=name: note(name, inputs[0]))
+                handle = module.register_forward_pre_hook(
+                    lambda _, arguments, named, name=name: note(name, arguments, named), with_kwargs=True
+                )
                 stack.callback(handle.remove)
         try:
             model(*(tensor.clone() for tensor in example))

@@ -101,12 +101,12 @@ def _input_of(module: nn.Module, quantizers: LayerQuantizers, run: Callable[[], 
     """The quantized input of the module's first call in a run; None where there was none."""
     captured: list[Tensor] = []
 
-    def keep(_: nn.Module, arguments: tuple[Any, ...]) -> None:
-        x = arguments[0]
+    def keep(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = arguments[0] if arguments else named["input"]
         captured.append(x if quantizers.activation is None else quantizers.activation(x))
         raise _Captured
 
-    handle = module.register_forward_pre_hook(keep)
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         run()
     except _Captured:

@@ -38,7 +38,7 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x *= 255
-        y = F.relu(self.first(x)) + (self.branch(x) if self.training else 0)
+        y = F.relu(self.first(input=x)) + (self.branch(x) if self.training else 0)
         y = F.conv2d(y, self.borrowed.weight, self.borrowed.bias)
         return self.last(y) / 255
 
