@@ -120,15 +120,15 @@ def test_qsci_is_exported_as_torch_computes_it_in_integers(case: str, tmp_path: 
     assert load_manifest(tmp_path / "m") == manifest
     assert (manifest.task, manifest.frames, manifest.channels, manifest.scale) == ("sci", FRAMES, 1, 1)
     compiled = opened(tmp_path / "m", manifest)
-    shares, lowered = [], []
-    for inputs in (measured(5), measured(7), measured(9)):
+    shares = []
+    # inputs of which no value lies so near to a rounding edge that the two ways to divide part, in 32 or in 64 bits
+    for inputs in (measured(5), measured(8), measured(11)):
         expected = network.model(*inputs)
         error = (expected - stock(*inputs)).abs().mean()
         shares.append(((run(compiled, inputs) - expected).abs().mean() / error).item())
-        lowered.append(((lower(stock, network)(*inputs) - expected).abs().mean() / error).item())
-    # a value on a rounding edge may fall to the other side, and then moves its neighbourhood by a step: not always, and
-    # where depends on how the CPU adds up
-    assert sorted(lowered)[1] < 0.02
+        lowered = (lower(stock, network)(*inputs) - expected).abs()
+        assert lowered.mean() < 0.02 * error
+    # a value on a rounding edge may fall to the other side, and then moves its neighbourhood by a step: not always
     assert sorted(shares)[1] < 0.2
     layers = integer_layers(compiled)
     assert {name for name, integer in layers.items() if integer} >= set(network.layers)
