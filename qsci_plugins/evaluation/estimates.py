@@ -15,7 +15,7 @@ from qsci_plugins.architectures.network import Network
 from qsci_plugins.data.degradation import bicubic_down
 from qsci_plugins.data.photos import builtin_photos
 from qsci_plugins.evaluation.complexity import count_macs
-from qsci_plugins.schemes.placement import Placement, called_layers, copy_folded, place
+from qsci_plugins.schemes.placement import Placement, called_layers, copy_folded, first_argument, place
 
 __all__ = ["TYPICAL_PSNR", "estimate", "expected_loss"]
 
@@ -87,7 +87,7 @@ def _rounding(found: dict[str, float]) -> Callable[..., tuple[tuple[Any, ...], d
     def enter(
         module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        x = inputs[0] if inputs else named["input"]
+        x = first_argument(inputs, named)
         rounded = _rounded(x.reshape(1, -1), 1).view_as(x)
         found["input_db"] = min(found.get("input_db", math.inf), _ratio(x, rounded))
         return ((rounded, *inputs[1:]), named) if inputs else (inputs, {**named, "input": rounded})

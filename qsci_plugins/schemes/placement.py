@@ -24,6 +24,7 @@ __all__ = [
     "Precision",
     "called_layers",
     "copy_folded",
+    "first_argument",
     "leave_float",
     "place",
     "place_called",
@@ -105,6 +106,12 @@ def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> dict[
     }
 
 
+def first_argument(arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
+    """What a convolution or linear layer reads, of the arguments of its call (see hooks `with_kwargs`)."""
+    x: Tensor = arguments[0] if arguments else named["input"]
+    return x
+
+
 @torch.no_grad()
 def _read_by_layers(model: nn.Module, example: Sequence[Tensor]) -> dict[str, list[Tensor]]:
     """What every layer that is called reads at each call: number, sum and sum of squares of its values, (3,)."""
@@ -112,7 +119,7 @@ def _read_by_layers(model: nn.Module, example: Sequence[Tensor]) -> dict[str, li
     training = {module: module.training for module in model.modules()}
 
     def note(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        values = (arguments[0] if arguments else named["input"]).double()
+        values = first_argument(arguments, named).double()
         count = values.new_full((), values.numel())
         read.setdefault(name, []).append(torch.stack([count, values.sum(), values.square().sum()]))
 

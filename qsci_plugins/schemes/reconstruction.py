@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.placement import first_argument
 from qsci_plugins.schemes.scheme import LayerQuantizers
 from qsci_plugins.schemes.weight import ChannelWeight
 
@@ -102,7 +103,7 @@ def _input_of(module: nn.Module, quantizers: LayerQuantizers, run: Callable[[], 
     captured: list[Tensor] = []
 
     def keep(_: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        x = arguments[0] if arguments else named["input"]
+        x = first_argument(arguments, named)
         captured.append(x if quantizers.activation is None else quantizers.activation(x))
         raise _Captured
 

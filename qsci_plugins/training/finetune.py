@@ -82,7 +82,7 @@ def finetune(
             output = model(inputs)
         value = (output.float() - expected).abs().mean()
         if features is not None:
-            distances = [feature_distance(a, b) for a, b in zip(features.take(), expected_features, strict=True)]
+            distances = [_feature_distance(a, b) for a, b in zip(features.take(), expected_features, strict=True)]
             value = value + settings.feature_weight * torch.stack(distances).mean()
         if turn is Role.MAPPING:
             mean_bits = ledger.mean(network.counted()).mean()
@@ -191,7 +191,7 @@ def bits_above(mean_bits: Tensor, base: float) -> Tensor:
 _TINY = 1e-12
 
 
-def feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
+def _feature_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """AdaBM's structural loss of a block, a scalar, from its outputs (N, numbers) in both networks.
 
     As its published code has it: a batch is brought to unit length as a whole, not each sample, and the mean over the
@@ -261,7 +261,7 @@ class Teacher:
         chosen = torch.tensor(list(indices))
         places = chosen.to(self._outputs.device) if places is None else places
         features = [
-            kept.index_select(0, places if kept.is_cuda else chosen).float().to(lengths.device) * lengths[places]
+            kept.index_select(0, places if kept.is_cuda else chosen).to(lengths.device).float() * lengths[places]
             for kept, lengths in zip(self._features, self._lengths, strict=True)
         ]
         return self._outputs.index_select(0, places), features
