@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.pipeline.metrics import Journal, seen, stopped, watched
+from qsci_plugins.pipeline.output import is_main
 from qsci_plugins.pipeline.task import Prepared, Trainable
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.scheme import QuantizedNetwork
@@ -28,11 +29,25 @@ def train_quantized(
 ) -> None:
     """Trains the quantized network in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
     recipe = prepared.recipe
+    if is_main():
+        progress.note(f"the float network has {_float_psnr(prepared):.2f} dB on the first clips")
     widen_shortcuts(quantized, 1 / recipe.shortcut_start)
     groups = relative_groups(quantized, recipe.train.quantizer_rate)
     with journal.timed("training"):
         result = _train(quantized.model, prepared, work, progress, groups)
     quantized.model.load_state_dict(result.weights)
+
+
+#: clips of the first steps, enough to see what the quantized network is to reach
+_CLIPS = 16
+
+
+@torch.no_grad()
+def _float_psnr(prepared: Prepared) -> float:
+    """PSNR in dB of the float network on clips of the first phase: clips are harder, or easier, than the scenes measured."""
+    *inputs, frames = prepared.examples[0].draw(prepared.recipe.seed, 0, _CLIPS)
+    output = seen(prepared.float_network.module, *inputs)
+    return float(-10 * (output - frames).square().mean().clamp_min(1e-12).log10())
 
 
 def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +80,14 @@ class StopAt(Progress):
         yield advance
 
 
+class Notes(Progress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
 def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str, data: Path, tmp_path: Path) -> None:
     output = run_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_report)
@@ -109,6 +118,18 @@ def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Pat
     first, second = (torch.load(one / "checkpoint.pt", weights_only=True)["state_dict"] for one in (whole, halves))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any("step" in name for name in first)
+
+
+def test_a_training_says_what_the_float_network_has_on_its_clips(data: Path, tmp_path: Path) -> None:
+    """Clips are harder or easier than scenes: without it nobody knows what the PSNR of a step should become."""
+    notes = Notes()
+    run_recipe(recipe(data, "evaluate=[]", "train.phases.0.steps=1"), tmp_path / "out", progress=notes)
+    prepared = prepare(recipe(data), None, Progress())
+    assert prepared.examples is not None
+    measurement, mask, mask_sum, frames = prepared.examples[0].draw(0, 0, 16)
+    with torch.no_grad():
+        error = (prepared.float_network.module(measurement, mask, mask_sum) - frames).square().mean().item()
+    assert f"the float network has {-10 * math.log10(error):.2f} dB on the first clips" in notes.notes
 
 
 def test_training_moves_weights_steps_and_shifts(data: Path, tmp_path: Path) -> None:
