@@ -38,16 +38,18 @@ def train_quantized(
     quantized.model.load_state_dict(result.weights)
 
 
-#: clips of the first steps, enough to see what the quantized network is to reach
+#: enough to see what a quantized network is to reach
 _CLIPS = 16
 
 
 @torch.no_grad()
 def _float_psnr(prepared: Prepared) -> float:
     """PSNR in dB of the float network on clips of the first phase: clips are harder, or easier, than the scenes measured."""
-    *inputs, frames = prepared.examples[0].draw(prepared.recipe.seed, 0, _CLIPS)
-    output = seen(prepared.float_network.module, *inputs)
-    return float(-10 * (output - frames).square().mean().clamp_min(1e-12).log10())
+    clips = prepared.examples[0].draw(prepared.recipe.seed, 0, _CLIPS)
+    # no more at once than training takes
+    parts = zip(*(tensor.split(prepared.recipe.train.batch) for tensor in clips), strict=True)
+    errors = [(seen(prepared.float_network.module, *inputs) - frames).square().flatten() for *inputs, frames in parts]
+    return float(-10 * torch.cat(errors).mean().clamp_min(1e-12).log10())
 
 
 def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
