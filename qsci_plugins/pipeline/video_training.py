@@ -30,7 +30,7 @@ def train_quantized(
     """Trains the quantized network in place. Ctrl-C keeps the state in `work` and raises KeyboardInterrupt."""
     recipe = prepared.recipe
     if is_main():
-        progress.note(f"the float network has {_float_psnr(prepared):.2f} dB on the first clips")
+        progress.note(f"the float network has {_float_psnr(prepared):.2f} dB on clips of the first steps")
     widen_shortcuts(quantized, 1 / recipe.shortcut_start)
     groups = relative_groups(quantized, recipe.train.quantizer_rate)
     with journal.timed("training"):
@@ -39,17 +39,18 @@ def train_quantized(
 
 
 #: enough to see what a quantized network is to reach
-_CLIPS = 16
+_STEPS = 16
 
 
 @torch.no_grad()
 def _float_psnr(prepared: Prepared) -> float:
-    """PSNR in dB of the float network on clips of the first phase: clips are harder, or easier, than the scenes measured."""
-    clips = prepared.examples[0].draw(prepared.recipe.seed, 0, _CLIPS)
-    # no more at once than training takes
-    parts = zip(*(tensor.split(prepared.recipe.train.batch) for tensor in clips), strict=True)
-    errors = [(seen(prepared.float_network.module, *inputs) - frames).square().flatten() for *inputs, frames in parts]
-    return float(-10 * torch.cat(errors).mean().clamp_min(1e-12).log10())
+    """Mean PSNR in dB of the float network on the clips of the first steps, which are harder, or easier, than the scenes."""
+    found = []
+    for step in range(_STEPS):
+        *inputs, frames = prepared.examples[0].draw(prepared.recipe.seed, step, prepared.recipe.train.batch)
+        error = (seen(prepared.float_network.module, *inputs) - frames).square().mean()
+        found.append(-10 * error.clamp_min(1e-12).log10())
+    return float(torch.stack(found).mean())
 
 
 def train_float(trainable: Trainable, work: Path, journal: Journal, progress: Progress) -> TrainResult:
