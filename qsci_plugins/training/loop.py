@@ -26,7 +26,6 @@ from qsci_plugins.training.average import WeightAverage
 from qsci_plugins.training.captured import CapturedStep, repeatable_algorithms
 from qsci_plugins.training.checkpoint import restore
 from qsci_plugins.training.draws import DrawnAhead, killed_worker, suitable_workers
-from qsci_plugins.training.rates import learning_rate_at
 from qsci_plugins.training.settings import LoopSettings
 
 __all__ = ["Interruption", "TrainResult", "train_network", "uses_bf16"]
@@ -68,7 +67,7 @@ def train_network(
     """Trains `model` with Adam from `checkpoint` (where it exists) up to `settings.steps`.
 
     `parameters` are those to train, or optimizer groups whose `lr` multiplies the rate; default: all that want a gradient.
-    `rate_at` gives the rate of a 0-based step, instead of `learning_rate_at`. `choose` is called ahead of each step and may
+    `rate_at` gives the rate of a 0-based step, instead of those of `settings`. `choose` is called ahead of each step and may
     say by requires_grad which parameters it moves; False leaves the step out. `made_with` are plain values that a
     checkpoint must agree in, and `rate_keys` what an error advises to lower. Started by `accelerate launch`, all
     processes train one network, each on its part of the global batch, and the first one writes. What `draw` gives may
@@ -139,7 +138,7 @@ def train_network(
                 if not choose(step):
                     step += 1
                     continue
-                rate = learning_rate_at(settings, step) if rate_at is None else rate_at(step)
+                rate = (rate_at or settings.rate_at)(step)
                 for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
                     group["lr"] = rate * ratio
                 batch = drawn(step) if ahead is None else ahead.take(step)

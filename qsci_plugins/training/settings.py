@@ -77,6 +77,16 @@ class LoopSettings:
     workers: int | None = None
     compile: bool = False
 
+    def rate_at(self, step: int) -> float:
+        """The learning rate of a 0-based step."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.halve_every:
+            return self.learning_rate * 0.5 ** (step // self.halve_every)
+        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return self.learning_rate * (self.final_fraction + (1 - self.final_fraction) * cosine)
+
 
 class Compiled(Watched):
     """What of a training may become one CUDA graph."""

@@ -15,7 +15,6 @@ from qsci_plugins.data.patches import PatchPairs
 from qsci_plugins.errors import UserError
 from qsci_plugins.training import loop
 from qsci_plugins.training.loop import _Readings, train_network, uses_bf16
-from qsci_plugins.training.rates import learning_rate_at
 from qsci_plugins.training.settings import LoopSettings
 
 SETTINGS = LoopSettings(steps=8, learning_rate=1e-2, warmup=2, ema=0.5, checkpoint_every=3, device="cpu")
@@ -114,7 +113,7 @@ def test_a_loss_that_is_not_finite_is_an_error(pairs: PatchPairs) -> None:
 
 
 def test_the_rate_warms_up_and_falls() -> None:
-    rates = [learning_rate_at(SETTINGS, step) for step in range(9)]
+    rates = [SETTINGS.rate_at(step) for step in range(9)]
     assert rates[0] == pytest.approx(5e-3)
     assert rates[2] == pytest.approx(1e-2)
     assert rates[8] == pytest.approx(1e-2 * SETTINGS.final_fraction)
@@ -134,7 +133,7 @@ def _keep(losses: list[float]):  # type: ignore[no-untyped-def]
 
 def test_a_rate_that_halves() -> None:
     settings = LoopSettings(steps=9, learning_rate=0.8, warmup=0, halve_every=3)
-    assert [learning_rate_at(settings, step) for step in (0, 2, 3, 8)] == [0.8, 0.8, 0.4, 0.2]
+    assert [settings.rate_at(step) for step in (0, 2, 3, 8)] == [0.8, 0.8, 0.4, 0.2]
 
 
 @pytest.mark.parametrize("keep", [True, False])
