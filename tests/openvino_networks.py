@@ -10,11 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.sr.edsr import EDSR
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
+from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
 
 ADABM_BODY = Placement(("body.*",), ("head.*", "tail.*"))
 EVERYWHERE = Placement(("*",))

@@ -22,7 +22,6 @@ from qsci_plugins.files import replacing
 from qsci_plugins.safe_load import load_without_code
 from qsci_plugins.schemes.attention import AttentionQuantizers, attach_attention
 from qsci_plugins.schemes.block_skip import attach_skips
-from qsci_plugins.schemes.calibration import check_batches
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.placement import Placement, Precision, copy_folded, place, place_called
 from qsci_plugins.schemes.quantizer import Quantizer
@@ -33,6 +32,7 @@ from qsci_plugins.schemes.scheme import (
     QuantizedNetwork,
     Scheme,
     attach_block,
+    check_batches,
     inputs_of,
     module_device,
 )

@@ -15,12 +15,18 @@ from qsci_plugins.brevitas.attention import ProxiedAttention
 from qsci_plugins.brevitas.tensor_quant import Keeping, SchemeActProxy, SchemeWeightProxy
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes import attention
-from qsci_plugins.schemes.calibration import complete_observation
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Precision
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import CHILD, LayerQuantizers, QuantizedNetwork, Scheme, module_device
+from qsci_plugins.schemes.scheme import (
+    CHILD,
+    LayerQuantizers,
+    QuantizedNetwork,
+    Scheme,
+    complete_observation,
+    module_device,
+)
 
 __all__ = ["SchemeRecord", "attach_scheme", "network"]
 

@@ -33,11 +33,10 @@ from qsci_plugins.nncf.statistics import (
     operand_reducer,
     quantizer_and_reducer,
 )
-from qsci_plugins.schemes.calibration import check_batches, finish_observation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme, module_device
+from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, module_device
 
 __all__ = ["AdaBMQuantization", "CADyQQuantization", "QSCIQuantization", "SchemeQuantization"]
 
@@ -52,7 +51,7 @@ class SchemeQuantization(Algorithm):
 
     NNCF collects the statistics over the whole dataset, whose items may be on another device than the network; then the
     quantizers are fitted, inserted and, where the scheme refines, run over the first item. The result equals
-    `qsci_plugins.schemes.calibration.calibrate` on the same batches.
+    `qsci_plugins.schemes.scheme.calibrate` on the same batches.
     """
 
     def __init__(self, scheme: Scheme, placement: Placement | None = None, value_range: float = 255.0) -> None:

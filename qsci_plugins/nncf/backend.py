@@ -23,9 +23,8 @@ from qsci_plugins.nncf.hooks import network
 from qsci_plugins.nncf.placement import insert, make_plan
 from qsci_plugins.nncf.tracing import TracedModel
 from qsci_plugins.safe_load import load_without_code
-from qsci_plugins.schemes.calibration import check_batches
 from qsci_plugins.schemes.placement import Placement, copy_folded
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, inputs_of, module_device
+from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, check_batches, inputs_of, module_device
 
 __all__ = ["apply", "default_int8", "load", "quantize", "save"]
 

@@ -13,10 +13,9 @@ from torch import nn
 
 from qsci_plugins.brevitas import apply, load, network, quantize, save
 from qsci_plugins.errors import UserError
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
 
 
 @cache

@@ -14,7 +14,7 @@ from qsci_plugins.comparing.tiled import tiled_latency
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.report.bench_tables import tiled_table
-from qsci_plugins.schemes.calibration import calibrate
+from qsci_plugins.schemes.scheme import calibrate
 
 
 @pytest.fixture(scope="module")

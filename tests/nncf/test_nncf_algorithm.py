@@ -24,9 +24,9 @@ from qsci_plugins.nncf.algorithm import AdaBMQuantization, SchemeQuantization
 from qsci_plugins.nncf.backend import apply
 from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, bits_per_layer, network
 from qsci_plugins.nncf.placement import all_but
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import calibrate
 
 
 def run(model: nn.Module, *steps: list[object], data: list[Tensor] | None = None) -> nn.Module:

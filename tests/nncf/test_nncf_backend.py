@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from qsci_plugins.errors import UserError
 from qsci_plugins.nncf.backend import apply, default_int8, load, quantize, save
 from qsci_plugins.nncf.hooks import network
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import calibrate
 
 PLACEMENT = Placement(("body.*",), ("head.*", "tail.*"))
 

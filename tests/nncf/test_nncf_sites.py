@@ -25,10 +25,9 @@ from qsci_plugins.nncf.algorithm import CADyQQuantization, QSCIQuantization
 from qsci_plugins.nncf.backend import apply, load, quantize, save
 from qsci_plugins.nncf.hooks import bits_per_layer, network
 from qsci_plugins.schemes.bit_width import record_bits
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
 
 Batches = Sequence[Tensor | tuple[Tensor, ...]]
 

@@ -22,12 +22,11 @@ from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.bit_width import record_bits
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
 
 TILE = (24, 24)
 

@@ -25,11 +25,10 @@ from qsci_plugins.openvino.manifest import Manifest, load_manifest
 from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
 from qsci_plugins.openvino.reconstructor import Reconstructor
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
 
 FRAMES, SIDE = 3, 20

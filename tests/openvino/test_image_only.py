@@ -21,8 +21,8 @@ from qsci_plugins.openvino.precisions import (
     runtime_precisions,
 )
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.scheme import calibrate
 
 TILE = (24, 24)
 

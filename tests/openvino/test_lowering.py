@@ -15,11 +15,10 @@ from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.lowering import layer_bits, lower
 from qsci_plugins.openvino.precisions import integer_layers
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.content import image_gradient
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
-from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
+from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
 from qsci_plugins.schemes.weight import ChannelWeight, limit_weights
 
 BODY_ONLY = Placement(("body.*",))

@@ -20,7 +20,7 @@ from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.runtime import Tile, Upscaler
-from qsci_plugins.schemes.calibration import calibrate
+from qsci_plugins.schemes.scheme import calibrate
 
 TILE = (32, 40)
 #: of the small EDSR: head, two blocks, the body's end, the pixel shuffle and the tail

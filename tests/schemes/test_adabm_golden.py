@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.schemes.activation import RangeActivation
 from qsci_plugins.schemes.bit_width import ImageToBit, MappedBitWidth
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.content import Content, image_gradient, set_content
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
+from qsci_plugins.schemes.scheme import calibrate
 from qsci_plugins.schemes.weight import TensorWeight
 
 

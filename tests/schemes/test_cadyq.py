@@ -13,11 +13,10 @@ from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.bit_width import record_bits
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
 
 BODY = Placement(targets=("body.*.body.*",))
 

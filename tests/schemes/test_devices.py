@@ -24,13 +24,12 @@ from qsci_plugins.brevitas import attach_scheme, layer_map
 from qsci_plugins.nncf import AdaBMQuantization, bits_per_layer
 from qsci_plugins.schemes.activation import ImageGridActivation, RangeActivation
 from qsci_plugins.schemes.bit_width import BitLedger, StaticBitWidth
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.content import _sobel, _sobel_by_differences, image_gradient
 from qsci_plugins.schemes.fit import _least_of_stacks, least_error, shrinking
 from qsci_plugins.schemes.lsq import LearnedStepActivation
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
 from tests.pretended_gpu import pretended_gpu
 
 BACKENDS: tuple[Backend, ...] = ("nncf", "brevitas")

@@ -8,11 +8,10 @@ from torch import nn
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.schemes.adabm import allocate_layer_factors
 from qsci_plugins.schemes.bit_width import MappedBitWidth
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.reconstruction import reconstruct_weights
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import LayerQuantizers
+from qsci_plugins.schemes.scheme import LayerQuantizers, calibrate
 from qsci_plugins.schemes.weight import ChannelWeight
 
 

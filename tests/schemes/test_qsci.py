@@ -12,11 +12,10 @@ from torch import Tensor
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.errors import UserError
-from qsci_plugins.schemes.calibration import calibrate
 from qsci_plugins.schemes.lsq import LearnedStepActivation, LearnedStepWeight
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork
+from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
 
 
