@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Network", "Task", "keep_inputs", "repeated_blocks"]
@@ -59,6 +60,11 @@ class Network:
         multiple = self.size_multiple
         sides = [-(-max(side, self.size_minimum) // multiple) * multiple for side in (height, width)]
         return (max(sides), max(sides)) if self.square else (sides[0], sides[1])
+
+    def grey_image(self, side: int) -> Tensor:
+        """A grey image (1,channels,S,S) to try the network on, S being the smallest valid side from `side` on, in pixels."""
+        valid, _ = self.valid_size(side, side)
+        return torch.full((1, self.channels, valid, valid), self.value_range / 2)
 
     def sizes(self) -> str:
         """What `valid_size` demands, in words; empty where any size will do."""

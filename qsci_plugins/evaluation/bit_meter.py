@@ -168,13 +168,13 @@ def layer_gains(
     network: nn.Module,
     batch: Tensor | Sequence[Tensor],
     seconds: float = math.inf,
-    on_layer: Callable[[], None] = lambda: None,
+    on_layer: Callable[[int], None] = lambda done: None,
 ) -> tuple[float, dict[str, float]]:
     """The mean squared error of the quantized output against the float network's, and by how much each layer lowers it.
 
     Each layer's quantizers are off alone; `batch` is what the networks take, images (N,3,H,W) or several tensors, in
     their range and on their device. A gain may be negative. Layers that are not reached within `seconds` have none;
-    `on_layer` is called after each.
+    `on_layer(done)` is called after each.
     """
     began = time.monotonic()
     inputs = inputs_of(batch)
@@ -193,7 +193,7 @@ def layer_gains(
             gains[name] = whole - error()
         finally:
             set_mode(layer, Mode.ON)
-        on_layer()
+        on_layer(len(gains))
     return whole, gains
 
 

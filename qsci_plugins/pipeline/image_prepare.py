@@ -115,8 +115,8 @@ def prepare(recipe: Recipe, data: Path | None, progress: Progress) -> Prepared:
         check_sizes(sizes, network)
         sets = find_sets(recipe.evaluate, data, network.scale)
         overlap = tile_overlap(recipe.export.openvino, network)  # before any work
-        side, _ = network.valid_size(*[min(recipe.calibrate.patch, _TRIED)] * 2)
-        small = torch.full((1, network.channels, side, side), network.value_range / 2)
+        small = network.grey_image(min(recipe.calibrate.patch, _TRIED))
+        side = small.shape[-1]
         expected = (1, network.channels, side * network.scale, side * network.scale)
         try_out(network, [small], expected, f"a {side}x{side} image", "; is model.scale right?")
         period = _period(recipe, network, progress)

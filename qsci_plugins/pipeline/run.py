@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,11 +207,8 @@ def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, progress: Pro
     few = _COST_IMAGES if prepared.network.task == "sr" else 1
     batch = [tensor[:few].to(device) for tensor in inputs_of(prepared.batches[0])]
     count = len(quantized.layers)
-    measured = itertools.count(1)
     with progress.stage("what each layer costs", count) as advance:
-        whole, gains = layer_gains(
-            quantized, prepared.network.module, batch, _COST_SECONDS, lambda: advance(next(measured))
-        )
+        whole, gains = layer_gains(quantized, prepared.network.module, batch, _COST_SECONDS, advance)
     if len(gains) < count:
         progress.note(
             f"what each layer costs: {len(gains)} of {count} layers in {_COST_SECONDS} s, the rest is not measured"

@@ -19,7 +19,7 @@ from qsci_plugins.schemes.shortcuts import widen_shortcuts
 from qsci_plugins.training.loop import TrainResult
 from qsci_plugins.training.parameters import relative_groups
 from qsci_plugins.training.recomputation import recompute_in_backward
-from qsci_plugins.training.snapshots import train_on_snapshots
+from qsci_plugins.training.snapshots import clip_psnr, train_on_snapshots
 
 __all__ = ["train_float", "train_quantized"]
 
@@ -48,8 +48,7 @@ def _float_psnr(prepared: Prepared) -> float:
     found = []
     for step in range(_STEPS):
         *inputs, frames = prepared.examples[0].draw(prepared.recipe.seed, step, prepared.recipe.train.batch)
-        error = (seen(prepared.float_network.module, *inputs) - frames).square().mean()
-        found.append(-10 * error.clamp_min(1e-12).log10())
+        found.append(clip_psnr((seen(prepared.float_network.module, *inputs) - frames).square().mean()))
     return float(torch.stack(found).mean())
 
 

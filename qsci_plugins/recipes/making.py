@@ -49,7 +49,7 @@ def network_recipe(
     which are made smaller by the network's scale, or files and folders of what the network is given. Raises UserError for
     a network of which no layer can be quantized.
     """
-    called = [name for name, reads in called_layers(network.module, _grey(network)).items() if reads]
+    called = [name for name, reads in called_layers(network.module, network.grey_image(_PATCH)).items() if reads]
     shifts = [name for name in called if _only_scales(network.module.get_submodule(name))]
     layers = [name for name in called if name not in shifts]
     if not layers:
@@ -112,8 +112,3 @@ def _only_scales(layer: nn.Module) -> bool:
         return False
     square = weight.detach().reshape(weight.shape[0], -1)
     return bool((square == torch.diag(square.diagonal())).all())
-
-
-def _grey(network: Network) -> torch.Tensor:
-    side, _ = network.valid_size(_PATCH, _PATCH)
-    return torch.full((1, network.channels, side, side), network.value_range / 2)

@@ -17,7 +17,7 @@ from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.training.loop import TrainResult, train_network
 from qsci_plugins.training.settings import LoopSettings, VideoTraining
 
-__all__ = ["train_on_snapshots"]
+__all__ = ["clip_psnr", "train_on_snapshots"]
 
 
 def train_on_snapshots(
@@ -53,10 +53,9 @@ def train_on_snapshots(
             output = network(measurement, mask, mask_sum)
         error = (output.float() - frames).square().mean()
         everywhere = _mean_over_processes(error.detach())
-        psnr = -10 * torch.log10(everywhere.clamp_min(1e-12))
         # the root's gradient is that of the global batch, whatever part of it this process has
         value = error if settings.loss == "mse" else error / (2 * everywhere.sqrt().clamp_min(1e-6))
-        return value, {"psnr": psnr, "rmse": everywhere.sqrt()}
+        return value, {"psnr": clip_psnr(everywhere), "rmse": everywhere.sqrt()}
 
     loop = LoopSettings(
         steps=settings.steps,
@@ -86,6 +85,11 @@ def train_on_snapshots(
     finally:
         if volumes:
             model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def clip_psnr(error: Tensor) -> Tensor:
+    """PSNR in dB, a scalar, of a mean squared error of frames in 0..1."""
+    return -10 * torch.log10(error.clamp_min(1e-12))
 
 
 def _mean_over_processes(value: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from clip_files import decoded, smooth_frames, stamps_of, turn, write_clip
 from exact_network import exact_upscaler, nearest
+from noted import Notes
 
-from qsci_plugins import Progress, UserError, upscale_video
+from qsci_plugins import UserError, upscale_video
 from qsci_plugins.cli import main
 from qsci_plugins.commands.upscale_video import VideoPreview, preview_video
 
@@ -24,14 +25,6 @@ SHARED = Path(__file__).parents[2].parent / "shared" / "cases" / "videos"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exact_upscaler(tmp_path_factory.mktemp("exact") / "model")
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def check_values(clip: Path, output: Path, tick: float) -> None:
@@ -90,9 +83,9 @@ def test_what_changes_is_said_in_lines(model: Path, tmp_path: Path) -> None:
     )
     notes = Notes()
     upscale_video(model, clip, tmp_path / "big.mov", progress=notes)
-    assert len(notes.lines) == 2
-    assert "interlaced" in notes.lines[0]
-    assert re.search(r"big\.mov: an audio track \(opus, deu\) becomes AAC", notes.lines[1])
+    assert len(notes.notes) == 2
+    assert "interlaced" in notes.notes[0]
+    assert re.search(r"big\.mov: an audio track \(opus, deu\) becomes AAC", notes.notes[1])
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from exact_network import exact_upscaler, nearest
+from noted import Notes
 from PIL import Image
 from pretended_ray import PretendedRay
 
-from qsci_plugins import Progress, UserError, upscale
+from qsci_plugins import UserError, upscale
 from qsci_plugins.cli import main
 from qsci_plugins.cluster import sharing
 from qsci_plugins.commands import upscale_cluster
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +77,7 @@ def test_an_interrupted_folder_goes_on(
     files = upscale(model, [photos], output, progress=notes, on_written=again.append, threads=1, **options)
     assert files == [output / f"{number}.png" for number in range(4)]
     assert sorted(again) == sorted(set(files) - set(first))
-    assert f"{output}: goes on after 2 of 4 images" in notes.lines
+    assert f"{output}: goes on after 2 of 4 images" in notes.notes
     assert sorted(output.iterdir()) == files
     for number, file in enumerate(files):
         assert np.array_equal(np.asarray(Image.open(file)), nearest(pixels(number)))
@@ -152,7 +145,7 @@ def test_workers_give_what_this_process_gives(model: Path, photos: Path, tmp_pat
             model, [photos, photos / "film.webp"], tmp_path / name, progress=notes, on_error=errors.append, **options
         )
         results.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
-        said.append((sorted(notes.lines), sorted(map(str, errors))))
+        said.append((sorted(notes.notes), sorted(map(str, errors))))
     assert results[0] == results[1]
     assert set(results[0]) == {"0.png", "1.png", "2.png", "3.png", "film.webp", "tagged.jpg"}
     assert said[0] == said[1]

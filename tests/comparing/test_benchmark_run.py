@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from noted import Notes
 
 from qsci_plugins.commands.benchmark import benchmark
 from qsci_plugins.commands.evaluate import evaluate
 from qsci_plugins.comparing import forms
 from qsci_plugins.data import bicubic_down, write_image
 from qsci_plugins.errors import UserError
-from qsci_plugins.progress import Progress
 
 TINY = """version: 1
 model: {architecture: edsr, scale: 2, settings: {blocks: 1, width: 8}}
@@ -55,14 +55,6 @@ def output(tiny: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("benchmark")
     benchmark([tiny], folder, data=data, jobs=1, baseline=True)
     return folder
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_all_forms_side_by_side_agree_with_evaluate(output: Path, data: Path) -> None:

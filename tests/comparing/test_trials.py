@@ -110,9 +110,9 @@ def test_a_layers_gain_is_the_error_that_goes_with_its_rounding(backend: str) ->
     whole, only = layer_gains(alone, network.module, images)
     assert only == {"body.0.body.0": pytest.approx(whole)}
     done: list[int] = []
-    assert layer_gains(quantized, network.module, images, -1.0, lambda: done.append(1)) == (error, {})
+    assert layer_gains(quantized, network.module, images, -1.0, done.append) == (error, {})
     assert not done
-    assert layer_gains(quantized, network.module, images, on_layer=lambda: done.append(1)) == (error, gains)
+    assert layer_gains(quantized, network.module, images, on_layer=done.append) == (error, gains)
     assert len(done) == len(gains)
 
 

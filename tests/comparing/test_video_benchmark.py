@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from noted import Notes
 from tiny_video import TINY_VIDEO, write_scene
 
 from qsci_plugins.cli import main
@@ -18,7 +19,6 @@ from qsci_plugins.commands.evaluate import evaluate
 from qsci_plugins.commands.sweep import sweep
 from qsci_plugins.comparing import forms
 from qsci_plugins.errors import UserError
-from qsci_plugins.progress import Progress
 from qsci_plugins.report.benchmark_tables import FORMATS, benchmark_text
 
 
@@ -52,14 +52,6 @@ def test_a_model_folder_alone_is_evaluated(video_run: Path, video_scenes: Path) 
     found = evaluate(video_run / "model", data=video_scenes)
     assert list(found["scenes"]) == ["openvino"]
     assert found["scenes"]["openvino"]["psnr"] == pytest.approx(expected, abs=1e-3)
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

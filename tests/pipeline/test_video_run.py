@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from noted import Notes
 from safetensors.torch import load_file
 from scipy.io import savemat
 
@@ -78,14 +79,6 @@ class StopAt(Progress):
                 raise KeyboardInterrupt
 
         yield advance
-
-
-class Notes(Progress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
