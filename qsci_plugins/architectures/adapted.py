@@ -13,6 +13,7 @@ from spandrel import ImageModelDescriptor
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
+from qsci_plugins.schemes.placement import first_argument
 
 __all__ = ["adapted", "equalise_channels", "fold_branches", "part_joined"]
 
@@ -191,12 +192,14 @@ def _channel_ranges(
     """The largest magnitude (C,) of every channel that each of `layers` reads, and what becomes of the first picture."""
     found: dict[str, Tensor] = {}
 
-    def note(name: str, inputs: tuple[Tensor, ...]) -> None:
-        largest = inputs[0].abs().amax((0, 2, 3))
+    def note(name: str, x: Tensor) -> None:
+        largest = x.abs().amax((0, 2, 3))
         found[name] = torch.maximum(found[name], largest) if name in found else largest
 
     handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
+        layer.register_forward_pre_hook(
+            lambda _, args, kwargs, name=name: note(name, first_argument(args, kwargs)), with_kwargs=True
+        )
         for name, layer in layers.items()
     ]
     try:

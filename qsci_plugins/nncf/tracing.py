@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.schemes.attention import is_product
+from qsci_plugins.schemes.placement import first_argument
 
 __all__ = ["Call", "Calls", "TracedModel", "record_calls", "without_hooks"]
 
@@ -78,7 +79,7 @@ def record_calls(model: nn.Module, example: Sequence[Any], watched: Collection[n
     model.eval()
     with ExitStack() as stack:
         for module in watched:
-            stack.callback(module.register_forward_pre_hook(_note_input(calls)).remove)
+            stack.callback(module.register_forward_pre_hook(_note_input(calls), with_kwargs=True).remove)
         try:
             with without_hooks(model), _Recorder(model, calls):
                 forward = model.forward.orig_forward if is_wrapped(model) else model.forward
@@ -103,9 +104,9 @@ def without_hooks(model: nn.Module) -> Iterator[None]:
         setattr(model, ATR_HOOK_STORAGE, storage)
 
 
-def _note_input(calls: Calls) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-    def note(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        calls.inputs[module].append(arguments[0])
+def _note_input(calls: Calls) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+    def note(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        calls.inputs[module].append(first_argument(arguments, named))
 
     return note
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from qsci_plugins.schemes.bit_width import skipped_samples
 from qsci_plugins.schemes.content import current_content
+from qsci_plugins.schemes.placement import first_argument, with_first_argument
 
 __all__ = ["LOWEST_FACTOR", "attach_skips", "choose_blocks", "detach_skips", "residual_blocks"]
 
@@ -52,12 +53,12 @@ def residual_blocks(model: nn.Module, inputs: tuple[Tensor, ...], patterns: Sequ
 
 
 def _adds_its_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> bool:
-    if not args or not isinstance(args[0], Tensor) or not isinstance(output, Tensor) or output.shape != args[0].shape:
+    x = first_argument(args, kwargs)
+    if not isinstance(x, Tensor) or not isinstance(output, Tensor) or output.shape != x.shape:
         return False
-    x = args[0].clone()
     zeros = {name: torch.zeros_like(parameter) for name, parameter in _weights(module)}
-    result = functional_call(module, zeros, (x, *args[1:]), kwargs)
-    return isinstance(result, Tensor) and torch.equal(result, args[0])
+    result = functional_call(module, zeros, *with_first_argument(args, kwargs, x.clone()))
+    return isinstance(result, Tensor) and torch.equal(result, x)
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -111,8 +112,8 @@ def _without(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
                 module.forward = forward
 
 
-def _first(x: Tensor, *others: Any, **named: Any) -> Tensor:
-    return x
+def _first(*args: Any, **kwargs: Any) -> Any:
+    return first_argument(args, kwargs)
 
 
 def attach_skips(model: nn.Module, names: Sequence[str]) -> None:
@@ -124,7 +125,7 @@ def attach_skips(model: nn.Module, names: Sequence[str]) -> None:
         block = model.get_submodule(name)
         if _begin not in block._forward_pre_hooks.values():
             block.register_forward_pre_hook(_begin)
-            block.register_forward_hook(_end, always_call=True)
+            block.register_forward_hook(_end, always_call=True, with_kwargs=True)
 
 
 def detach_skips(model: nn.Module) -> None:
@@ -134,6 +135,7 @@ def detach_skips(model: nn.Module) -> None:
             for key in [key for key, hook in hooks.items() if hook in (_begin, _end)]:
                 del hooks[key]
                 module._forward_hooks_always_called.pop(key, None)
+                module._forward_hooks_with_kwargs.pop(key, None)
 
 
 # Functions of the module, which copies of a network share and pickles find: what they need is the forward's content.
@@ -147,10 +149,10 @@ def _begin(block: nn.Module, args: tuple[Any, ...]) -> None:
         skipped_samples.set(content.image_factor.detach() < LOWEST_FACTOR + 0.5)
 
 
-def _end(block: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+def _end(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
     skipped = skipped_samples.get()
     skipped_samples.set(None)
     if skipped is None:
         return output
     with DisableTorchFunction():
-        return torch.where(skipped.reshape(-1, *[1] * (output.dim() - 1)), args[0], output)
+        return torch.where(skipped.reshape(-1, *[1] * (output.dim() - 1)), first_argument(args, kwargs), output)

@@ -28,6 +28,7 @@ __all__ = [
     "leave_float",
     "place",
     "place_called",
+    "with_first_argument",
 ]
 
 #: "scheme": the scheme's own bits; "eight_bit": 8 static bits, not counted in FAB
@@ -106,10 +107,18 @@ def called_layers(model: nn.Module, example: Tensor | Sequence[Tensor]) -> dict[
     }
 
 
-def first_argument(arguments: tuple[Any, ...], named: dict[str, Any]) -> Tensor:
-    """What a convolution or linear layer reads, of the arguments of its call (see hooks `with_kwargs`)."""
-    x: Tensor = arguments[0] if arguments else named["input"]
-    return x
+def first_argument(arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """What a layer or a block reads, of the arguments of its call (see hooks `with_kwargs`); None of a call without any."""
+    return next(iter((*arguments, *named.values())), None)
+
+
+def with_first_argument(
+    arguments: tuple[Any, ...], named: dict[str, Any], x: Any
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call that has any, with x as what `first_argument` finds."""
+    if arguments:
+        return (x, *arguments[1:]), named
+    return arguments, {**named, next(iter(named)): x}
 
 
 @torch.no_grad()
@@ -119,7 +128,7 @@ def _read_by_layers(model: nn.Module, example: Sequence[Tensor]) -> dict[str, li
     training = {module: module.training for module in model.modules()}
 
     def note(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        values = first_argument(arguments, named).double()
+        values: Tensor = first_argument(arguments, named).double()
         count = values.new_full((), values.numel())
         read.setdefault(name, []).append(torch.stack([count, values.sum(), values.square().sum()]))
 

@@ -16,7 +16,7 @@ from qsci_plugins.schemes.attention import AttentionQuantizers
 from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.block_skip import attach_skips
 from qsci_plugins.schemes.content import InputModule
-from qsci_plugins.schemes.placement import Placement, Precision, place
+from qsci_plugins.schemes.placement import Placement, Precision, first_argument, place, with_first_argument
 from qsci_plugins.schemes.quantizer import Mode, Quantizer
 from qsci_plugins.schemes.weight import limit_weights
 
@@ -347,8 +347,10 @@ class Plan:
 def attach_block(module: nn.Module, quantizer: Quantizer) -> None:
     """Quantizes the first input of a module before it runs; the quantizer becomes its child `qsci_input`."""
     module.add_module(CHILD, quantizer)
-    module.register_forward_pre_hook(_quantize_input)
+    module.register_forward_pre_hook(_quantize_input, with_kwargs=True)
 
 
-def _quantize_input(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (getattr(module, CHILD)(args[0]), *args[1:])
+def _quantize_input(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return with_first_argument(args, kwargs, getattr(module, CHILD)(first_argument(args, kwargs)))

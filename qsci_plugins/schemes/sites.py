@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from qsci_plugins.schemes.attention import is_product
+from qsci_plugins.schemes.placement import first_argument
 
 __all__ = ["AttentionSite", "BlockSite", "NetworkSites", "find_sites"]
 
@@ -73,7 +74,7 @@ def find_sites(model: nn.Module, example: Tensor | Sequence[Tensor], layers: Col
     model.eval()
     with ExitStack() as stack:
         for name, module in model.named_modules():
-            before = module.register_forward_pre_hook(tracer.entering(name, module))
+            before = module.register_forward_pre_hook(tracer.entering(name, module), with_kwargs=True)
             after = module.register_forward_hook(tracer.leaving)
             stack.callback(before.remove)
             stack.callback(after.remove)
@@ -109,11 +110,11 @@ class _Tracer(TorchFunctionMode):
         self.origin: dict[int, str] = {}
         self.factor: dict[int, float] = {}
 
-    def entering(self, name: str, module: nn.Module) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def entering(self, name: str, module: nn.Module) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
         transparent = not any(True for _ in module.children()) and not any(True for _ in module.parameters())
 
-        def enter(_: nn.Module, args: tuple[Any, ...]) -> None:
-            given = args[0] if args else None
+        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = first_argument(args, kwargs)
             self.kept.append(given)
             if name in self.layers:
                 for frame in self.frames:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qsci_plugins.schemes.placement import first_argument
 from qsci_plugins.schemes.sites import find_sites
 
 __all__ = ["FeatureMaps", "FeatureSites", "attention_distance", "attention_map", "feature_sites"]
@@ -50,8 +51,8 @@ def _upsampler(model: nn.Module, example: Tensor) -> str | None:
     found: list[str] = []
 
     def look(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            given = args[0] if args else None
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            given = first_argument(args, kwargs)
             if given is example or not isinstance(given, Tensor) or not isinstance(output, Tensor):
                 return
             if given.dim() == output.dim() == 4 and output.shape[-1] > given.shape[-1]:
@@ -59,7 +60,9 @@ def _upsampler(model: nn.Module, example: Tensor) -> str | None:
 
         return hook
 
-    handles = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
+    handles = [
+        module.register_forward_hook(look(name), with_kwargs=True) for name, module in model.named_modules() if name
+    ]
     try:
         model(example)
     finally:
@@ -75,20 +78,23 @@ class FeatureMaps:
         self._kept: list[tuple[Tensor, Tensor | None]] = []
         self._last: Tensor | None = None
         self._handles = [
-            model.get_submodule(name).register_forward_hook(self._keep_block if residual else self._keep_output)
+            model.get_submodule(name).register_forward_hook(
+                self._keep_block if residual else self._keep_output, with_kwargs=True
+            )
             for name, residual in sites.blocks.items()
         ]
         if sites.upsampler is not None:
-            self._handles.append(model.get_submodule(sites.upsampler).register_forward_pre_hook(self._keep_last))
+            upsampler = model.get_submodule(sites.upsampler)
+            self._handles.append(upsampler.register_forward_pre_hook(self._keep_last, with_kwargs=True))
 
-    def _keep_block(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._kept.append((output, args[0]))
+    def _keep_block(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        self._kept.append((output, first_argument(args, kwargs)))
 
-    def _keep_output(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+    def _keep_output(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         self._kept.append((output, None))
 
-    def _keep_last(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._last = args[0]
+    def _keep_last(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._last = first_argument(args, kwargs)
 
     def take(self) -> tuple[Tensor | None, list[Tensor]]:
         """(last feature's map or None, blocks' maps) since the last call."""
