@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,29 @@ QUANTIZED = {
 }
 
 
+#: `qsci`, which says at its very end whether it is still in the group
+ENDING = """
+import atexit, sys
+from torch import distributed
+atexit.register(lambda: print("left the group:", not distributed.is_initialized()))
+from qsci_plugins.cli import main
+sys.exit(main())
+"""
+
+
 def launch(
-    tmp_path: Path, port: int, *more: str, verb: str = "train", recipe: dict[str, Any] = RECIPE
+    tmp_path: Path,
+    port: int,
+    *more: str,
+    verb: str = "train",
+    recipe: dict[str, Any] = RECIPE,
+    program: Sequence[str] = ("-m", "qsci_plugins"),
 ) -> subprocess.Popen[str]:
     file = tmp_path / "recipe.yaml"
     file.write_text(write_yaml(recipe))
     # with --cpu, or without either, accelerate starts a single process on a machine without GPUs
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", "--multi_gpu"]
-    command = [*accelerate, "--main_process_port", str(port), "-m", "qsci_plugins", verb, str(file), *more]
+    command = [*accelerate, "--main_process_port", str(port), *program, verb, str(file), *more]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -69,10 +85,13 @@ def recipe() -> FloatVideoRecipe:
 
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
-    two = launch(tmp_path, 29611, "-o", str(tmp_path / "two"))
+    (tmp_path / "qsci.py").write_text(ENDING)
+    two = launch(tmp_path, 29611, "-o", str(tmp_path / "two"), program=[str(tmp_path / "qsci.py")])
     one = train_recipe(recipe(), tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
+    # of a group that is still there, threads abort some processes at their end
+    assert output.count("left the group: True") == 2, output
     first, second = (load_file(folder / "weights.safetensors") for folder in (one, tmp_path / "two"))
     for name, tensor in first.items():
         assert torch.allclose(tensor, second[name], atol=2e-5), name

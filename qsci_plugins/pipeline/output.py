@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -235,7 +236,8 @@ def shared_work_folder(
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
-    PartialState(cpu=cpu)
+    # threads of a group that is still there when Python ends now and then abort a process whose work is done
+    atexit.register(PartialState(cpu=cpu).destroy_process_group)
     if not is_main():
         refusal: list[str | None] = [None]
         broadcast_object_list(refusal)
