@@ -10,7 +10,7 @@ from typing import Any
 from qsci_plugins.comparing.fingerprints import fingerprint
 from qsci_plugins.comparing.held_back import FLOAT_OUTPUT
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.bit_meter import costliest, layer_gains
+from qsci_plugins.evaluation.bit_meter import costliest, layer_errors
 from qsci_plugins.evaluation.complexity import FLOAT_BITS
 from qsci_plugins.evaluation.estimates import expected_loss
 from qsci_plugins.pipeline.metrics import read_metrics
@@ -163,9 +163,9 @@ class Trials:
         images = self._prepared.batches[0][:_IMAGES]
         quantized = load_backend(trial.recipe.backend).load(network.module, trial.folder / CHECKPOINT)
         with self._progress.stage("what each layer costs", 1) as advance, full_precision():
-            error, gains = layer_gains(quantized, network.module, images)
+            whole, errors = layer_errors(quantized, network.module, images)
             advance(1)
-        return costliest(gains, error, share)
+        return costliest(errors, whole, share)
 
     def _run(self, bits: int, raised: tuple[str, ...], left: tuple[str, ...]) -> Trial:
         recipe = at_bits(self._recipe, bits, raised, left)

@@ -25,7 +25,7 @@ __all__ = [
     "PatchBits",
     "costliest",
     "float_form",
-    "layer_gains",
+    "layer_errors",
     "macs_720p",
     "quantized_operations",
 ]
@@ -163,47 +163,61 @@ def quantized_operations(macs: Mapping[str, int], quantized: QuantizedNetwork, m
 
 
 @torch.no_grad()
-def layer_gains(
+def layer_errors(
     quantized: QuantizedNetwork,
     network: nn.Module,
     batch: Tensor | Sequence[Tensor],
     seconds: float = math.inf,
     on_layer: Callable[[int], None] = lambda done: None,
 ) -> tuple[float, dict[str, float]]:
-    """The mean squared error of the quantized output against the float network's, and by how much each layer lowers it.
+    """The mean squared error of the quantized output against the float network's, and the part that each layer makes.
 
-    Each layer's quantizers are off alone; `batch` is what the networks take, images (N,3,H,W) or several tensors, in
-    their range and on their device. A gain may be negative. Layers that are not reached within `seconds` have none;
-    `on_layer(done)` is called after each.
+    A part is what the quantizers of one layer alone change, scaled so that all (those of blocks and attentions together
+    are one more) add up to the whole. Where several layers harm as much, the error would hardly be less with one of
+    them in float. `quantized` is calibrated, not trained: training makes weights and ranges make up for one another.
+    `batch` is what the networks take, images (N,3,H,W) or several tensors, in their range and on their device. Layers
+    that are not reached within `seconds` have none; `on_layer(done)` is called after each.
     """
     began = time.monotonic()
     inputs = inputs_of(batch)
     expected = network(*inputs)
 
-    def error() -> float:
-        return (quantized.model(*inputs) - expected).double().square().mean().item()
+    def distance(output: Tensor, other: Tensor) -> float:
+        return (output - other).double().square().mean().item()
 
-    whole = error()
-    gains: dict[str, float] = {}
-    for name, layer in quantized.layers.items():
-        if time.monotonic() - began > seconds:
-            break
-        set_mode(layer, Mode.OFF)
-        try:
-            gains[name] = whole - error()
-        finally:
+    whole = distance(quantized.model(*inputs), expected)
+    layers, alone = quantized.layers, dict[str, float]()
+    set_mode([quantizer for layer in layers.values() for quantizer in layer], Mode.OFF)
+    try:
+        others = quantized.model(*inputs)
+        set_mode(quantized.quantizers(), Mode.OFF)
+        nothing = quantized.model(*inputs)
+        for name, layer in layers.items():
+            if time.monotonic() - began > seconds:
+                break
             set_mode(layer, Mode.ON)
-        on_layer(len(gains))
-    return whole, gains
+            alone[name] = distance(quantized.model(*inputs), nothing)
+            set_mode(layer, Mode.OFF)
+            on_layer(len(alone))
+    finally:
+        set_mode(quantized.quantizers(), Mode.ON)
+    total = sum(alone.values()) + distance(others, nothing)
+    scale = whole / total if total else 0.0
+    if len(alone) < len(layers):
+        scale = min(scale, 1.0)  # the others make some of it
+    return whole, {name: error * scale for name, error in alone.items()}
 
 
-def costliest(gains: Mapping[str, float], error: float, share: float) -> list[str]:
-    """The fewest layers whose gains leave `share` of the error, at least one and at most half of them, costliest first."""
+def costliest(errors: Mapping[str, float], whole: float, share: float) -> list[str]:
+    """The fewest layers without whose parts `share` of the whole error is left, costliest first.
+
+    They are at least one and at most half of all.
+    """
     chosen: list[str] = []
-    left = error
-    for name in sorted(gains, key=lambda name: (-gains[name], name)):
-        if chosen and (left <= share * error or 2 * (len(chosen) + 1) > len(gains) or gains[name] <= 0):
+    left = whole
+    for name in sorted(errors, key=lambda name: (-errors[name], name)):
+        if chosen and (left <= share * whole or 2 * (len(chosen) + 1) > len(errors) or errors[name] <= 0):
             break
         chosen.append(name)
-        left -= gains[name]
+        left -= errors[name]
     return chosen

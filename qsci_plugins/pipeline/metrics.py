@@ -54,8 +54,8 @@ def quantization_metrics(
     repeats, rows, precisions, nodes (each with its own); training: steps, examples (how many photos or clips it drew
     from; None where it had no labels) and log (step and means of scalars); seconds by step; bits by layer, weight and
     activation; float_layers: the reason by layer that the recipe places and that stayed float; layer_errors: `whole`, the
-    mean squared error of the quantized output against the float one on a few calibration inputs, and of those `layers`
-    that were measured in time by how much each alone in float lowers it; machine, whose `devices` are by step, and of
+    mean squared error of the calibrated output against the float one on a few calibration inputs, and of those `layers`
+    that were measured in time the part that each makes; machine, whose `devices` are by step, and of
     `measuring` in torch, those that it ran on: an interrupted run may go on elsewhere.
     None: latency where nothing is exported or timed, operations where they cannot be counted, training where there is
     none; and of a float training the backend, scheme, operations, latency, bits, float_layers and layer_errors, which it has not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from qsci_plugins.files import write_text
 from qsci_plugins.pipeline.measure import is_untried, measure_forms
 from qsci_plugins.pipeline.metrics import Journal, quantization_metrics, write_metrics
 from qsci_plugins.pipeline.networks import device_of, full_precision, move_networks
@@ -35,6 +37,9 @@ _COST_IMAGES = 2
 
 #: seconds after which no further layer's cost is measured
 _COST_SECONDS = 60
+
+#: the part of the error from which a layer is named as costly
+_COSTLY = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def run_recipe(
         moved = prepared_on(device, prepared)
         with full_precision():
             quantized = _calibrated(moved, work, journal, progress)
+            if is_main():
+                _layer_errors(moved, quantized, work, progress)
         _train(task, moved, quantized, work, journal, progress)
         if not is_main():
             return output
@@ -199,22 +206,34 @@ def _operations(
         return None
 
 
-def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, progress: Progress) -> dict[str, Any]:
-    """What the rounding of each layer costs the output, on a few calibration inputs."""
-    from qsci_plugins.evaluation.bit_meter import layer_gains
+def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, work: Path, progress: Progress) -> dict[str, Any]:
+    """What the rounding of each layer costs the output, on a few calibration inputs, as the first call of a run found it:
+    ahead of its training, behind which weights and ranges make up for one another."""
+    from qsci_plugins.evaluation.bit_meter import layer_errors
 
+    found = work / "layer_errors.state"
+    if found.is_file():
+        return dict(json.loads(found.read_text(encoding="utf-8")))
     device = module_device(quantized.model)
     few = _COST_IMAGES if prepared.network.task == "sr" else 1
     batch = [tensor[:few].to(device) for tensor in inputs_of(prepared.batches[0])]
     count = len(quantized.layers)
     with progress.stage("what each layer costs", count) as advance:
-        whole, gains = layer_gains(quantized, prepared.network.module, batch, _COST_SECONDS, advance)
-    if len(gains) < count:
+        whole, errors = layer_errors(quantized, prepared.network.module, batch, _COST_SECONDS, advance)
+    if len(errors) < count:
         progress.note(
-            f"what each layer costs: {len(gains)} of {count} layers in {_COST_SECONDS} s, the rest is not measured"
+            f"what each layer costs: {len(errors)} of {count} layers in {_COST_SECONDS} s, the rest is not measured"
         )
     # digits beyond these are noise
-    return {"whole": float(f"{whole:.6g}"), "layers": {name: float(f"{gain:.6g}") for name, gain in gains.items()}}
+    layers = {name: float(f"{error:.6g}") for name, error in errors.items()}
+    result = {"whole": float(f"{whole:.6g}"), "layers": layers}
+    write_text(found, json.dumps(result))
+    low = {name: error for name, error in errors.items() if quantized.layers[name].counted}
+    costly = sorted((name for name in low if low[name] >= _COSTLY * whole), key=lambda name: -low[name])[:3]
+    if costly and prepared.scheme.base_bits < 8:
+        shares = ", ".join(f"{100 * low[name] / whole:.0f} % with {name}" for name in costly)
+        progress.note(f"of the error ahead of training come {shares}; place.eight_bit gives layers 8 bits")
+    return result
 
 
 def _timed(task: Task, prepared: Prepared, work: Path, progress: Progress) -> dict[str, Any] | None:
@@ -250,6 +269,6 @@ def _measured(
         latency=latency,
         bits=meter.bits(),
         float_layers=float_layers(prepared, quantized),
-        layer_errors=_layer_errors(prepared, quantized, progress),
+        layer_errors=_layer_errors(prepared, quantized, work, progress),
     )
     return RunResult(task, prepared, quantized, forms, metrics)

@@ -190,11 +190,9 @@ def _bits(name: str, metrics: Mapping[str, Any]) -> Block:
     notes = []
     if errors:
         header.append("% of the error")
-        explanation = (
-            "By how much the mean squared error against the float output falls when a layer alone is float again"
-        )
         notes.append(
-            f"{explanation}, on a few calibration inputs; shares do not add up to 100, and a layer below 0 makes up for others."
+            "The part of the mean squared error against the float output that comes with a layer's quantizers, on a few"
+            " calibration inputs and ahead of any training."
         )
         if len(errors["layers"]) < len(bits):
             notes.append(f"Measured for {len(errors['layers'])} of {len(bits)} layers, for want of time.")

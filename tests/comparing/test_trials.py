@@ -13,12 +13,14 @@ from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.comparing import trials as module
 from qsci_plugins.comparing.trials import Trial, Trials
 from qsci_plugins.errors import UserError
-from qsci_plugins.evaluation.bit_meter import costliest, layer_gains
+from qsci_plugins.evaluation.bit_meter import costliest, layer_errors
 from qsci_plugins.evaluation.estimates import estimate, expected_loss
 from qsci_plugins.progress import Progress
 from qsci_plugins.schemes.backend import load_backend
 from qsci_plugins.schemes.placement import Placement
+from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.registry import make_scheme, static_settings
+from qsci_plugins.schemes.scheme import set_mode
 
 LAYERS = ("a", "b", "c", "d")
 
@@ -92,28 +94,51 @@ def test_the_costliest_layers_go_until_the_share_is_left_and_no_more_than_half()
     assert costliest(gains, 8.0, 0.0) == ["b", "c"]
 
 
-@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
-def test_a_layers_gain_is_the_error_that_goes_with_its_rounding(backend: str) -> None:
-    """All the error of a network that quantizes one layer, of which the other has none."""
+def one_block(backend: str, targets: tuple[str, ...], eight_bit: tuple[str, ...] = ()):
+    """A network, images, and the network with these layers at 4 bits, whose weights keep their values."""
     network = load_network("edsr", None, 2, blocks=1, width=4)
     images = torch.rand(2, 3, 16, 16) * 255
     settings = {**static_settings(8), "weight_bits": 4, "activation_bits": 4, "reconstruct_weights": False}
     scheme = make_scheme({**settings, "bias_correction": False})
-    placement = Placement(("body.0.body.0",), ("tail.*",))
-    quantized = load_backend(backend).quantize(network.module, scheme, placement, [images], 255.0)
-    error, gains = layer_gains(quantized, network.module, images)
+    placement = Placement(targets, eight_bit)
+    return network, images, load_backend(backend).quantize(network.module, scheme, placement, [images], 255.0)
+
+
+@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+def test_the_parts_of_the_layers_are_the_error_that_comes_with_their_rounding(backend: str) -> None:
+    network, images, quantized = one_block(backend, ("body.0.body.0",), ("tail.*",))
+    whole, parts = layer_errors(quantized, network.module, images)
     with torch.no_grad():
         expected = (quantized.model(images) - network.module(images)).double().square().mean().item()
-    assert error == pytest.approx(expected)
-    assert gains.keys() == quantized.layers.keys()
-    alone = load_backend(backend).quantize(network.module, scheme, Placement(("body.0.body.0",)), [images], 255.0)
-    whole, only = layer_gains(alone, network.module, images)
-    assert only == {"body.0.body.0": pytest.approx(whole)}
+    assert whole == pytest.approx(expected)
+    assert parts.keys() == quantized.layers.keys()
+    assert sum(parts.values()) == pytest.approx(whole)
+    network_of_one, images_of_one, only = one_block(backend, ("body.0.body.0",))
+    error, part = layer_errors(only, network_of_one.module, images_of_one)
+    assert part == {"body.0.body.0": pytest.approx(error)}
     done: list[int] = []
-    assert layer_gains(quantized, network.module, images, -1.0, done.append) == (error, {})
+    assert layer_errors(quantized, network.module, images, -1.0, done.append) == (whole, {})
     assert not done
-    assert layer_gains(quantized, network.module, images, on_layer=done.append) == (error, gains)
-    assert len(done) == len(gains)
+    assert layer_errors(quantized, network.module, images, on_layer=done.append) == (whole, parts)
+    assert len(done) == len(parts)
+
+
+@pytest.mark.parametrize("backend", ["nncf", "brevitas"])
+def test_layers_that_each_undo_the_whole_branch_are_both_costly(backend: str) -> None:
+    """With one of them in float the other would still do, so that neither seemed to cost anything."""
+    network, images, quantized = one_block(backend, ("body.0.*",))
+    dead = ("body.0.body.0", "body.0.body.2")
+    with torch.no_grad():
+        for name in dead:
+            activation = quantized.layers[name].activation
+            assert activation is not None
+            for bound in activation.parameters():
+                bound.mul_(1e6)
+        whole, parts = layer_errors(quantized, network.module, images)
+        set_mode(quantized.layers[dead[0]], Mode.OFF)
+        one_less = (quantized.model(images) - network.module(images)).double().square().mean().item()
+    assert one_less == pytest.approx(whole, rel=0.05)
+    assert parts == {name: pytest.approx(whole / 2, rel=0.05) for name in dead}
 
 
 def test_losses_of_independent_errors_add_up() -> None:
