@@ -191,7 +191,7 @@ def test_a_process_that_dies_loses_nothing_of_the_last_checkpoint(tmp_path: Path
     again = launch(tmp_path, 29614, *steps)
     output, _ = again.communicate(timeout=500)
     assert again.returncode == 0, output
-    assert json.loads((folder / "metrics.json").read_text())["training"]["training"]["steps"] == 400
+    assert json.loads((folder / "metrics.json").read_text())["training"]["steps"] == 400
 
 
 def test_one_process_is_the_main_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
