@@ -90,8 +90,7 @@ def run_recipe(
         moved = prepared_on(device, prepared)
         with full_precision():
             quantized = _calibrated(moved, work, journal, progress)
-            if is_main():
-                _layer_errors(moved, quantized, work, progress)
+            layer_errors = _layer_errors(moved, quantized, work, progress) if is_main() else {}
         _train(task, moved, quantized, work, journal, progress)
         if not is_main():
             return output
@@ -100,7 +99,7 @@ def run_recipe(
         timed = _timed(task, prepared, work, progress) if latency else None
         move_networks(device, prepared, quantized)
         with full_precision():
-            result = _measured(task, prepared, quantized, work, journal, progress, timed)
+            result = _measured(task, prepared, quantized, work, journal, progress, timed, layer_errors)
             write_metrics(work, result.metrics)
             if report is not None:
                 report(result, work)
@@ -253,6 +252,7 @@ def _measured(
     journal: Journal,
     progress: Progress,
     latency: dict[str, Any] | None,
+    layer_errors: dict[str, Any],
 ) -> RunResult:
     model = work / MODEL if (work / MODEL).is_dir() else None
     meter = task.meter(prepared, quantized)
@@ -269,6 +269,6 @@ def _measured(
         latency=latency,
         bits=meter.bits(),
         float_layers=float_layers(prepared, quantized),
-        layer_errors=_layer_errors(prepared, quantized, work, progress),
+        layer_errors=layer_errors,
     )
     return RunResult(task, prepared, quantized, forms, metrics)
