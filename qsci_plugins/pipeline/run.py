@@ -38,7 +38,7 @@ _COST_IMAGES = 2
 #: seconds after which no further layer's cost is measured
 _COST_SECONDS = 60
 
-#: the part of the error from which a layer is named as costly
+#: a layer that makes more of the error is named as costly
 _COSTLY = 0.1
 
 
@@ -228,7 +228,7 @@ def _layer_errors(prepared: Prepared, quantized: QuantizedNetwork, work: Path, p
     result = {"whole": float(f"{whole:.6g}"), "layers": layers}
     write_text(found, json.dumps(result))
     low = {name: error for name, error in errors.items() if quantized.layers[name].counted}
-    costly = sorted((name for name in low if low[name] >= _COSTLY * whole), key=lambda name: -low[name])[:3]
+    costly = sorted((name for name in low if low[name] > _COSTLY * whole), key=lambda name: -low[name])[:3]
     if costly and prepared.scheme.base_bits < 8:
         shares = ", ".join(f"{100 * low[name] / whole:.0f} % with {name}" for name in costly)
         progress.note(f"of the error ahead of training come {shares}; place.eight_bit gives layers 8 bits")

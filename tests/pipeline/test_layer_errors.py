@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 import qsci_plugins
 from qsci_plugins.pipeline import image_prepare
 from qsci_plugins.pipeline.run import _layer_errors
@@ -28,7 +30,8 @@ class Recorded(Progress):
         yield lambda done, **_: self.steps.append((done, total))
 
 
-def test_the_layers_are_counted_and_the_costly_ones_named_ahead_of_training(tmp_path: Path) -> None:
+def calibrated(*, zero: bool = False):
+    """A recipe's parts, and its network at 4 bits, whose last layers give zero where asked."""
     recipe = make_recipe(
         {
             "version": 1,
@@ -40,9 +43,16 @@ def test_the_layers_are_counted_and_the_costly_ones_named_ahead_of_training(tmp_
     )
     assert isinstance(recipe, Recipe)
     prepared = image_prepare.prepare(recipe, None, Progress())
-    quantized = qsci_plugins.quantize(
+    if zero:
+        with torch.no_grad():
+            [parameter.zero_() for parameter in prepared.network.module.tail.parameters()]
+    return prepared, qsci_plugins.quantize(
         prepared.network.module, prepared.batches, scheme=prepared.scheme, targets=["body.*"]
     )
+
+
+def test_the_layers_are_counted_and_the_costly_ones_named_ahead_of_training(tmp_path: Path) -> None:
+    prepared, quantized = calibrated()
     progress = Recorded()
     found = _layer_errors(prepared, quantized, tmp_path, progress)
     count = len(quantized.layers)
@@ -55,3 +65,12 @@ def test_the_layers_are_counted_and_the_costly_ones_named_ahead_of_training(tmp_
     assert note.endswith("; place.eight_bit gives layers 8 bits")
     set_mode(quantized.quantizers(), Mode.OFF)
     assert _layer_errors(prepared, quantized, tmp_path, progress) == found, "measured again behind the training"
+
+
+def test_no_layer_is_named_where_there_is_no_error(tmp_path: Path) -> None:
+    prepared, quantized = calibrated(zero=True)
+    progress = Recorded()
+    found = _layer_errors(prepared, quantized, tmp_path, progress)
+    assert found["whole"] == 0
+    assert set(found["layers"].values()) == {0.0}
+    assert not progress.notes
