@@ -48,11 +48,12 @@ EXPORTED = "w8a8"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos to train on, and the weights of a tiny SwinIR."""
+    """Photos to train on, and the weights of a tiny SwinIR and SPAN."""
     folder = tmp_path_factory.mktemp("tiny")
     blocks = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     (folder / "photos").mkdir()
     write_image(folder / "photos/a.png", blocks.repeat(6, 0).repeat(6, 1))
+    from spandrel.architectures.SPAN import SPAN
     from spandrel.architectures.SwinIR import SwinIR
 
     with warnings.catch_warnings():
@@ -60,10 +61,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sizes = {"img_size": 64, "window_size": 8, "depths": [2], "embed_dim": 12, "num_heads": [2], "mlp_ratio": 2}
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            network = SwinIR(**sizes, upscale=4, upsampler="pixelshuffledirect", resi_connection="1conv")
-    save_file(
-        {name: tensor.contiguous() for name, tensor in network.state_dict().items()}, folder / "swinir.safetensors"
-    )
+            networks = {
+                "swinir": SwinIR(**sizes, upscale=4, upsampler="pixelshuffledirect", resi_connection="1conv"),
+                "span": SPAN(num_in_ch=3, num_out_ch=3, feature_channels=8, upscale=4),
+            }
+    for name, network in networks.items():
+        tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+        save_file(tensors, folder / f"{name}.safetensors")
     return folder
 
 
@@ -85,8 +89,8 @@ def overrides(shipped: ShippedRecipe, recipe: AnyRecipe, folder: Path) -> Iterat
         yield from ("clips.folders=builtin:scenes", "clips.mask=random")
     yield "evaluate=[]"
     architecture = Path(shipped.name).name.split("_")[0]
-    if architecture == "swinir":
-        yield f"model.weights={folder / 'swinir.safetensors'}"
+    if (folder / f"{architecture}.safetensors").is_file():
+        yield f"model.weights={folder / architecture}.safetensors"
         return
     assert architecture in TINY, f"add a tiny {architecture} to TINY, so that {shipped.name} is run"
     yield from (f"model.architecture={architecture}", "model.weights=null")
@@ -113,3 +117,7 @@ def test_every_shipped_recipe_runs(shipped: ShippedRecipe, folder: Path, tmp_pat
         low = [bits["activation"] for bits in metrics["bits"].values() if bits["activation"] < 8]
         assert bool(low) == (recipe.scheme["activation_bits"] != 8)
     assert (output / "model").is_dir() == (recipe.export.openvino.mode != "none")
+    if shipped.name.endswith("span_x4_adabm_w4a4"):
+        eight = {name.split(".")[0] for name, bits in metrics["bits"].items() if bits["activation"] == 8}
+        assert eight == {"conv_1", "conv_cat", "upsampler"}
+        assert all(bits["weight"] == bits["activation"] for bits in metrics["bits"].values())

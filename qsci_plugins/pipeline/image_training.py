@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["train_float", "train_quantized"]
 
+#: how often fine-tuning may see a patch before more patches give more than more steps
+_OFTEN = 40
+
 
 def train_quantized(
     prepared: Prepared, quantized: QuantizedNetwork, work: Path, journal: Journal, progress: Progress
@@ -41,6 +44,12 @@ def _fine_tune(prepared: Prepared, quantized: QuantizedNetwork, work: Path, prog
 
     train, network = prepared.recipe.train, prepared.network
     patches = torch.cat(prepared.batches)
+    times = train.steps * train.batch // len(patches)
+    if times >= _OFTEN:
+        progress.note(
+            f"fine-tuning sees each of the {len(patches)} patches {times:,} times: more of them (calibrate.count) may give"
+            " more than as many steps do"
+        )
 
     def picture() -> Tensor:
         low = patches[:1]

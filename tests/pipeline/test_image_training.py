@@ -117,3 +117,23 @@ def test_tensorboard_sees_a_training_and_does_not_change_it(kind: str, backend: 
     training = json.loads((tmp_path / "seen" / "metrics.json").read_text())["training"]
     assert (training["steps"], [row["step"] for row in training["log"]]) == (3, [2, 3])
     assert not (tmp_path / "quiet" / "tensorboard").exists()
+
+
+@pytest.mark.parametrize(("steps", "said"), [(39, False), (40, True)])
+def test_a_fine_tuning_that_sees_few_patches_often_says_so(tmp_path: Path, steps: int, said: bool) -> None:
+    notes: list[str] = []
+
+    class Heard(Progress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    recipe = _recipe(
+        "scheme={name: adabm}",
+        "calibrate={count: 2, patch: 16, batch: 2}",
+        f"train={{schedule: joint, steps: {steps}, batch: 2}}",
+        "evaluate=[]",
+        "export.openvino.mode=none",
+    )
+    run_recipe(recipe, tmp_path / "out", progress=Heard(), latency=False)
+    heard = [note for note in notes if note.startswith("fine-tuning sees each of the 2 patches 40 times")]
+    assert len(heard) == said
