@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qsci_plugins.data.photos import builtin_photos, calibration_patches
     from qsci_plugins.data.scenes import synthetic_scene
     from qsci_plugins.data.snapshot_files import Snapshots, read_mask, read_snapshots
-    from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, mask_sum, measure, random_mask
+    from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, mask_sum, measure, random_mask, shifting_mask
 
 __all__ = [
     "Photo",
@@ -32,6 +32,7 @@ __all__ = [
     "read_mask",
     "read_photo",
     "read_snapshots",
+    "shifting_mask",
     "synthetic_scene",
     "write_image",
 ]
@@ -56,6 +57,7 @@ _HOMES = {
     "read_mask": "snapshot_files",
     "read_photo": "images",
     "read_snapshots": "snapshot_files",
+    "shifting_mask": "snapshots",
     "synthetic_scene": "scenes",
     "write_image": "images",
 }

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SensorNoise", "bayer_mosaic", "mask_sum", "measure", "random_mask"]
+__all__ = ["SensorNoise", "bayer_mosaic", "mask_sum", "measure", "random_mask", "shifting_mask"]
 
 Array = TypeVar("Array", np.ndarray, "Tensor")
 
@@ -78,3 +78,11 @@ class SensorNoise:
 def random_mask(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     """A coded aperture, each pixel open in half of the frames by chance: float32 zeros and ones (T,H,W)."""
     return np.random.default_rng(seed).integers(0, 2, (frames, height, width)).astype(np.float32)
+
+
+def shifting_mask(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A coded aperture that moves right by one pixel from frame to frame, as that of a CACTI camera does (Llull et al.,
+    Optics Express 2013): each pixel of the aperture open by chance, float32 zeros and ones (T,H,W).
+    """
+    aperture = random_mask(1, height, width + frames - 1, seed)[0]
+    return np.stack([aperture[:, left : left + width] for left in reversed(range(frames))])

@@ -16,7 +16,7 @@ from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import read_sequence, sequences
 from qsci_plugins.data.snapshot_files import read_mask
 from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
-from qsci_plugins.data.snapshots import SensorNoise, random_mask
+from qsci_plugins.data.snapshots import SensorNoise, random_mask, shifting_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import video_period
 from qsci_plugins.pipeline.networks import load_recipe_video_network
@@ -36,6 +36,7 @@ from qsci_plugins.progress import Progress
 from qsci_plugins.recipes.reading import expand
 from qsci_plugins.recipes.schema import (
     BUILTIN_SCENES,
+    DRAWN_MASKS,
     Clips,
     FloatVideoRecipe,
     VideoCalibration,
@@ -108,7 +109,7 @@ def resolve(recipe: VideoRecipe) -> VideoRecipe:
     """The same recipe with absolute paths, which means the same from any working folder."""
     clips = recipe.clips
     folders = [path if path == BUILTIN_SCENES else absolute(path, "clips.folders") for path in clips.folders]
-    mask = clips.mask if clips.mask == "random" else absolute(clips.mask, "clips.mask")
+    mask = clips.mask if clips.mask in DRAWN_MASKS else absolute(clips.mask, "clips.mask")
     update = {
         "model": absolute_model(recipe.model),
         "clips": clips.model_copy(update={"folders": folders, "mask": mask}),
@@ -255,8 +256,9 @@ def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSou
 
 
 def _mask(settings: Clips) -> np.ndarray:
-    if settings.mask == "random":
-        return random_mask(settings.frames, settings.size, settings.size)
+    if settings.mask in DRAWN_MASKS:
+        draw = shifting_mask if settings.mask == "shifting" else random_mask
+        return draw(settings.frames, settings.size, settings.size)
     file = expand(settings.mask, "clips.mask")
     try:
         return read_mask(file)

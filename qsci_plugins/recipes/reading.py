@@ -15,7 +15,7 @@ from pydantic import BaseModel, Tag, ValidationError
 from qsci_plugins.errors import UserError, shown
 from qsci_plugins.files import write_text
 from qsci_plugins.machine import DEVICES
-from qsci_plugins.recipes.schema import FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
+from qsci_plugins.recipes.schema import DRAWN_MASKS, FloatRecipe, FloatVideoRecipe, Recipe, VideoRecipe
 from qsci_plugins.recipes.yaml_text import parse_value, read_mapping, write_yaml
 from qsci_plugins.training.settings import TAG
 
@@ -143,7 +143,11 @@ def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         section, _, name = key.partition(".")
         found = (values.get(section) or {}).get(name)
         for path in found if isinstance(found, list) else [found]:
-            if path is not None and not path.startswith("builtin:") and (key, path) != ("clips.mask", "random"):
+            if (
+                path is not None
+                and not path.startswith("builtin:")
+                and not (key == "clips.mask" and path in DRAWN_MASKS)
+            ):
                 yield key, path
     for key, name in _FOLDERS.items():
         section, _, inner = key.partition(".")

@@ -20,6 +20,7 @@ from qsci_plugins.training.settings import (
 
 __all__ = [
     "BUILTIN_SCENES",
+    "DRAWN_MASKS",
     "Benchmark",
     "CADyQTraining",
     "Calibration",
@@ -214,6 +215,9 @@ class FloatRecipe(Section):
 #: where clips come from without a folder: scenes made by code from the built-in calibration photos
 BUILTIN_SCENES = "builtin:scenes"
 
+#: values of `clips.mask` that are no file
+DRAWN_MASKS = ("random", "shifting")
+
 Listed = Annotated[Strings, Field(min_length=1)]
 
 
@@ -226,9 +230,10 @@ class Clips(Section):
     downsize: int = Field(default=1, ge=1, le=16)
     #: cut and scale clips as the published code does; false: cut them as they are
     resize: bool = True
-    #: "random" (each pixel open by chance in half of the frames), or a .mat file
+    #: a .mat file, or "random" (each pixel open by chance in half of the frames) or "shifting" (an aperture of such pixels
+    #: that moves right by one pixel from frame to frame, as a CACTI camera's)
     mask: str = "random"
-    #: frames in a measurement and side of the mask, of a random one
+    #: frames in a measurement and side of the mask, of one that is no file
     frames: int = Field(default=8, ge=1, le=64)
     size: int = Field(default=256, ge=16, le=4096)
     #: standard deviation of the measurement's noise (a frame's full brightness is 1), and photons at full brightness

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, mask_sum, measure, random_mask
+from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, mask_sum, measure, random_mask, shifting_mask
 
 
 @settings(deadline=None)
@@ -23,6 +25,17 @@ def test_numpy_and_torch_measure_the_sum_of_what_the_mask_lets_through(
     np.testing.assert_allclose(measurement, expected, atol=1e-5)
     batch = measure(torch.from_numpy(video)[None], torch.from_numpy(mask)[None])
     torch.testing.assert_close(batch[0], torch.from_numpy(measurement))
+
+
+def test_a_shifting_mask_moves_right_by_one_pixel_a_frame() -> None:
+    mask = shifting_mask(4, 30, 20, seed=3)
+    assert mask.shape == (4, 30, 20)
+    assert mask.dtype == np.float32
+    assert set(np.unique(mask)) == {0, 1}
+    for before, after in pairwise(mask):
+        np.testing.assert_array_equal(after[:, 1:], before[:, :-1])
+    assert 0.4 < mask[:, :, 0].mean() < 0.6  # what comes in at the left is drawn as well
+    assert (mask[0] != shifting_mask(4, 30, 20, seed=4)[0]).any()
 
 
 def test_a_pixel_that_never_opens_counts_as_one() -> None:

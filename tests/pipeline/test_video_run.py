@@ -20,7 +20,7 @@ from qsci_plugins.data.snapshots import random_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.pipeline.float_run import train_recipe
 from qsci_plugins.pipeline.run import run_recipe
-from qsci_plugins.pipeline.video_prepare import prepare
+from qsci_plugins.pipeline.video_prepare import prepare, resolve
 from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe, read_recipe
 from qsci_plugins.report.page import write_report
@@ -111,6 +111,17 @@ def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Pat
     first, second = (torch.load(one / "checkpoint.pt", weights_only=True)["state_dict"] for one in (whole, halves))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any("step" in name for name in first)
+
+
+@pytest.mark.parametrize(("mask", "shifts"), [("shifting", True), ("random", False)])
+def test_clips_are_seen_through_a_drawn_mask(mask: str, shifts: bool, data: Path) -> None:
+    drawn = resolve(recipe(data, f"clips.mask={mask}", "clips.frames=3", "clips.size=24", "evaluate=[]"))
+    assert drawn.clips.mask == mask
+    prepared = prepare(drawn, None, Progress())
+    assert prepared.examples is not None
+    seen = prepared.examples[0].draw(0, 0, 2)[1]
+    assert seen.shape[1] == 3
+    assert torch.equal(seen[:, 1:, :, 1:], seen[:, :-1, :, :-1]) == shifts
 
 
 def test_a_training_says_what_the_float_network_has_on_its_clips(data: Path, tmp_path: Path) -> None:
