@@ -256,8 +256,7 @@ def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSou
 
 
 def _mask(settings: Clips) -> np.ndarray:
-    if settings.mask in DRAWN_MASKS:
-        draw = shifting_mask if settings.mask == "shifting" else random_mask
+    if draw := {"random": random_mask, "shifting": shifting_mask}.get(settings.mask):
         return draw(settings.frames, settings.size, settings.size)
     file = expand(settings.mask, "clips.mask")
     try:

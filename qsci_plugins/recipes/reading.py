@@ -133,7 +133,7 @@ def check_paths(recipe: AnyRecipe) -> None:
             raise UserError(f"{key}: {found} is not a folder, and no file; name another with --set {key}=PATH")
 
 
-#: the keys of sections that hold paths; where they begin with builtin: (or are the one word), they need no file
+#: the keys of sections that hold paths; where they begin with builtin:, or name a mask that is drawn, they need no file
 _PATHS = ("model.weights", "calibrate.images", "clips.folders", "clips.mask")
 _FOLDERS = {"data": "path", "train.data": "path", "evaluate": "folder"}
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from noted import Notes
 
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
@@ -121,12 +122,7 @@ def test_tensorboard_sees_a_training_and_does_not_change_it(kind: str, backend: 
 
 @pytest.mark.parametrize(("steps", "said"), [(39, False), (40, True)])
 def test_a_fine_tuning_that_sees_few_patches_often_says_so(tmp_path: Path, steps: int, said: bool) -> None:
-    notes: list[str] = []
-
-    class Heard(Progress):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
+    progress = Notes()
     recipe = _recipe(
         "scheme={name: adabm}",
         "calibrate={count: 2, patch: 16, batch: 2}",
@@ -134,6 +130,6 @@ def test_a_fine_tuning_that_sees_few_patches_often_says_so(tmp_path: Path, steps
         "evaluate=[]",
         "export.openvino.mode=none",
     )
-    run_recipe(recipe, tmp_path / "out", progress=Heard(), latency=False)
-    heard = [note for note in notes if note.startswith("fine-tuning sees each of the 2 patches 40 times")]
+    run_recipe(recipe, tmp_path / "out", progress=progress, latency=False)
+    heard = [note for note in progress.notes if note.startswith("fine-tuning sees each of the 2 patches 40 times")]
     assert len(heard) == said

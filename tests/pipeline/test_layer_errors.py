@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from noted import Notes
 
 import qsci_plugins
 from qsci_plugins.pipeline import image_prepare
@@ -17,13 +18,10 @@ from qsci_plugins.schemes.quantizer import Mode
 from qsci_plugins.schemes.scheme import set_mode
 
 
-class Recorded(Progress):
+class Recorded(Notes):
     def __init__(self) -> None:
+        super().__init__()
         self.steps: list[tuple[float, int]] = []
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
