@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from qsci_plugins.data.photos import builtin_photos, calibration_patches
     from qsci_plugins.data.scenes import synthetic_scene
     from qsci_plugins.data.snapshot_files import Snapshots, read_mask, read_snapshots
-    from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, mask_sum, measure, random_mask, shifting_mask
+    from qsci_plugins.data.snapshots import (
+        SensorNoise,
+        bayer_mosaic,
+        mask_sum,
+        measure,
+        mixed_masks,
+        random_mask,
+        shifting_mask,
+    )
 
 __all__ = [
     "Photo",
@@ -26,6 +34,7 @@ __all__ = [
     "list_images",
     "mask_sum",
     "measure",
+    "mixed_masks",
     "modcrop",
     "random_mask",
     "read_image",
@@ -51,6 +60,7 @@ _HOMES = {
     "list_images": "images",
     "mask_sum": "snapshots",
     "measure": "snapshots",
+    "mixed_masks": "snapshots",
     "modcrop": "degradation",
     "random_mask": "snapshots",
     "read_image": "images",

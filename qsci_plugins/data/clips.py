@@ -29,13 +29,14 @@ class ClipBatch(NamedTuple):
 
 
 class SnapshotClips:
-    """Sequences in memory, and random clips of as many consecutive frames as `mask` (T,h,w) has, `patch` pixels square.
+    """Sequences in memory, and random clips of as many consecutive frames as `mask` has, `patch` pixels square.
 
-    `sequences` are uint8 (F,H,W), or RGB (F,H,W,3) for Bayer networks. Where the mask is larger than a patch, each clip
-    sees a part of it at random. With `resize` clips are cut and scaled as published (EfficientSCI's and Q-SCI's code): by
-    halves the whole frame or a part of it of any shape from half a patch on, scaled to the patch; half of them are mirrored
-    and half are turned by 180 degrees. Without, clips are cut as they are, in the eight symmetries of a square. Raises
-    UserError where no sequence is long and large enough, or the mask is smaller than a patch.
+    `sequences` are uint8 (F,H,W), or RGB (F,H,W,3) for Bayer networks. `mask` is one (T,h,w), or several (K,T,h,w), of which
+    each clip is seen through one by chance; where masks are larger than a patch, through a part of it. With `resize` clips are
+    cut and scaled as published (EfficientSCI's and Q-SCI's code): by halves the whole frame or a part of it of any shape from
+    half a patch on, scaled to the patch; half of them are mirrored and half are turned by 180 degrees. Without, clips are cut
+    as they are, in the eight symmetries of a square. Raises UserError where no sequence is long and large enough, or the mask
+    is smaller than a patch.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class SnapshotClips:
         self.patch = patch
         self.resize = resize
         self.noise = noise
-        self.mask = torch.from_numpy(np.asarray(mask, np.float32))
-        count, height, width = self.mask.shape
+        masks = torch.from_numpy(np.asarray(mask, np.float32))
+        self._masks = masks if masks.ndim == 4 else masks[None]
+        count, height, width = self._masks.shape[1:]
+        self._frames = count
         if min(height, width) < patch:
             raise UserError(f"the mask is {width}x{height} pixels, smaller than a training patch of {patch}x{patch}")
         self._sequences = [torch.from_numpy(np.asarray(frames)) for frames in sequences]
@@ -73,10 +76,11 @@ class SnapshotClips:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         starts = torch.randint(0, len(self), (batch,), generator=generator)
         chances = torch.rand(batch, 9, generator=generator).tolist()
+        numbers = torch.randint(0, len(self._masks), (batch,), generator=generator).tolist()
         clips, masks, noisy = [], [], []
         for index in range(rank, batch, world):
             clip = self._clip(int(starts[index]), chances[index][:7])
-            mask = self._mask_part(*chances[index][7:])
+            mask = self._mask_part(numbers[index], *chances[index][7:])
             measurement = measure(clip, mask)
             if self.noise is not None:
                 measurement = torch.from_numpy(self.noise.add(measurement.numpy(), (seed, step, index)))
@@ -91,7 +95,7 @@ class SnapshotClips:
         number = int(torch.searchsorted(self._starts, start, right=True))
         sequence = self._sequences[number]
         first = start - (int(self._starts[number - 1]) if number else 0)
-        frames = sequence[first : first + len(self.mask)]
+        frames = sequence[first : first + self._frames]
         top, left, height, width = self._region(frames.shape[1], frames.shape[2], chances[:5])
         part = frames[:, top : top + height, left : left + width]
         clip = (part if part.ndim == 3 else part.permute(3, 0, 1, 2)).float()
@@ -115,10 +119,10 @@ class SnapshotClips:
             columns = smallest + int(wide * (width - smallest + 1))
         return int(down * (height - rows + 1)), int(right * (width - columns + 1)), rows, columns
 
-    def _mask_part(self, down: float, right: float) -> Tensor:
-        _, height, width = self.mask.shape
+    def _mask_part(self, number: int, down: float, right: float) -> Tensor:
+        height, width = self._masks.shape[2:]
         top, left = int(down * (height - self.patch + 1)), int(right * (width - self.patch + 1))
-        return self.mask[:, top : top + self.patch, left : left + self.patch]
+        return self._masks[number, :, top : top + self.patch, left : left + self.patch]
 
 
 def _turned(clip: Tensor, first: float, second: float, square: bool) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["SensorNoise", "bayer_mosaic", "mask_sum", "measure", "random_mask", "shifting_mask"]
+__all__ = ["SensorNoise", "bayer_mosaic", "mask_sum", "measure", "mixed_masks", "random_mask", "shifting_mask"]
 
 Array = TypeVar("Array", np.ndarray, "Tensor")
 
@@ -86,3 +86,13 @@ def shifting_mask(frames: int, height: int, width: int, seed: int = 0) -> np.nda
     """
     aperture = random_mask(1, height, width + frames - 1, seed)[0]
     return np.stack([aperture[:, left : left + width] for left in reversed(range(frames))])
+
+
+def mixed_masks(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Masks of every kind, to train a network that knows none by heart: four drawn anew for each frame, then apertures that
+    move right, left, down and up by one pixel from frame to frame; float32 zeros and ones (8,T,H,W).
+    """
+    drawn = [random_mask(frames, height, width, 8 * seed + number) for number in range(4)]
+    across = [shifting_mask(frames, height, width, 8 * seed + number) for number in (4, 5)]
+    along = [shifting_mask(frames, width, height, 8 * seed + number).transpose(0, 2, 1) for number in (6, 7)]
+    return np.stack([*drawn, across[0], across[1][:, :, ::-1], along[0], along[1][:, ::-1]])

@@ -16,7 +16,7 @@ from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import read_sequence, sequences
 from qsci_plugins.data.snapshot_files import read_mask
 from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
-from qsci_plugins.data.snapshots import SensorNoise, random_mask, shifting_mask
+from qsci_plugins.data.snapshots import SensorNoise, mixed_masks, random_mask, shifting_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import video_period
 from qsci_plugins.pipeline.networks import load_recipe_video_network
@@ -53,7 +53,7 @@ __all__ = ["find_scenes", "load_networks", "open_scenes", "prepare", "prepare_tr
 
 def load_networks(recipe: VideoRecipe | FloatVideoRecipe) -> Loaded:
     """The network of a recipe, with its shortcuts; UserError for one that enlarges images, and for a mask that is not there."""
-    return _loaded(recipe, len(_mask(recipe.clips)))
+    return _loaded(recipe, _masks(recipe.clips).shape[1])
 
 
 def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepared:
@@ -61,8 +61,8 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
 
     Raises UserError for whatever does not fit: weights, layers that `shortcuts` and `place` name, folders, masks, sizes.
     """
-    mask = _mask(recipe.clips)
-    loaded = _loaded(recipe, len(mask))
+    masks = _masks(recipe.clips)
+    loaded = _loaded(recipe, masks.shape[1])
     network = loaded.float_network
     scheme = make_scheme(recipe.scheme)
     eight_bit = (*recipe.place.eight_bit, *((SHORTCUTS,) if recipe.shortcuts else ()))
@@ -77,7 +77,7 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
                 "train.gradient_checkpointing does not see NNCF's hooks; use backend: brevitas, or leave it out"
             )
     overlap = tile_overlap(recipe.export.openvino, network, video_period((tile[0], tile[1])))
-    source = _ClipSource(recipe.clips, mask, loaded.channels == 3, progress)
+    source = _ClipSource(recipe.clips, masks, loaded.channels == 3, progress)
     batches = _calibration_inputs(source, recipe.calibrate)
     _try_out(loaded.network, batches[0])
     return Prepared(
@@ -85,7 +85,7 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
         network,
         loaded.network,
         loaded.frames,
-        sets=find_scenes(recipe.evaluate, len(mask), loaded.channels == 3, data),
+        sets=find_scenes(recipe.evaluate, loaded.frames, loaded.channels == 3, data),
         examples=None if recipe.train is None else source.of_phases(recipe.train),
         scheme=scheme,
         placement=placement,
@@ -96,12 +96,12 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
 
 def prepare_training(recipe: FloatVideoRecipe, data: Path | None, progress: Progress) -> Trainable:
     """Loads the network and the clips, and finds the scenes. Raises UserError for whatever does not fit."""
-    mask = _mask(recipe.clips)
-    loaded = _loaded(recipe, len(mask))
+    masks = _masks(recipe.clips)
+    loaded = _loaded(recipe, masks.shape[1])
     network, color = loaded.network, loaded.channels == 3
     _check_training(recipe.train, network)
-    clips = _ClipSource(recipe.clips, mask, color, progress).of_phases(recipe.train)
-    scenes = find_scenes(recipe.evaluate, len(mask), color, data)
+    clips = _ClipSource(recipe.clips, masks, color, progress).of_phases(recipe.train)
+    scenes = find_scenes(recipe.evaluate, loaded.frames, color, data)
     return Trainable(recipe, network, network, loaded.frames, sets=scenes, examples=clips)
 
 
@@ -156,25 +156,25 @@ _SCENES, _LENGTH, _SIDE = 12, 16, 192
 
 
 class _ClipSource:
-    """The sequences of a recipe's `clips`, in memory, and its mask; `clips` cuts training clips out of them.
+    """The sequences of a recipe's `clips`, in memory, and its masks (K,T,H,W); `clips` cuts training clips out of them.
 
     Raises UserError where a folder or a sequence long enough is missing.
     """
 
-    def __init__(self, settings: Clips, mask: np.ndarray, color: bool, progress: Progress) -> None:
+    def __init__(self, settings: Clips, masks: np.ndarray, color: bool, progress: Progress) -> None:
         self._settings = settings
-        self.mask = mask
-        self._sequences = _sequences(settings, color, len(mask), progress)
+        self._masks = masks
+        self._sequences = _sequences(settings, color, masks.shape[1], progress)
 
     def clips(self, patch: int, key: str, frames: int | None = None) -> SnapshotClips:
         """Random clips of `patch` pixels, of the first `frames` frames of the mask; `key` is what an error names."""
         settings = self._settings
         noisy = settings.gaussian or settings.photons is not None
         noise = SensorNoise(settings.photons, settings.gaussian) if noisy else None
-        if frames is not None and frames > len(self.mask):
-            raise UserError(f"{key}: the mask has {len(self.mask)} frames, not {frames}")
+        if frames is not None and frames > self._masks.shape[1]:
+            raise UserError(f"{key}: the mask has {self._masks.shape[1]} frames, not {frames}")
         try:
-            return SnapshotClips(self._sequences, self.mask[:frames], patch, resize=settings.resize, noise=noise)
+            return SnapshotClips(self._sequences, self._masks[:, :frames], patch, resize=settings.resize, noise=noise)
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
 
@@ -255,12 +255,16 @@ def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSou
     return scenes
 
 
-def _mask(settings: Clips) -> np.ndarray:
+def _masks(settings: Clips) -> np.ndarray:
+    """The masks that clips are seen through, (K,T,H,W)."""
+    size = (settings.frames, settings.size, settings.size)
+    if settings.mask == "mixed":
+        return mixed_masks(*size)
     if draw := {"random": random_mask, "shifting": shifting_mask}.get(settings.mask):
-        return draw(settings.frames, settings.size, settings.size)
+        return draw(*size)[None]
     file = expand(settings.mask, "clips.mask")
     try:
-        return read_mask(file)
+        return read_mask(file)[None]
     except UserError as error:
         raise UserError(f"clips.mask: {error}") from None
 

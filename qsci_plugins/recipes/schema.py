@@ -216,7 +216,7 @@ class FloatRecipe(Section):
 BUILTIN_SCENES = "builtin:scenes"
 
 #: values of `clips.mask` that are no file
-DRAWN_MASKS = ("random", "shifting")
+DRAWN_MASKS = ("random", "shifting", "mixed")
 
 Listed = Annotated[Strings, Field(min_length=1)]
 
@@ -230,8 +230,9 @@ class Clips(Section):
     downsize: int = Field(default=1, ge=1, le=16)
     #: cut and scale clips as the published code does; false: cut them as they are
     resize: bool = True
-    #: a .mat file, or "random" (each pixel open by chance in half of the frames) or "shifting" (an aperture of such pixels
-    #: that moves right by one pixel from frame to frame, as a CACTI camera's)
+    #: a .mat file, or "random" (each pixel open by chance in half of the frames), "shifting" (an aperture of such pixels
+    #: that moves right by one pixel from frame to frame, as a CACTI camera's) or "mixed" (four random ones and four that
+    #: move right, left, down and up; each clip is seen through one of them)
     mask: str = "random"
     #: frames in a measurement and side of the mask, of one that is no file
     frames: int = Field(default=8, ge=1, le=64)

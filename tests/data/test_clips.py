@@ -9,7 +9,7 @@ import torch
 from qsci_plugins.data import write_image
 from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.sequences import grey, read_sequence, sequences
-from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, random_mask
+from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, measure, mixed_masks, random_mask
 from qsci_plugins.errors import UserError
 
 
@@ -67,11 +67,25 @@ def test_all_symmetries_of_a_square_come_where_clips_are_cut_as_they_are() -> No
 
 
 def test_a_large_mask_is_seen_at_different_places() -> None:
-    clips = SnapshotClips([_sequence(4)], random_mask(4, 32, 32), 16)
-    masks = clips.draw(0, 0, 2).mask
+    whole = random_mask(4, 32, 32)
+    masks = SnapshotClips([_sequence(4)], whole, 16).draw(0, 0, 2).mask
     assert not torch.equal(masks[0], masks[1])
-    places = clips.mask.unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+    places = torch.from_numpy(whole).unfold(1, 16, 1).unfold(2, 16, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
     assert (places == masks[0]).flatten(1).all(1).any()
+
+
+def test_each_clip_is_seen_through_another_of_several_masks() -> None:
+    several = mixed_masks(4, 16, 16)
+    batch = SnapshotClips([_sequence(4)], several, 16).draw(0, 0, 64)
+    seen = {next(number for number, mask in enumerate(several) if np.array_equal(mask, part)) for part in batch.mask}
+    assert seen == set(range(8))
+    assert torch.equal(batch.measurement, measure(batch.frames, batch.mask))
+
+
+def test_one_mask_of_several_draws_what_it_draws_alone() -> None:
+    mask = random_mask(4, 32, 32)
+    alone, listed = (SnapshotClips([_sequence(6)], given, 16).draw(3, 2, 4) for given in (mask, mask[None]))
+    assert all(torch.equal(first, second) for first, second in zip(alone, listed, strict=True))
 
 
 def test_colour_clips_are_measured_through_a_bayer_filter() -> None:

@@ -8,7 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qsci_plugins.data.snapshots import SensorNoise, bayer_mosaic, mask_sum, measure, random_mask, shifting_mask
+from qsci_plugins.data.snapshots import (
+    SensorNoise,
+    bayer_mosaic,
+    mask_sum,
+    measure,
+    mixed_masks,
+    random_mask,
+    shifting_mask,
+)
 
 
 @settings(deadline=None)
@@ -36,6 +44,33 @@ def test_a_shifting_mask_moves_right_by_one_pixel_a_frame() -> None:
         np.testing.assert_array_equal(after[:, 1:], before[:, :-1])
     assert 0.4 < mask[:, :, 0].mean() < 0.6  # what comes in at the left is drawn as well
     assert (mask[0] != shifting_mask(4, 30, 20, seed=4)[0]).any()
+
+
+def test_mixed_masks_are_of_every_kind() -> None:
+    """Four that are drawn anew for each frame, and apertures that move right, left, down and up; no two are alike."""
+    masks = mixed_masks(5, 24, 20, seed=2)
+    assert masks.shape == (8, 5, 24, 20)
+    assert masks.dtype == np.float32
+    assert set(np.unique(masks)) == {0, 1}
+    moves = {
+        "right": (np.s_[:, 1:], np.s_[:, :-1]),
+        "left": (np.s_[:, :-1], np.s_[:, 1:]),
+        "down": (np.s_[1:], np.s_[:-1]),
+        "up": (np.s_[:-1], np.s_[1:]),
+    }
+    found = [
+        [
+            name
+            for name, (after, before) in moves.items()
+            if all(np.array_equal(b[after], a[before]) for a, b in pairwise(mask))
+        ]
+        for mask in masks
+    ]
+    assert found == [[], [], [], [], ["right"], ["left"], ["down"], ["up"]]
+    # neither an aperture nor a frame comes twice, turned back to the direction that `right` moves in
+    apertures = masks[4], masks[5, :, :, ::-1], masks[6], masks[7, :, ::-1]
+    assert len({one[0, :20, :20].tobytes() for one in (*masks[:4], *apertures)}) == 8
+    assert (masks != mixed_masks(5, 24, 20, seed=3)).any((1, 2, 3)).all()
 
 
 def test_a_pixel_that_never_opens_counts_as_one() -> None:

@@ -124,6 +124,17 @@ def test_clips_are_seen_through_a_drawn_mask(mask: str, shifts: bool, data: Path
     assert torch.equal(seen[:, 1:, :, 1:], seen[:, :-1, :, :-1]) == shifts
 
 
+def test_clips_are_seen_through_masks_of_every_kind(data: Path) -> None:
+    prepared = prepare(resolve(recipe(data, "clips.mask=mixed", "clips.frames=3", "evaluate=[]")), None, Progress())
+    assert prepared.examples is not None
+    seen = prepared.examples[0].draw(0, 0, 64)[1]
+    moves_right = (seen[:, 1:, :, 1:] == seen[:, :-1, :, :-1]).flatten(1).all(1)
+    moves_up = (seen[:, 1:, :-1] == seen[:, :-1, 1:]).flatten(1).all(1)
+    assert moves_right.any()
+    assert moves_up.any()
+    assert (~moves_right & ~moves_up).sum() > 32
+
+
 def test_a_training_says_what_the_float_network_has_on_its_clips(data: Path, tmp_path: Path) -> None:
     """Clips are harder or easier than scenes: without it nobody knows what the PSNR of a step should become."""
     notes = Notes()
