@@ -193,6 +193,8 @@ def test_wrong_files_and_names(checkpoint: Path, file: Path, tmp_path: Path, ref
     assert "no built-in weights" in refused("builtin:nothing", file, *out)
     assert "is a file; name a folder" in refused(checkpoint, file, "-o", file)
     assert "rate" in refused(checkpoint, file, *out, "--rate", "0")
+    for white in "1e-300", "0", "inf", "nan":
+        assert "full brightness is 1e-9 to 1e9" in refused(checkpoint, file, *out, "--white", white)
     (tmp_path / "scene.png").touch()
     assert "two scenes are named scene" in refused(checkpoint, file, tmp_path / "scene.png", *out)
     reconstruct(checkpoint, [file], tmp_path / "out", format="gif")

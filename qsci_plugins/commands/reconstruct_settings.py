@@ -47,9 +47,9 @@ class ReconstructSettings:
             raise UserError(f"there is no format {self.format!r}; known: {', '.join(FORMATS)}")
         if not 0.1 <= self.rate <= 1000:
             raise UserError(f"--rate {self.rate:g}: give 0.1 to 1000 frames per second")
-        if self.white is not None and not 0 < self.white < float("inf"):
+        if self.white is not None and not 1e-9 <= self.white <= 1e9:
             raise UserError(
-                f"--white {self.white:g}: full brightness is above 0; leave it out to have it estimated from the measurement"
+                f"--white {self.white:g}: full brightness is 1e-9 to 1e9; leave it out to have it estimated from the measurement"
             )
         if unknown := sorted(set(self.keys or {}) - set(KEYS)):
             raise UserError(f"--keys {unknown[0]}=...: what may have another name is {', '.join(KEYS)}")
