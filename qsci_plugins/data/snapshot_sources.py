@@ -17,7 +17,7 @@ from qsci_plugins.data.snapshot_white import White
 from qsci_plugins.data.snapshots import measure, random_mask
 from qsci_plugins.errors import UserError
 
-__all__ = ["BUILTIN_SCENE", "SnapshotSource", "open_source", "source_paths"]
+__all__ = ["BUILTIN_SCENE", "SnapshotSource", "behind", "open_source", "source_paths"]
 
 #: the name of the scene made by code
 BUILTIN_SCENE = "builtin"
@@ -102,6 +102,20 @@ def open_source(
         lambda: zip(snapshots.measurements, truth, strict=True),
         snapshots.white_found,
     )
+
+
+def behind(source: SnapshotSource, mask: np.ndarray, name: str) -> SnapshotSource:
+    """The scene as measured through another mask (T,H,W), which needs its true frames; UserError where sizes do not fit."""
+    if mask.shape != source.mask.shape:
+        has, needs = (f"{size[0]} frames of {size[2]}x{size[1]}" for size in (mask.shape, source.mask.shape))
+        raise UserError(f"the mask has {has}, {source.name} {needs}")
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for _, truth in source.pairs():
+            if truth is not None:
+                yield measure(truth, mask), truth
+
+    return SnapshotSource(name, mask, source.count, pairs)
 
 
 def _builtin(mask: np.ndarray | None, frames: int, color: bool, seed: int) -> SnapshotSource:

@@ -15,7 +15,7 @@ from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import read_sequence, sequences
 from qsci_plugins.data.snapshot_files import read_mask
-from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, open_source, source_paths
+from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, behind, open_source, source_paths
 from qsci_plugins.data.snapshots import SensorNoise, mixed_masks, random_mask, shifting_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import video_period
@@ -53,7 +53,7 @@ __all__ = ["find_scenes", "load_networks", "open_scenes", "prepare", "prepare_tr
 
 def load_networks(recipe: VideoRecipe | FloatVideoRecipe) -> Loaded:
     """The network of a recipe, with its shortcuts; UserError for one that enlarges images, and for a mask that is not there."""
-    return _loaded(recipe, _masks(recipe.clips).shape[1])
+    return _loaded(recipe, _clip_masks(recipe.clips).shape[1])
 
 
 def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepared:
@@ -61,7 +61,7 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
 
     Raises UserError for whatever does not fit: weights, layers that `shortcuts` and `place` name, folders, masks, sizes.
     """
-    masks = _masks(recipe.clips)
+    masks = _clip_masks(recipe.clips)
     loaded = _loaded(recipe, masks.shape[1])
     network = loaded.float_network
     scheme = make_scheme(recipe.scheme)
@@ -85,7 +85,7 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
         network,
         loaded.network,
         loaded.frames,
-        sets=find_scenes(recipe.evaluate, loaded.frames, loaded.channels == 3, data),
+        sets=find_scenes(recipe.evaluate, masks.shape[1], loaded.channels == 3, data),
         examples=None if recipe.train is None else source.of_phases(recipe.train),
         scheme=scheme,
         placement=placement,
@@ -96,12 +96,12 @@ def prepare(recipe: VideoRecipe, data: Path | None, progress: Progress) -> Prepa
 
 def prepare_training(recipe: FloatVideoRecipe, data: Path | None, progress: Progress) -> Trainable:
     """Loads the network and the clips, and finds the scenes. Raises UserError for whatever does not fit."""
-    masks = _masks(recipe.clips)
+    masks = _clip_masks(recipe.clips)
     loaded = _loaded(recipe, masks.shape[1])
     network, color = loaded.network, loaded.channels == 3
     _check_training(recipe.train, network)
     clips = _ClipSource(recipe.clips, masks, color, progress).of_phases(recipe.train)
-    scenes = find_scenes(recipe.evaluate, loaded.frames, color, data)
+    scenes = find_scenes(recipe.evaluate, masks.shape[1], color, data)
     return Trainable(recipe, network, network, loaded.frames, sets=scenes, examples=clips)
 
 
@@ -109,13 +109,20 @@ def resolve(recipe: VideoRecipe) -> VideoRecipe:
     """The same recipe with absolute paths, which means the same from any working folder."""
     clips = recipe.clips
     folders = [path if path == BUILTIN_SCENES else absolute(path, "clips.folders") for path in clips.folders]
-    mask = clips.mask if clips.mask in DRAWN_MASKS else absolute(clips.mask, "clips.mask")
+    sets = [
+        item if item.mask is None else item.model_copy(update={"mask": _absolute_mask(item.mask, "evaluate.mask")})
+        for item in absolute_sets(recipe.evaluate)
+    ]
     update = {
         "model": absolute_model(recipe.model),
-        "clips": clips.model_copy(update={"folders": folders, "mask": mask}),
-        "evaluate": absolute_sets(recipe.evaluate),
+        "clips": clips.model_copy(update={"folders": folders, "mask": _absolute_mask(clips.mask, "clips.mask")}),
+        "evaluate": sets,
     }
     return recipe.model_copy(update=update)
+
+
+def _absolute_mask(mask: str, key: str) -> str:
+    return mask if mask in DRAWN_MASKS else absolute(mask, key)
 
 
 def _loaded(recipe: VideoRecipe | FloatVideoRecipe, frames: int) -> Loaded:
@@ -212,7 +219,10 @@ def find_scenes(
         index, item = named[name]
         try:
             folder = name if item.folder is None else expand(item.folder, f"evaluate.{index}.folder")
-            scenes = [Scene(scene, item.measurements) for scene in open_scenes(folder, frames, color)]
+            sources = open_scenes(folder, frames, color)
+            if item.mask is not None:
+                sources = [other for source in sources for other in _behind_others(source, item.mask)]
+            scenes = [Scene(source, item.measurements) for source in sources]
         except UserError as error:
             raise UserError(f"evaluate.{index}: {error}") from None
         found[name] = PieceSet(name, scenes)
@@ -255,18 +265,33 @@ def open_scenes(place: str | Path, frames: int, color: bool) -> list[SnapshotSou
     return scenes
 
 
-def _masks(settings: Clips) -> np.ndarray:
-    """The masks that clips are seen through, (K,T,H,W)."""
-    size = (settings.frames, settings.size, settings.size)
-    if settings.mask == "mixed":
-        return mixed_masks(*size)
-    if draw := {"random": random_mask, "shifting": shifting_mask}.get(settings.mask):
-        return draw(*size)[None]
-    file = expand(settings.mask, "clips.mask")
+#: the seed of masks that are drawn to measure behind, which no training draws
+_UNSEEN = 1000
+
+
+def _behind_others(source: SnapshotSource, mask: str) -> list[SnapshotSource]:
+    """The scene behind the mask of a set; behind each of several, numbered from 1."""
+    masks = _masks(mask, "mask", source.mask.shape, _UNSEEN)
+    names = [source.name] if len(masks) == 1 else [f"{source.name}_{number + 1}" for number in range(len(masks))]
+    return [behind(source, chosen, name) for chosen, name in zip(masks, names, strict=True)]
+
+
+def _clip_masks(settings: Clips) -> np.ndarray:
+    return _masks(settings.mask, "clips.mask", (settings.frames, settings.size, settings.size))
+
+
+def _masks(mask: str, key: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
+    """The masks (K,T,H,W) that `mask` under `key` of a recipe stands for, drawn of `shape` (T,H,W) or read."""
+    count, height, width = shape
+    if mask == "mixed":
+        return mixed_masks(count, height, width, seed)
+    if draw := {"random": random_mask, "shifting": shifting_mask}.get(mask):
+        return draw(count, height, width, seed)[None]
+    file = expand(mask, key)
     try:
         return read_mask(file)[None]
     except UserError as error:
-        raise UserError(f"clips.mask: {error}") from None
+        raise UserError(f"{key}: {error}") from None
 
 
 def _sequences(settings: Clips, color: bool, frames: int, progress: Progress) -> list[np.ndarray]:

@@ -130,6 +130,11 @@ def check_paths(recipe: AnyRecipe) -> None:
         if not (found := expand(path, key)).exists():
             if key == "model.weights":
                 raise UserError(f"model: there is no weights file {found}; name yours with --set model.weights=FILE")
+            if key.endswith(".mask"):
+                raise UserError(
+                    f"{key}: there is no file {found}; name yours with --set {key}=FILE, or draw one:"
+                    f" {', '.join(DRAWN_MASKS)}"
+                )
             raise UserError(f"{key}: {found} is not a folder, and no file; name another with --set {key}=PATH")
 
 
@@ -143,11 +148,7 @@ def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         section, _, name = key.partition(".")
         found = (values.get(section) or {}).get(name)
         for path in found if isinstance(found, list) else [found]:
-            if (
-                path is not None
-                and not path.startswith("builtin:")
-                and not (key == "clips.mask" and path in DRAWN_MASKS)
-            ):
+            if path is not None and not path.startswith("builtin:") and not _drawn(key, path):
                 yield key, path
     for key, name in _FOLDERS.items():
         section, _, inner = key.partition(".")
@@ -155,6 +156,12 @@ def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for index, item in enumerate(items or []):
             if item[name] is not None and not item[name].startswith("builtin:"):
                 yield f"{key}.{index}.{name}", item[name]
+            if (mask := item.get("mask")) is not None and not _drawn("mask", mask):
+                yield f"{key}.{index}.mask", mask
+
+
+def _drawn(key: str, value: str) -> bool:
+    return key.endswith("mask") and value in DRAWN_MASKS
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:

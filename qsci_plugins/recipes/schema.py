@@ -265,6 +265,8 @@ class VideoSet(Section):
     folder: str | None = None
     #: of each file the first so many measurements; absent: all
     measurements: int | None = Field(default=None, ge=1)
+    #: what scenes are seen through instead of their own mask, as in `clips`; one that is drawn is none of those of `clips`
+    mask: str | None = None
 
     @model_validator(mode="after")
     def _somewhere(self) -> VideoSet:

@@ -16,8 +16,10 @@ from scipy.io import savemat
 
 from qsci_plugins.data.images import write_image
 from qsci_plugins.data.scenes import synthetic_scene
-from qsci_plugins.data.snapshots import random_mask
+from qsci_plugins.data.snapshots import mixed_masks, random_mask
 from qsci_plugins.errors import UserError
+from qsci_plugins.evaluation.metrics import score_video
+from qsci_plugins.evaluation.torch_networks import TorchReconstructor
 from qsci_plugins.pipeline.float_run import train_recipe
 from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.video_prepare import prepare, resolve
@@ -135,6 +137,47 @@ def test_clips_are_seen_through_masks_of_every_kind(data: Path) -> None:
     assert (~moves_right & ~moves_up).sum() > 32
 
 
+@pytest.mark.parametrize("mask", ["random", "shifting", "file"])
+def test_scenes_are_measured_behind_another_mask(mask: str, data: Path, tmp_path: Path) -> None:
+    """A network knows the kind of mask that it was trained behind, which nobody sees who measures behind that one alone."""
+    other = random_mask(3, 20, 18, seed=9)
+    savemat(tmp_path / "other.mat", {"mask": other.transpose(1, 2, 0)})
+    named = str(tmp_path / "other.mat") if mask == "file" else mask
+    sets = (
+        f"evaluate=[{{set: own, folder: {data / 'scenes'}}}, {{set: other, folder: {data / 'scenes'}, mask: {named}}}]"
+    )
+    resolved = resolve(recipe(data, sets))
+    assert [item.mask for item in resolved.evaluate] == [None, named]
+    prepared = prepare(resolved, None, Progress())
+    own, changed = (found.pieces[0] for found in prepared.sets)
+    used = changed.source.mask
+    assert used.shape == own.source.mask.shape
+    assert not np.array_equal(used, own.source.mask)
+    if mask == "file":
+        np.testing.assert_array_equal(used, other)
+    assert np.array_equal(used[1:, :, 1:], used[:-1, :, :-1]) == (mask == "shifting")
+    # the same frames, and not the measurement of the file
+    pairs = list(zip(own.source.pairs(), changed.source.pairs(), strict=True))
+    assert len(pairs) == 2
+    for (_, truth), (measurement, same) in pairs:
+        np.testing.assert_array_equal(truth, same)
+        np.testing.assert_allclose(measurement, (used * truth).sum(0), atol=1e-6)
+    reconstruct = TorchReconstructor(prepared.float_network.module, used, prepared.network.size_multiple).reconstruct
+    expected = [score_video(reconstruct(measurement), truth).psnr for _, (measurement, truth) in pairs]
+    output = run_recipe(recipe(data, sets, "train.phases.0.steps=1"), tmp_path / "out")
+    scores = json.loads((output / "metrics.json").read_text())["sets"]
+    assert scores["other"]["float"]["psnr"] == pytest.approx(sum(expected) / 2, abs=1e-5)
+    assert abs(scores["own"]["float"]["psnr"] - scores["other"]["float"]["psnr"]) > 1e-4
+
+
+def test_scenes_are_measured_behind_each_of_several_masks(data: Path) -> None:
+    scenes = f"evaluate=[{{set: kinds, folder: {data / 'scenes'}, mask: mixed}}]"
+    (found,) = prepare(recipe(data, scenes), None, Progress()).sets
+    assert [piece.source.name for piece in found.pieces] == [f"moving_{number}" for number in range(1, 9)]
+    unseen = np.stack([piece.source.mask for piece in found.pieces])
+    assert (unseen != mixed_masks(3, 20, 18)).any((1, 2, 3)).all(), "a training with clips.mask=mixed sees these"
+
+
 def test_a_training_says_what_the_float_network_has_on_its_clips(data: Path, tmp_path: Path) -> None:
     """Clips are harder or easier than scenes: without it nobody knows what the PSNR of a step should become."""
     notes = Notes()
@@ -236,11 +279,20 @@ def test_the_exported_network_is_timed_beside_what_fails(
         (["export.openvino={mode: static, tile: [16, 64]}"], "which needs tiles of 19 pixels or more"),
         (["train.gradient_checkpointing=true"], "does not see NNCF's hooks"),
         (["evaluate=[{set: mine, folder: /nowhere}]"], r"evaluate\.0\.folder: /nowhere is not a folder"),
+        (
+            ["evaluate=[{set: builtin, mask: shiftng}]"],
+            r"evaluate\.0\.mask: there is no file .*shiftng; .*or draw one: random",
+        ),
+        (
+            ["evaluate=[{set: builtin, mask: {data}/mask.mat}]"],
+            r"evaluate\.0: the mask has 3 frames of 24x24, builtin 3 frames of 256x256$",
+        ),
+        (["evaluate=[{set: builtin, mask: {data}/videos}]"], r"evaluate\.0: mask: .*videos"),
     ],
 )
 def test_mistakes_are_named_before_any_work(overrides: list[str], message: str, data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
-        run_recipe(recipe(data, *overrides), tmp_path / "out")
+        run_recipe(recipe(data, *(override.replace("{data}", str(data)) for override in overrides)), tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 

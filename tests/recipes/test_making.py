@@ -86,6 +86,10 @@ def test_a_network_without_layers_is_refused() -> None:
         ({"model": {"weights": "none.pth"}}, r"^model: there is no weights file none\.pth; name yours with"),
         ({"calibrate": {"images": ["nowhere"]}}, r"^calibrate\.images: nowhere is not a folder, and no file; name"),
         ({"evaluate": [{"set": "builtin"}, {"set": "a", "folder": "no"}]}, r"^evaluate\.1\.folder: no is not a folder"),
+        (
+            {"clips": {"mask": "shiftng"}},
+            r"^clips\.mask: there is no file shiftng; .*clips\.mask=FILE, or draw one: random, shifting, mixed$",
+        ),
     ],
 )
 def test_what_a_recipe_names_and_is_not_there_is_told_by_its_key(changed: dict[str, object], message: str) -> None:
