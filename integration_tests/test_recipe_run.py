@@ -5,19 +5,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from noted import StopAt
 from PIL import Image
 
 import qsci_plugins
 from qsci_plugins.cli import main
 from qsci_plugins.comparing.bench import bench_here
 from qsci_plugins.comparing.settings import BenchSettings
-from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes.reading import make_recipe, read_recipe
 
 TINY = """# a network so small that a run takes seconds
@@ -152,26 +150,6 @@ def test_an_output_that_exists_is_replaced_only_with_force(recipe: Path, tmp_pat
     assert main([*command, "--force"]) == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} == {file.name for file in before}
     assert (tmp_path / "out" / "metrics.json").stat().st_mtime_ns not in before.values()
-
-
-class StopAt(Progress):
-    """Ctrl-C at a step of a stage."""
-
-    def __init__(self, title: str, step: int) -> None:
-        self.title = title
-        self.step = step
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Advance]:
-        def advance(done: float, text: str = "", total: int | None = None) -> None:
-            if title == self.title and done >= self.step:
-                raise KeyboardInterrupt
-
-        yield advance
 
 
 @pytest.mark.parametrize(("title", "step"), [("fine-tuning", 3), ("builtin: torch", 1)])

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from noted import Notes
 from pretended_ray import PretendedRay, WorkerKilled
 
 from qsci_plugins.cluster import sharing
 from qsci_plugins.cluster.sharing import WorkerSpec, on_cluster
 from qsci_plugins.errors import UserError
-from qsci_plugins.progress import Progress
 
 #: how often each item was begun
 begun: dict[int, int] = {}
@@ -79,17 +79,12 @@ def test_items_are_read_no_sooner_than_there_is_room(ray: PretendedRay) -> None:
 
 @pytest.mark.parametrize("in_order", [False, True])
 def test_a_worker_that_dies_costs_no_item(ray: PretendedRay, in_order: bool) -> None:
-    notes: list[str] = []
-
-    class Notes(Progress):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    got = run([*range(5, 10), *range(20, 30)], in_order=in_order, progress=Notes())
+    progress = Notes()
+    got = run([*range(5, 10), *range(20, 30)], in_order=in_order, progress=progress)
     assert dict(got) == {f"item {n}": 1000 + n for n in (*range(5, 10), *range(20, 30))}
     assert begun[7] == 3
     assert len(ray.actors) >= 4  # two took the place of those that died
-    assert any(note.startswith("item 7: its worker ended") for note in notes)
+    assert any(note.startswith("item 7: its worker ended") for note in progress.notes)
 
 
 def test_an_item_that_kills_three_workers_is_given_up_alone(ray: PretendedRay) -> None:

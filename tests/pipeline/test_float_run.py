@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from noted import StopAt
 from safetensors.torch import load_file
 
 from qsci_plugins.data import write_image
 from qsci_plugins.errors import UserError
 from qsci_plugins.pipeline.float_run import train_recipe
-from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.recipes import FloatRecipe, make_recipe
 
 
@@ -38,21 +36,6 @@ def recipe(photos: Path, *overrides: str) -> FloatRecipe:
     return made
 
 
-class StopAt(Progress):
-    """Ctrl-C after a number of steps."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Advance]:
-        def advance(done: int, text: str = "", total: int | None = None) -> None:
-            if title == "training" and done == self.step:
-                raise KeyboardInterrupt
-
-        yield advance
-
-
 def test_a_trained_network_and_what_it_says_about_itself(photos: Path, tmp_path: Path) -> None:
     wanted = recipe(photos, "evaluate=[{set: builtin}]")
     output = train_recipe(wanted, tmp_path / "out")
@@ -67,7 +50,7 @@ def test_a_trained_network_and_what_it_says_about_itself(photos: Path, tmp_path:
 def test_an_interrupted_training_ends_with_the_same_weights(photos: Path, tmp_path: Path) -> None:
     whole = train_recipe(recipe(photos), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match="step 3 of training; the same command goes on"):
-        train_recipe(recipe(photos), tmp_path / "halves", progress=StopAt(3))
+        train_recipe(recipe(photos), tmp_path / "halves", progress=StopAt("training", 3))
     assert not (tmp_path / "halves").exists()
     halves = train_recipe(recipe(photos), tmp_path / "halves")
     first, second = (load_file(folder / "weights.safetensors") for folder in (whole, halves))

@@ -2,15 +2,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from noted import Notes
+from noted import Notes, StopAt
 from safetensors.torch import load_file
 from scipy.io import savemat
 
@@ -23,7 +21,7 @@ from qsci_plugins.evaluation.torch_networks import TorchReconstructor
 from qsci_plugins.pipeline.float_run import train_recipe
 from qsci_plugins.pipeline.run import run_recipe
 from qsci_plugins.pipeline.video_prepare import prepare, resolve
-from qsci_plugins.progress import Advance, Progress
+from qsci_plugins.progress import Progress
 from qsci_plugins.recipes import FloatVideoRecipe, VideoRecipe, make_recipe, read_recipe
 from qsci_plugins.report.page import write_report
 
@@ -70,19 +68,6 @@ def _training(data: Path) -> dict[str, Any]:
     }
 
 
-class StopAt(Progress):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    @contextmanager
-    def stage(self, title: str, total: int) -> Iterator[Advance]:
-        def advance(done: int, text: str = "", total: int | None = None) -> None:
-            if title == "training" and done == self.step:
-                raise KeyboardInterrupt
-
-        yield advance
-
-
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
 def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str, data: Path, tmp_path: Path) -> None:
     output = run_recipe(recipe(data, f"backend={backend}"), tmp_path / "out", report=write_report)
@@ -107,7 +92,7 @@ def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str
 def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Path) -> None:
     whole = run_recipe(recipe(data), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt, match="step 3 of training; the same command goes on"):
-        run_recipe(recipe(data), tmp_path / "halves", progress=StopAt(3))
+        run_recipe(recipe(data), tmp_path / "halves", progress=StopAt("training", 3))
     assert not (tmp_path / "halves").exists()
     halves = run_recipe(recipe(data), tmp_path / "halves")
     first, second = (torch.load(one / "checkpoint.pt", weights_only=True)["state_dict"] for one in (whole, halves))

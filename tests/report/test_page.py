@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from noted import Notes
 from PIL import Image
 from report_folders import COUNTS, LAYERS, MACHINE, Page, metrics, picture, pixels, run_folder, scores
 
@@ -193,17 +194,13 @@ def test_a_page_that_is_cut_short_leaves_the_old_one(written: tuple[Path, str], 
 def test_a_missing_package_is_one_line(
     package: str, written: tuple[Path, str], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    class Notes(Progress):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
-    notes: list[str] = []
+    progress = Notes()
     monkeypatch.setitem(sys.modules, package, None)
     if package == "matplotlib":
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         monkeypatch.setitem(sys.modules, "matplotlib.ticker", None)
-    write_page(tmp_path / "report.html", [read_content(written[0])], Notes())
-    assert notes == [f"report.html was not written: this needs {package}: pip install 'qsci-plugins[report]'"]
+    write_page(tmp_path / "report.html", [read_content(written[0])], progress)
+    assert progress.notes == [f"report.html was not written: this needs {package}: pip install 'qsci-plugins[report]'"]
     assert not list(tmp_path.iterdir())
     assert main(["report", str(written[0])]) == 2
     assert f"this needs {package}: pip install 'qsci-plugins[report]'" in capsys.readouterr().err
