@@ -35,8 +35,9 @@ class SnapshotClips:
     each clip is seen through one by chance; where masks are larger than a patch, through a part of it. With `resize` clips are
     cut and scaled as published (EfficientSCI's and Q-SCI's code): by halves the whole frame or a part of it of any shape from
     half a patch on, scaled to the patch; half of them are mirrored and half are turned by 180 degrees. Without, clips are cut
-    as they are, in the eight symmetries of a square. Raises UserError where no sequence is long and large enough, or the mask
-    is smaller than a patch.
+    as they are, in the eight symmetries of a square. Each clip is made up to `exposure` times brighter or darker, and what
+    would be brighter than white is white, as behind a longer exposure. Raises UserError where no sequence is long and large
+    enough, or the mask is smaller than a patch.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class SnapshotClips:
         *,
         resize: bool = True,
         noise: SensorNoise | None = None,
+        exposure: float = 1.0,
     ) -> None:
         self.patch = patch
         self.resize = resize
         self.noise = noise
+        self.exposure = exposure
         masks = torch.from_numpy(np.asarray(mask, np.float32))
         self._masks = masks if masks.ndim == 4 else masks[None]
         count, height, width = self._masks.shape[1:]
@@ -77,9 +80,10 @@ class SnapshotClips:
         starts = torch.randint(0, len(self), (batch,), generator=generator)
         chances = torch.rand(batch, 9, generator=generator).tolist()
         numbers = torch.randint(0, len(self._masks), (batch,), generator=generator).tolist()
+        gains = self.exposure ** (2 * torch.rand(batch, generator=generator) - 1)
         clips, masks, noisy = [], [], []
         for index in range(rank, batch, world):
-            clip = self._clip(int(starts[index]), chances[index][:7])
+            clip = (self._clip(int(starts[index]), chances[index][:7]) * gains[index]).clamp_max(1)
             mask = self._mask_part(numbers[index], *chances[index][7:])
             measurement = measure(clip, mask)
             if self.noise is not None:

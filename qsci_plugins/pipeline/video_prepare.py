@@ -181,7 +181,14 @@ class _ClipSource:
         if frames is not None and frames > self._masks.shape[1]:
             raise UserError(f"{key}: the mask has {self._masks.shape[1]} frames, not {frames}")
         try:
-            return SnapshotClips(self._sequences, self._masks[:, :frames], patch, resize=settings.resize, noise=noise)
+            return SnapshotClips(
+                self._sequences,
+                self._masks[:, :frames],
+                patch,
+                resize=settings.resize,
+                noise=noise,
+                exposure=settings.exposure,
+            )
         except UserError as error:
             raise UserError(f"{key}: {error}") from None
 

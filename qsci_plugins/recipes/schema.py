@@ -237,6 +237,9 @@ class Clips(Section):
     #: frames in a measurement and side of the mask, of one that is no file
     frames: int = Field(default=8, ge=1, le=64)
     size: int = Field(default=256, ge=16, le=4096)
+    #: each clip is made up to so many times brighter or darker, white stays white: ranges of activations that are learned on
+    #: clips without bright walls and skies cut them off elsewhere
+    exposure: float = Field(default=1.0, ge=1, le=16)
     #: standard deviation of the measurement's noise (a frame's full brightness is 1), and photons at full brightness
     gaussian: float = Field(default=0.0, ge=0)
     photons: float | None = Field(default=None, gt=0)

@@ -88,6 +88,23 @@ def test_one_mask_of_several_draws_what_it_draws_alone() -> None:
     assert all(torch.equal(first, second) for first, second in zip(alone, listed, strict=True))
 
 
+def test_clips_are_exposed_differently() -> None:
+    """Up to twice as bright or dark, as often the one as the other; what would be brighter than white is white."""
+    video = np.random.default_rng(0).integers(60, 256, (6, 40, 50), np.uint8)
+    plain, exposed = (
+        SnapshotClips([video], random_mask(4, 16, 16), 16, exposure=exposure).draw(0, 0, 400) for exposure in (1.0, 2.0)
+    )
+    assert torch.equal(plain.mask, exposed.mask)
+    darkest = plain.frames.flatten(1).argmin(1, keepdim=True)
+    gains = (exposed.frames.flatten(1).gather(1, darkest) / plain.frames.flatten(1).gather(1, darkest)).flatten()
+    assert 0.5 <= gains.min() < 0.51
+    assert 1.96 < gains.max() <= 2
+    assert 0.45 < (gains > 1).float().mean() < 0.55
+    torch.testing.assert_close(exposed.frames, (plain.frames * gains.reshape(-1, 1, 1, 1)).clamp_max(1))
+    assert (exposed.frames == 1).any()
+    torch.testing.assert_close(exposed.measurement, measure(exposed.frames, exposed.mask))
+
+
 def test_colour_clips_are_measured_through_a_bayer_filter() -> None:
     video = np.random.default_rng(0).integers(0, 256, (6, 40, 50, 3), np.uint8)
     batch = SnapshotClips([video], random_mask(4, 16, 16), 16).draw(0, 0, 2)

@@ -111,6 +111,17 @@ def test_clips_are_seen_through_a_drawn_mask(mask: str, shifts: bool, data: Path
     assert torch.equal(seen[:, 1:, :, 1:], seen[:, :-1, :, :-1]) == shifts
 
 
+def test_clips_of_a_recipe_are_exposed_as_it_says(data: Path) -> None:
+    drawn = []
+    for exposure in 1, 4:
+        prepared = prepare(recipe(data, f"clips.exposure={exposure}", "evaluate=[]"), None, Progress())
+        assert prepared.examples is not None
+        drawn.append((prepared.examples[0].draw(0, 0, 16)[3], prepared.batches[0][0]))
+    (plain, calibrated), (exposed, calibrated_exposed) = drawn
+    assert (exposed.mean((1, 2, 3)) < 0.5 * plain.mean((1, 2, 3))).any()
+    assert not torch.equal(calibrated, calibrated_exposed)
+
+
 def test_clips_are_seen_through_masks_of_every_kind(data: Path) -> None:
     prepared = prepare(resolve(recipe(data, "clips.mask=mixed", "clips.frames=3", "evaluate=[]")), None, Progress())
     assert prepared.examples is not None
@@ -284,6 +295,7 @@ def test_mistakes_are_named_before_any_work(overrides: list[str], message: str, 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["clips.exposure=0.5"], r"clips\.exposure"),
         (["clips.mak=x"], "unknown key 'clips.mak'; the nearest is 'clips.mask'"),
         (["train.phases=[]"], r"train\.phases"),
         (["evaluate=[{set: builtin, folder: x}]"], "a set is `builtin`, or has a folder"),
