@@ -17,7 +17,7 @@ from qsci_plugins.data.snapshot_white import White
 from qsci_plugins.data.snapshots import measure, random_mask
 from qsci_plugins.errors import UserError
 
-__all__ = ["BUILTIN_SCENE", "SnapshotSource", "behind", "open_source", "source_paths"]
+__all__ = ["BUILTIN_SCENE", "SnapshotSource", "measured_through", "open_source", "source_paths"]
 
 #: the name of the scene made by code
 BUILTIN_SCENE = "builtin"
@@ -104,8 +104,8 @@ def open_source(
     )
 
 
-def behind(source: SnapshotSource, mask: np.ndarray, name: str) -> SnapshotSource:
-    """The scene as measured through another mask (T,H,W), which needs its true frames; UserError where sizes do not fit."""
+def measured_through(mask: np.ndarray, source: SnapshotSource, name: str) -> SnapshotSource:
+    """A scene as measured through another mask (T,H,W), which needs its true frames; UserError where sizes do not fit."""
     if mask.shape != source.mask.shape:
         has, needs = (f"{size[0]} frames of {size[2]}x{size[1]}" for size in (mask.shape, source.mask.shape))
         raise UserError(f"the mask has {has}, {source.name} {needs}")

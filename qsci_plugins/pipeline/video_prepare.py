@@ -15,7 +15,13 @@ from qsci_plugins.data.clips import SnapshotClips
 from qsci_plugins.data.scenes import synthetic_scene
 from qsci_plugins.data.sequences import read_sequence, sequences
 from qsci_plugins.data.snapshot_files import read_mask
-from qsci_plugins.data.snapshot_sources import BUILTIN_SCENE, SnapshotSource, behind, open_source, source_paths
+from qsci_plugins.data.snapshot_sources import (
+    BUILTIN_SCENE,
+    SnapshotSource,
+    measured_through,
+    open_source,
+    source_paths,
+)
 from qsci_plugins.data.snapshots import SensorNoise, mixed_masks, random_mask, shifting_mask
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.tiling import video_period
@@ -280,7 +286,7 @@ def _behind_others(source: SnapshotSource, mask: str) -> list[SnapshotSource]:
     """The scene behind the mask of a set; behind each of several, numbered from 1."""
     masks = _masks(mask, "mask", source.mask.shape, _UNSEEN)
     names = [source.name] if len(masks) == 1 else [f"{source.name}_{number + 1}" for number in range(len(masks))]
-    return [behind(source, chosen, name) for chosen, name in zip(masks, names, strict=True)]
+    return [measured_through(chosen, source, name) for chosen, name in zip(masks, names, strict=True)]
 
 
 def _clip_masks(settings: Clips) -> np.ndarray:
@@ -290,10 +296,8 @@ def _clip_masks(settings: Clips) -> np.ndarray:
 def _masks(mask: str, key: str, shape: Sequence[int], seed: int = 0) -> np.ndarray:
     """The masks (K,T,H,W) that `mask` under `key` of a recipe stands for, drawn of `shape` (T,H,W) or read."""
     count, height, width = shape
-    if mask == "mixed":
-        return mixed_masks(count, height, width, seed)
-    if draw := {"random": random_mask, "shifting": shifting_mask}.get(mask):
-        return draw(count, height, width, seed)[None]
+    if draw := {"random": random_mask, "shifting": shifting_mask, "mixed": mixed_masks}.get(mask):
+        return draw(count, height, width, seed).reshape(-1, count, height, width)
     file = expand(mask, key)
     try:
         return read_mask(file)[None]

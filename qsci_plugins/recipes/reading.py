@@ -127,6 +127,8 @@ def expand(path: str, key: str) -> Path:
 def check_paths(recipe: AnyRecipe) -> None:
     """Raises UserError, by its key, for the first file or folder of a recipe that is not there."""
     for key, path in _paths(recipe.model_dump(by_alias=True)):
+        if path is None or path.startswith("builtin:") or (key.endswith(".mask") and path in DRAWN_MASKS):
+            continue
         if not (found := expand(path, key)).exists():
             if key == "model.weights":
                 raise UserError(f"model: there is no weights file {found}; name yours with --set model.weights=FILE")
@@ -138,30 +140,24 @@ def check_paths(recipe: AnyRecipe) -> None:
             raise UserError(f"{key}: {found} is not a folder, and no file; name another with --set {key}=PATH")
 
 
-#: the keys of sections that hold paths; where they begin with builtin:, or name a mask that is drawn, they need no file
+#: the keys of sections that hold paths, and of the items of lists
 _PATHS = ("model.weights", "calibrate.images", "clips.folders", "clips.mask")
-_FOLDERS = {"data": "path", "train.data": "path", "evaluate": "folder"}
+_ITEM_PATHS = {"data": ("path",), "train.data": ("path",), "evaluate": ("folder", "mask")}
 
 
-def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _paths(values: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """The keys of a recipe that hold paths, with what stands there."""
     for key in _PATHS:
         section, _, name = key.partition(".")
         found = (values.get(section) or {}).get(name)
         for path in found if isinstance(found, list) else [found]:
-            if path is not None and not path.startswith("builtin:") and not _drawn(key, path):
-                yield key, path
-    for key, name in _FOLDERS.items():
+            yield key, path
+    for key, names in _ITEM_PATHS.items():
         section, _, inner = key.partition(".")
         items = (values.get(section) or {}).get(inner) if inner else values.get(section)
         for index, item in enumerate(items or []):
-            if item[name] is not None and not item[name].startswith("builtin:"):
-                yield f"{key}.{index}.{name}", item[name]
-            if (mask := item.get("mask")) is not None and not _drawn("mask", mask):
-                yield f"{key}.{index}.mask", mask
-
-
-def _drawn(key: str, value: str) -> bool:
-    return key.endswith("mask") and value in DRAWN_MASKS
+            for name in names:
+                yield f"{key}.{index}.{name}", item.get(name)
 
 
 def _split(override: str) -> tuple[tuple[str, ...], Any]:
