@@ -190,10 +190,10 @@ def measurements(rng: random.Random, count: int) -> Iterator[Case]:
             )
             file.writestr(name, header.getvalue() + bytes(64))
     yield case("npz claims", claim.getvalue(), "refused", "npz")
-    made = io.BytesIO()
-    with h5py.File(made, "w") as content:
+    whole = io.BytesIO()
+    with h5py.File(whole, "w") as content:
         beside(meas=measured.T)(content)
-    sources = [("mat", good), ("npz", archive.getvalue()), ("npz", packed.getvalue()), ("mat", made.getvalue())]
+    sources = [("mat", good), ("npz", archive.getvalue()), ("npz", packed.getvalue()), ("mat", whole.getvalue())]
     for index in range(count):
         suffix, content = rng.choice(sources)
         yield case(f"damaged {index}", damaged(rng, content), "either", suffix)

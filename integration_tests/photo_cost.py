@@ -48,11 +48,11 @@ def main() -> None:
     began, used = time.perf_counter(), time.process_time()
     for _ in requests.run({0: tile} for _ in range(rounds)):
         pass
-    one, one_cpu = (time.perf_counter() - began) / rounds, (time.process_time() - used) / rounds
+    wall_of_tile, cpu_of_tile = (time.perf_counter() - began) / rounds, (time.process_time() - used) / rounds
     print(
-        f"{count} tiles of {size[1]}x{size[0]}: {wall:.1f} s, of which the network {count * one:.1f} s, the rest"
-        f" {100 * (wall / (count * one) - 1):.1f} %; processor {cpu:.1f} and {count * one_cpu:.1f} s,"
-        f" {100 * (cpu / (count * one_cpu) - 1):.1f} %"
+        f"{count} tiles of {size[1]}x{size[0]}: {wall:.1f} s, of which the network {count * wall_of_tile:.1f} s, the rest"
+        f" {100 * (wall / (count * wall_of_tile) - 1):.1f} %; processor {cpu:.1f} and {count * cpu_of_tile:.1f} s,"
+        f" {100 * (cpu / (count * cpu_of_tile) - 1):.1f} %"
     )
 
 

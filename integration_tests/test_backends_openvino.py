@@ -27,7 +27,7 @@ from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 TILE = (24, 32)
 BODY = Placement(("body.*",), ("head.*", "tail.*"))
-DOORS = pytest.mark.parametrize("door", [nncf, brevitas], ids=["nncf", "brevitas"])
+BACKENDS = pytest.mark.parametrize("backend", [nncf, brevitas], ids=["nncf", "brevitas"])
 
 
 def small_edsr() -> EDSR:
@@ -64,14 +64,14 @@ def same_image(actual: np.ndarray, network: QuantizedNetwork, image: Tensor) -> 
     return bool((torch.from_numpy(actual).float() - expected).abs().mean() < 1.0)
 
 
-@DOORS
+@BACKENDS
 @pytest.mark.parametrize("scheme", ["cadyq", "adabm"])
 @torch.no_grad()
-def test_bits_chosen_inside_the_graph(door: ModuleType, scheme: str, tmp_path: Path) -> None:
+def test_bits_chosen_inside_the_graph(backend: ModuleType, scheme: str, tmp_path: Path) -> None:
     stock, images = small_edsr(), batches()[1]
     settings = {"name": "cadyq"} if scheme == "cadyq" else {"name": "adabm", "weight_bits": 8, "activation_bits": 5}
     with torch.enable_grad():
-        network = door.quantize(stock, make_scheme(settings), BODY, batches(), 255.0)
+        network = backend.quantize(stock, make_scheme(settings), BODY, batches(), 255.0)
     network.model.eval()
     if scheme == "cadyq":
         follow_gradient(network, images)
@@ -83,7 +83,7 @@ def test_bits_chosen_inside_the_graph(door: ModuleType, scheme: str, tmp_path: P
     assert manifest.thresholds is None
     # selectors and thresholds decide in f32, whatever is asked for
     upscalers = [Upscaler(tmp_path / "m", threads=1, precision=precision) for precision in ("f32", "auto")]
-    told = []
+    chosen = []
     for image in images:
         pixels = image.permute(1, 2, 0).to(torch.uint8).numpy()
         outputs = [upscaler.upscale(pixels) for upscaler in upscalers]
@@ -91,21 +91,21 @@ def test_bits_chosen_inside_the_graph(door: ModuleType, scheme: str, tmp_path: P
         np.testing.assert_array_equal(outputs[0], outputs[1])
         assert bits[0] == bits[1] == pytest.approx(network.fab(image[None]).item(), abs=1e-4)
         assert same_image(outputs[0], network, image)
-        told.append(bits[0])
-    assert len(set(told)) == 3
-    assert max(told) <= manifest.routes[0].fab
+        chosen.append(bits[0])
+    assert len(set(chosen)) == 3
+    assert max(chosen) <= manifest.routes[0].fab
 
 
-@DOORS
+@BACKENDS
 @torch.no_grad()
-def test_qsci_reconstructs_video(door: ModuleType, tmp_path: Path) -> None:
+def test_qsci_reconstructs_video(backend: ModuleType, tmp_path: Path) -> None:
     torch.manual_seed(5)  # of which no value lies on a rounding edge
     stock = EfficientSCI(in_ch=8, units=1).eval()
     mask = (torch.rand(2, 3, 24, 24) > 0.5).float()
     inputs = ((mask * torch.rand(2, 3, 24, 24)).sum(1), mask, mask.sum(1).clamp_min(1.0))
     scheme = make_scheme({"name": "qsci", "weight_bits": 8, "activation_bits": 8})
     with torch.enable_grad():
-        network = door.quantize(stock, scheme, Placement(), [inputs], 1.0)
+        network = backend.quantize(stock, scheme, Placement(), [inputs], 1.0)
     network.model.eval()
     for attention in network.attentions.values():
         attention.query.shift.normal_(0, 0.2)
@@ -113,12 +113,12 @@ def test_qsci_reconstructs_video(door: ModuleType, tmp_path: Path) -> None:
         network, stock, tmp_path / "m", tile=(24, 24), frames=3, overlap=1, about={"backend": network.backend}
     )
     graph, weights = tmp_path / "m" / manifest.route(0).graph.name, tmp_path / "m" / manifest.weights.name
-    one = tuple(tensor[:1] for tensor in inputs)
-    expected = network.model(*one)
-    error = (expected - stock(*one)).abs().mean()
+    first = tuple(tensor[:1] for tensor in inputs)
+    expected = network.model(*first)
+    error = (expected - stock(*first)).abs().mean()
     for precision in ("f32", "bf16") if has_bf16() else ("f32",):
         compiled = open_graph(graph, weights, threads=1, precision=precision)  # type: ignore[arg-type]
-        actual = torch.from_numpy(compiled([tensor.numpy() for tensor in one])[0])
+        actual = torch.from_numpy(compiled([tensor.numpy() for tensor in first])[0])
         # bf16 moves more values over rounding edges than INT8 rounding itself does in a network without training
         allowed = 0.2 * error if precision == "f32" else 0.1 * expected.std()
         assert (actual - expected).abs().mean() < allowed

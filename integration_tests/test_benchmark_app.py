@@ -57,11 +57,11 @@ def test_benchmark_app_runs_every_graph(case: str, tmp_path: Path) -> None:
     assert (len(compiled.outputs) == 2) == chooses  # the second tells the bits
     assert any(integer_layers(compiled).values())
     for graph in graphs:
-        told = subprocess.run(
+        done = subprocess.run(
             [_APP, "-m", folder / graph, "-niter", "4", "-nthreads", "1", "-hint", "none", "-nstreams", "1"],
             capture_output=True,
             text=True,
             check=False,
         )
-        assert told.returncode == 0, told.stdout + told.stderr
-        assert re.search(r"Throughput: +[\d.]+ FPS", told.stdout)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert re.search(r"Throughput: +[\d.]+ FPS", done.stdout)

@@ -44,8 +44,8 @@ def test_the_memory_of_a_benchmark_does_not_grow_with_its_images(tiny_run: Path,
         command = [sys.executable, "-c", _PROGRAM, str(tiny_run), str(data), str(output)]
         # freed tensors go back to the system at once, so that a peak is what was needed
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-        told = json.loads(subprocess.check_output(command, text=True, env=environment).splitlines()[-1])
-        assert told["images"] == dict.fromkeys(("float", "torch", "openvino"), count)
-        peaks.append(told["peak"])
+        result = json.loads(subprocess.check_output(command, text=True, env=environment).splitlines()[-1])
+        assert result["images"] == dict.fromkeys(("float", "torch", "openvino"), count)
+        peaks.append(result["peak"])
     # the 36 further images are 27 MiB, each with its low resolution and its result 61 MiB
     assert peaks[1] < peaks[0] + 20

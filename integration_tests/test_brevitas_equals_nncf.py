@@ -61,14 +61,14 @@ def both(network: str, scheme: str, form: str) -> tuple[QuantizedNetwork, Quanti
     else:
         placement = Placement(("resdnet_list.*",), ("fem.*",))
         data, value_range = [snapshots(2, 0), snapshots(2, 1)], 1.0
-    made = [
+    networks = [
         backend.quantize(stock(network), make_scheme(settings), placement, data, value_range)
         for backend in (brevitas, nncf)
     ]
     with torch.no_grad():
-        _move(made[0])
-        _copy(made[0], made[1])
-    return made[0], made[1], data[1]
+        _move(networks[0])
+        _copy(networks[0], networks[1])
+    return networks[0], networks[1], data[1]
 
 
 def _move(network: QuantizedNetwork) -> None:

@@ -73,9 +73,9 @@ def test_a_run_trains_measures_patches_and_draws_their_bits(
         assert Image.open(tmp_path / "out" / f"bits_{photo}.png").width > 100
     capsys.readouterr()
     assert main(["evaluate", "out"]) == 0
-    told = capsys.readouterr().out
-    assert "FAB bits" in told
-    assert "Spearman" in told
+    printed = capsys.readouterr().out
+    assert "FAB bits" in printed
+    assert "Spearman" in printed
 
 
 def test_the_model_folder_of_a_trained_network(recipe: Path, tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def start(places: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     """The command in two workers, with a home and temporary files of its own."""
     for name in ("home", "tmp"):
         (places / name).mkdir(exist_ok=True)
-    told = ("RAY_", "TMPDIR", "XDG_CACHE_HOME")
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(told)}
+    prefixes = ("RAY_", "TMPDIR", "XDG_CACHE_HOME")
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     command = [sys.executable, "-c", PROGRAM, *map(str, arguments), "--cluster", "local", "--jobs", "2"]
     return subprocess.Popen(
         command,

@@ -52,8 +52,8 @@ def test_commands_write_nothing_but_their_output(tiny: Path, tmp_path: Path) -> 
     (work / "tiny.yaml").write_text(tiny.read_text())
     Image.new("RGB", (20, 16), (200, 30, 60)).save(work / "photo.png")
     # as on a machine of a user: build servers are asked less, and torch tells its children where it keeps things
-    told = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
-    variables = {name: value for name, value in os.environ.items() if name not in told}
+    ignored = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+    variables = {name: value for name, value in os.environ.items() if name not in ignored}
     homes = {"HOME": places["home"], "XDG_CACHE_HOME": places["home"] / "cache", "TMPDIR": places["temporary"]}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],

@@ -106,15 +106,15 @@ def test_a_tile_takes_a_third_of_the_float_network(exported: Exported) -> None:
     models = {"fp32": open_graph(exported.float_file, threads=2), "f32": exported.compiled()}
     if has_bf16():
         models["bf16"] = exported.compiled(precision="bf16")
-    told = time_in_turns(models, TILE, repeats=10)
-    assert told["f32"].fast_ms <= 0.36 * told["fp32"].fast_ms
+    latencies = time_in_turns(models, TILE, repeats=10)
+    assert latencies["f32"].fast_ms <= 0.36 * latencies["fp32"].fast_ms
     tile = np.random.default_rng(0).integers(0, 256, (*TILE, 3), dtype=np.uint8)
     times = []
     for _ in range(20):
         start = time.perf_counter()
         tile_gradient(tile)
         times.append(1000 * (time.perf_counter() - start))
-    assert min(times) <= 0.01 * told["f32"].fast_ms
+    assert min(times) <= 0.01 * latencies["f32"].fast_ms
 
 
 @pytest.mark.skipif(os.name != "posix", reason="asks the system for the peak memory of a process")
@@ -132,6 +132,6 @@ for channel in range(3):
 assert Upscaler({str(exported.folder)!r}, tile={tile!r}).upscale(image).shape == (12000, 16000, 3)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    kilobytes = int(told.stdout) / (1024 if sys.platform == "darwin" else 1)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    kilobytes = int(done.stdout) / (1024 if sys.platform == "darwin" else 1)
     assert kilobytes * 1024 < 2.5e9

@@ -74,7 +74,7 @@ def test_metrics_say_all_that_was_measured(finished: Path) -> None:
     assert operations["quantized"]["macs"] == operations["float"]["macs"]
     for name in ("cadyq_bitops", "qsci_ops", "weight_activation_bitops"):
         assert operations["quantized"][name] < 0.5 * operations["float"][name]
-    rows = [one["name"] for one in metrics["latency"]["rows"]]
+    rows = [row["name"] for row in metrics["latency"]["rows"]]
     assert rows[0] == "fp32"
     assert rows[-2:] == ["nncf_int8", "ours"]
     assert metrics["bits"]["head.0"] == {"weight": 8, "activation": 8}

@@ -91,14 +91,14 @@ from importlib import import_module
 import qsci_plugins
 recipe = qsci_plugins.read_recipe(f"{sys.argv[1]}/recipe.yaml")
 stock = qsci_plugins.load_network("edsr", None, 2, seed=5, blocks=2, width=8).module  # its weights do not matter
-door = import_module(f"qsci_plugins.{recipe.backend}.backend")
-network = door.load(stock, f"{sys.argv[1]}/checkpoint.pt")
+backend = import_module(f"qsci_plugins.{recipe.backend}.backend")
+network = backend.load(stock, f"{sys.argv[1]}/checkpoint.pt")
 x = torch.linspace(0, 255, 3 * 20 * 24).view(1, 3, 20, 24)
 with torch.no_grad():
     first = network.model(x)
-door.save(network, f"{sys.argv[2]}/again.pt")
+backend.save(network, f"{sys.argv[2]}/again.pt")
 with torch.no_grad():
-    second = door.load(stock, f"{sys.argv[2]}/again.pt").model(x)
+    second = backend.load(stock, f"{sys.argv[2]}/again.pt").model(x)
 assert torch.equal(first, second)
 print(type(network.scheme).__module__, float(network.fab(x)), len(network.layers), first.std() > 1)
 """

@@ -157,7 +157,7 @@ def test_float_training_imports_neither_nncf_nor_brevitas(tmp_path: Path) -> Non
     overrides = [f"data=[{{path: {tmp_path}}}]", "train={steps: 1, batch: 1, patch: 8, cpu: true}", "evaluate=[]"]
     overrides += ["model={architecture: edsr, scale: 2, settings: {blocks: 1, width: 4}}"]
     arguments = ["train", "float/edsr_x4", "-o", str(tmp_path / "out")]
-    arguments += [part for one in overrides for part in ("--set", one)]
+    arguments += [part for override in overrides for part in ("--set", override)]
     code = f"from qsci_plugins.cli import main; assert main({arguments!r}) == 0"
     assert modules_after(code, "torch", "accelerate", "nncf", "brevitas", "openvino") == {"torch", "accelerate"}
     assert (tmp_path / "out" / "weights.safetensors").is_file()

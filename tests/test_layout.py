@@ -39,6 +39,8 @@ NAMES_SCHEMES = {
     "training.settings",
 }
 SCHEMES = ("AdaBM", "CADyQ", "QSCI")
+#: words that say nothing of what a name stands for
+VAGUE = {"one", "told", "made", "door"}
 #: what every scheme's config has (schemes.scheme.SchemeConfig and pydantic): free for all to read
 CONFIG = {"name", "model_dump", "model_dump_json"}
 
@@ -87,11 +89,11 @@ def test_a_circle_is_found_and_what_hangs_on_it_is_not() -> None:
 def test_rooms_of_a_floor_are_in_no_circle() -> None:
     edges = {(room(each.source), room(each.target)) for each in imports() if each.source != PACKAGE}
     found = circles({(source, target) for source, target in edges if source != target and target})
-    told = [
+    lines = [
         " <-> ".join(group) + "".join(f"\n    {each}" for each in imports() if between(group, each.source, each.target))
         for group in found
     ]
-    assert not told, "\n".join(told)
+    assert not lines, "\n".join(lines)
 
 
 def between(group: list[str], source: str, target: str) -> bool:
@@ -119,6 +121,25 @@ def test_a_public_name_has_one_signature() -> None:
         if len({parameters for module, parameters in homes.items() if module != f"{PACKAGE}.api"}) > 1
     ]
     assert not differing, "\n".join(differing)
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "tests", "integration_tests"])
+def test_no_name_is_vague(folder: str) -> None:
+    vague = [
+        f"{file.relative_to(REPOSITORY)}:{node.lineno} {name}"  # type: ignore[attr-defined]
+        for file in sorted((REPOSITORY / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (name := _defined(node)) in VAGUE
+    ]
+    assert not vague, "\n".join(vague)
+
+
+def _defined(node: ast.AST) -> str | None:
+    """The name that a node gives to a value, a parameter, a function or a class."""
+    if isinstance(node, ast.Name):
+        return node.id if isinstance(node.ctx, ast.Store) else None
+    fields = {ast.arg: "arg", ast.FunctionDef: "name", ast.AsyncFunctionDef: "name", ast.ClassDef: "name"}
+    return getattr(node, fields[type(node)]) if type(node) in fields else None
 
 
 def outside_schemes() -> Iterator[tuple[str, ast.AST]]:

@@ -48,7 +48,7 @@ def scene(measurements: int = 2) -> dict[str, np.ndarray]:
     orig = np.random.default_rng(0).integers(0, 256, (measurements * FRAMES, HEIGHT, WIDTH), np.uint8)
     mask = random_mask(FRAMES, HEIGHT, WIDTH)
     grouped = orig.reshape(-1, FRAMES, HEIGHT, WIDTH).astype(np.uint16)
-    meas = np.stack([measure(one, mask.astype(np.uint16)) for one in grouped], 2)
+    meas = np.stack([measure(frames, mask.astype(np.uint16)) for frames in grouped], 2)
     return {"orig": orig.transpose(1, 2, 0), "mask": mask.transpose(1, 2, 0).astype(np.uint8), "meas": meas}
 
 
@@ -138,7 +138,7 @@ def test_pixels_that_never_open_and_files_of_a_folder(checkpoint: Path, tmp_path
     for name in ("a", "b"):
         savemat(tmp_path / "in" / f"{name}.mat", variables)
     done = reconstruct(checkpoint, [tmp_path / "in"], tmp_path / "out", format="mat")
-    assert [one.name for one in done] == ["a", "b"]
+    assert [each.name for each in done] == ["a", "b"]
     assert np.isfinite(loadmat(tmp_path / "out" / "a.mat")["recon"]).all()
 
 

@@ -78,13 +78,13 @@ def bench_here(
                 advance(done, name[1])
                 start = time.perf_counter()
                 begin_contender = partial(step, name[0], settings.limit)
-                made = make_contender(name, make, manifest.tile, settings.limit, begin_contender)
+                contender = make_contender(name, make, manifest.tile, settings.limit, begin_contender)
                 step(None, None)
-                if isinstance(made, Contender):
-                    contenders.append(made)
+                if isinstance(contender, Contender):
+                    contenders.append(contender)
                     progress.note(f"{name[1]}: ready in {time.perf_counter() - start:.1f} s")
                 else:
-                    is_complete(failed_row(made))
+                    is_complete(failed_row(contender))
                 advance(done + 1, name[1])
         for row in bench.rows(contenders):
             is_complete(row)

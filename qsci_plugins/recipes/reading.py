@@ -208,7 +208,7 @@ def _checked_scheme(settings: dict[str, Any], named: Any) -> dict[str, Any]:
 
 def _explained(error: ValidationError, kind: type[AnyRecipe], named: Any) -> UserError:
     """One sentence about the first mistake; an unknown key goes first, as it often explains a missing one."""
-    details = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")[0]
+    details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")[0]
     tagged = tuple(str(step) for step in details["loc"])
     path = tuple(step for step in tagged if not step.startswith(TAG))
     key = ".".join(path)

@@ -47,8 +47,8 @@ def heading(metrics: Mapping[str, Any]) -> str:
     """What was made of what: the network, the scheme and the backend, or the training of a float network."""
     network, scheme = metrics["network"], metrics["scheme"]
     enlarged = f" x{network['scale']}" if metrics["task"] == "sr" else ""
-    made = "float training" if scheme is None else f"{scheme['name']} through {metrics['backend']}"
-    return f"{network['architecture']}{enlarged}, {made}"
+    work = "float training" if scheme is None else f"{scheme['name']} through {metrics['backend']}"
+    return f"{network['architecture']}{enlarged}, {work}"
 
 
 def about(metrics: Mapping[str, Any]) -> str:

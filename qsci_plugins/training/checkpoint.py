@@ -22,14 +22,14 @@ def restore(
     optimizer: Any,
     average: dict[str, Tensor],
     accelerator: Accelerator,
-    made_with: Mapping[str, Any] | None,
+    checkpoint_settings: Mapping[str, Any] | None,
 ) -> int:
     """Fills a training's parts from `file` and returns the steps done. Raises UserError where they do not belong together."""
     device = accelerator.device
     try:
         # several processes without a GPU name their device cpu:0, which torch.load does not know
         state = load_without_code(file)
-        if made_with is not None and state["settings"] != dict(made_with):
+        if checkpoint_settings is not None and state["settings"] != dict(checkpoint_settings):
             raise ValueError("it was made with other settings")
         if average:
             kept = {name: state["average"][name].to(device) for name in average}

@@ -118,7 +118,7 @@ def finetune(
             parameters=[{"params": g["params"], "lr": g["lr"]} for g in groups],
             rate_at=lambda step: _factor(settings, step),
             choose=lambda step: _choose(groups, _turn_of(settings, step)),
-            made_with=settings.model_dump(exclude={"compile"}),
+            checkpoint_settings=settings.model_dump(exclude={"compile"}),
             rate_keys=f"train.{'published_range_rate' if published else 'weight_rate, step_rate and range_rate'}",
             on_step=keep_loss,
             note=note,

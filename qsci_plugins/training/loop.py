@@ -59,7 +59,7 @@ def train_network(
     parameters: Iterable[nn.Parameter] | list[dict[str, Any]] | None = None,
     rate_at: Callable[[int], float] | None = None,
     choose: Callable[[int], bool] = lambda step: True,
-    made_with: Mapping[str, Any] | None = None,
+    checkpoint_settings: Mapping[str, Any] | None = None,
     rate_keys: str = "train.learning_rate",
     on_step: Callable[[int, dict[str, float]], None] = lambda step, scalars: None,
     note: Callable[[str], None] = lambda text: None,
@@ -68,7 +68,7 @@ def train_network(
 
     `parameters` are those to train, or optimizer groups whose `lr` multiplies the rate; default: all that want a gradient.
     `rate_at` gives the rate of a 0-based step, instead of those of `settings`. `choose` is called ahead of each step and may
-    say by requires_grad which parameters it moves; False leaves the step out. `made_with` are plain values that a
+    say by requires_grad which parameters it moves; False leaves the step out. `checkpoint_settings` are plain values that a
     checkpoint must agree in, and `rate_keys` what an error advises to lower. Started by `accelerate launch`, all
     processes train one network, each on its part of the global batch, and the first one writes. What `draw` gives may
     depend on its arguments alone: other processes draw ahead. A GPU's scalars reach `on_step` ten steps at a time.
@@ -77,8 +77,8 @@ def train_network(
     kind but for the operations that torch lists as not deterministic. `note` is called where `compile` cannot be had.
     Ctrl-C or SIGTERM saves the state after the step under way and returns with `finished=False`; the next call goes on
     with the same batches, moments, averages and random numbers, so that it ends with the weights of a run that nobody
-    stopped. Raises UserError for a checkpoint of another network or of other `made_with`, for a loss that is not finite,
-    which no checkpoint is saved with, and where a process that draws was killed.
+    stopped. Raises UserError for a checkpoint of another network or of other `checkpoint_settings`, for a loss that is not
+    finite, which no checkpoint is saved with, and where a process that draws was killed.
     """
     started = time.perf_counter()
     accelerator = _accelerator(settings)
@@ -99,7 +99,7 @@ def train_network(
     average = WeightAverage(plain) if settings.ema else None
     averaged = {} if average is None else average.tensors
     found = None if checkpoint is None or not checkpoint.is_file() else checkpoint
-    begin = step = 0 if found is None else restore(found, plain, optimizer, averaged, accelerator, made_with)
+    begin = step = 0 if found is None else restore(found, plain, optimizer, averaged, accelerator, checkpoint_settings)
     readings = _Readings(on_step, rate_keys)
 
     def save() -> None:
@@ -113,7 +113,7 @@ def train_network(
                 "random": torch.get_rng_state(),
                 "scaler": None if accelerator.scaler is None else accelerator.scaler.state_dict(),
             }
-            state["settings"] = asdict(settings) if made_with is None else dict(made_with)
+            state["settings"] = asdict(settings) if checkpoint_settings is None else dict(checkpoint_settings)
             with replacing(checkpoint) as temporary:
                 torch.save(state, temporary)
 

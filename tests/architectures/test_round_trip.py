@@ -28,7 +28,9 @@ def test_a_saved_network_is_recognised_and_computes_the_same(
     architecture: str, scale: int | None, settings: dict[str, Any], tmp_path: Path
 ) -> None:
     network = _changed(load_network(architecture, None, scale, **settings))
-    save_file({name: one.clone() for name, one in network.module.state_dict().items()}, tmp_path / "it.safetensors")
+    save_file(
+        {name: tensor.clone() for name, tensor in network.module.state_dict().items()}, tmp_path / "it.safetensors"
+    )
     again = load_network(
         None,
         tmp_path / "it.safetensors",
@@ -109,7 +111,7 @@ def test_residual_scale_of_the_large_edsr_is_assumed_and_can_be_overruled(tmp_pa
 def test_the_same_seed_gives_the_same_weights_and_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    one, two, other = (load_network("rdn", None, 2, seed, blocks=1, width=4) for seed in (1, 1, 2))
+    first, same, other = (load_network("rdn", None, 2, seed, blocks=1, width=4) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(one.module.SFENet1.weight, two.module.SFENet1.weight)
-    assert not torch.equal(one.module.SFENet1.weight, other.module.SFENet1.weight)
+    assert torch.equal(first.module.SFENet1.weight, same.module.SFENet1.weight)
+    assert not torch.equal(first.module.SFENet1.weight, other.module.SFENet1.weight)

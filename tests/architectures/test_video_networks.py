@@ -41,7 +41,7 @@ def test_a_batch_gives_what_its_samples_give_alone(architecture: str, options: d
     with torch.no_grad():
         together = network.module(*inputs)
         for index in range(2):
-            alone = network.module(*(one[index : index + 1] for one in inputs))
+            alone = network.module(*(part[index : index + 1] for part in inputs))
             assert torch.allclose(together[index : index + 1], alone, atol=1e-6)
 
 

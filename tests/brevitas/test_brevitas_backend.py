@@ -23,8 +23,8 @@ def calibrated_case(case: tuple[str, str, str]) -> tuple[QuantizedNetwork, tuple
     """Quantized and calibrated once, for tests that leave it as it is."""
     name, scheme, form = case
     inputs = inputs_for(name)
-    made = make_scheme(settings_for(name, scheme, form))
-    quantized = quantize(stock(name), made, placement_for(name, scheme), [inputs], 255.0 if name == "edsr" else 1.0)
+    method = make_scheme(settings_for(name, scheme, form))
+    quantized = quantize(stock(name), method, placement_for(name, scheme), [inputs], 255.0 if name == "edsr" else 1.0)
     return quantized, inputs_of(inputs)
 
 
@@ -39,8 +39,8 @@ def test_equals_the_scheme_itself(case: tuple[str, str, str]) -> None:
     name, scheme, form = case
     quantized, inputs = calibrated_case(case)
     value_range = 255.0 if name == "edsr" else 1.0
-    made = make_scheme(settings_for(name, scheme, form))
-    plain = apply_plain(stock(name), made, placement_for(name, scheme), [x[:1] for x in inputs], value_range)
+    method = make_scheme(settings_for(name, scheme, form))
+    plain = apply_plain(stock(name), method, placement_for(name, scheme), [x[:1] for x in inputs], value_range)
     calibrate(plain, [inputs if len(inputs) > 1 else inputs[0]])
     assert quantized.calibrated()
     with torch.no_grad():

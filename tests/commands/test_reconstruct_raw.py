@@ -64,8 +64,8 @@ def test_the_brightness_that_was_taken_is_said(model: Path, tmp_path: Path, caps
         "meas=Y,mask=M",
     ]
     assert main(arguments) == 0
-    told = capsys.readouterr()
-    assert "a: full brightness is 4095 (estimated from measurement / mask sum); --white VALUE overrides" in told.err
+    printed = capsys.readouterr()
+    assert "a: full brightness is 4095 (estimated from measurement / mask sum); --white VALUE overrides" in printed.err
     assert main([*arguments, "--force", "--white", "4095"]) == 0
     assert "a: full brightness is 4095 (given)" in capsys.readouterr().err
     assert main([*arguments[:-1], "meas"]) == 2

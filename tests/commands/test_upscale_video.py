@@ -74,17 +74,17 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
     }
     assert main(["upscale", str(model), *files[way], "--tile", "model", "--threads", "2", "--streams", "2"]) == 0
     compiled = opened[0]._graphs.compiled.values()
-    assert {one.model.get_property("NUM_STREAMS") for one in compiled} == {2}
-    assert {one.model.get_property("INFERENCE_NUM_THREADS") for one in compiled} == {2}
+    assert {graph.model.get_property("NUM_STREAMS") for graph in compiled} == {2}
+    assert {graph.model.get_property("INFERENCE_NUM_THREADS") for graph in compiled} == {2}
 
 
 def test_the_command_reads_standard_input(model: Path) -> None:
     command = [sys.executable, "-m", "qsci_plugins", "upscale", str(model), "-", "-o", "-", "--size", "32x24"]
-    told = subprocess.run(command, input=frames(2).tobytes()[:-1], capture_output=True, check=False)
-    assert told.returncode == 2
-    assert len(told.stdout) == 48 * 64 * 3  # the whole frame before the broken one
-    assert b"inside frame 2: 2303 of 2304 bytes" in told.stderr
-    assert b"Traceback" not in told.stderr
+    done = subprocess.run(command, input=frames(2).tobytes()[:-1], capture_output=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stdout) == 48 * 64 * 3  # the whole frame before the broken one
+    assert b"inside frame 2: 2303 of 2304 bytes" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def test_a_sweep_from_the_command_line_leaves_a_table_and_a_picture(
     assert main(command) == 0
     assert "4: activation_bits=8, weight_bits=2" in capsys.readouterr().out
     result = json.loads((output / "sweep.json").read_text())
-    points = [(one["settings"], one["rows"]["torch"]["sets"]["Set5"]) for one in result["points"]]
-    fabs = [one["fab"] for _, one in points]
+    points = [(point["settings"], point["rows"]["torch"]["sets"]["Set5"]) for point in result["points"]]
+    fabs = [scores["fab"] for _, scores in points]
     assert max(fabs[:2]) < min(fabs[2:])
     wide, narrow = points[2][1], points[3][1]
     assert narrow["weight_activation_bitops"] < wide["weight_activation_bitops"]
@@ -90,8 +90,8 @@ def test_an_ablation_has_the_recipe_itself_first_and_equal_settings_once(
 ) -> None:
     values = {"scheme.clipping": [0.0], "scheme.activation_bits": [4], "calibrate.batch": [2]}
     result = sweep(tiny, values, tmp_path, one_at_a_time=True, data=data, jobs=1)
-    assert [one["title"] for one in result["points"]] == ["the recipe as it is", "clipping=0.0", "batch=2"]
-    assert all("torch" in one["rows"] for one in result["points"])
+    assert [point["title"] for point in result["points"]] == ["the recipe as it is", "clipping=0.0", "batch=2"]
+    assert all("torch" in point["rows"] for point in result["points"])
 
 
 def test_mistakes_come_before_the_first_run(tiny: Path, data: Path, tmp_path: Path) -> None:

@@ -28,14 +28,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_compares_tiles_with_one_piece(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["bench", str(model.parent), "--tiled", "90x75", "--repeats", "2", "--threads", "1", "--format", "json"]
     assert main(command) == 0
-    (told,) = json.loads(capsys.readouterr().out)["models"]
-    assert told["size"] == [75, 90]
-    untiled, fitted, exported = told["rows"]
+    (compared,) = json.loads(capsys.readouterr().out)["models"]
+    assert compared["size"] == [75, 90]
+    untiled, fitted, exported = compared["rows"]
     assert (untiled["tile"], untiled["tiles"], untiled["computed"], untiled["ratio"]) == ([75, 90], 1, 1.0, 1.0)
     assert fitted["tiles"] == 1
     assert exported["tile"] == [32, 40]
     assert exported["computed"] == pytest.approx(exported["tiles"] * 32 * 40 / (75 * 90), abs=1e-4)
-    for row in told["rows"]:
+    for row in compared["rows"]:
         assert 0 < row["fast_ms"] <= row["median_ms"] <= row["slowest_ms"]
         assert row["ratio"] == pytest.approx(row["median_ms"] / untiled["median_ms"], rel=0.02)
         assert row["peak_mib"] is None or row["peak_mib"] > 20

@@ -69,7 +69,7 @@ def test_mixed_masks_are_of_every_kind() -> None:
     assert found == [[], [], [], [], ["right"], ["left"], ["down"], ["up"]]
     # neither an aperture nor a frame comes twice, turned back to the direction that `right` moves in
     apertures = masks[4], masks[5, :, :, ::-1], masks[6], masks[7, :, ::-1]
-    assert len({one[0, :20, :20].tobytes() for one in (*masks[:4], *apertures)}) == 8
+    assert len({mask[0, :20, :20].tobytes() for mask in (*masks[:4], *apertures)}) == 8
     assert (masks != mixed_masks(5, 24, 20, seed=3)).any((1, 2, 3)).all()
 
 

@@ -93,7 +93,9 @@ def test_equal_pictures_have_no_number_of_decibels() -> None:
 def test_the_plain_graphs_are_the_network(network: Network) -> None:
     tile = (32, 40)
     patches = torch.from_numpy(NOISE).permute(2, 0, 1)[None, :, :24, :24].float()
-    plain = {one.name: one for one in plain_graphs(lambda: float_graph(network, tile), tile_samples(patches, tile))}
+    plain = {
+        graph.name: graph for graph in plain_graphs(lambda: float_graph(network, tile), tile_samples(patches, tile))
+    }
     assert set(plain) - {"bf16"} == {"fp32", "nncf_int8"}
     compiled = open_graph(plain["fp32"].graph, threads=1)
     tiled = TiledGraph(inference(compiled), network, tile, 6).upscale(NOISE)
@@ -110,12 +112,12 @@ def test_what_fails_without_us_says_why(network: Network, monkeypatch: pytest.Mo
         raise ValueError("no such\n operation")
 
     monkeypatch.setattr("nncf.quantize", refuse)
-    told = plain_graphs(lambda: float_graph(network, (32, 40)), [])
-    assert [type(one) for one in told] == [PlainGraph] * (len(told) - 1) + [Failed]
-    assert told[-1] == Failed("nncf_int8", "NNCF default INT8", "ValueError: no such operation")
-    told = plain_graphs(refuse, [])
-    assert {one.name for one in told} - {"bf16"} == {"fp32", "nncf_int8"}
-    assert {one.reason for one in told} == {"ValueError: no such operation"}
+    graphs = plain_graphs(lambda: float_graph(network, (32, 40)), [])
+    assert [type(graph) for graph in graphs] == [PlainGraph] * (len(graphs) - 1) + [Failed]
+    assert graphs[-1] == Failed("nncf_int8", "NNCF default INT8", "ValueError: no such operation")
+    graphs = plain_graphs(refuse, [])
+    assert {graph.name for graph in graphs} - {"bf16"} == {"fp32", "nncf_int8"}
+    assert {graph.reason for graph in graphs} == {"ValueError: no such operation"}
 
 
 def test_standard_sets_are_added_where_the_data_has_them(tmp_path) -> None:
@@ -125,10 +127,10 @@ def test_standard_sets_are_added_where_the_data_has_them(tmp_path) -> None:
         (tmp_path / "benchmark" / name / "HR").mkdir(parents=True)
         write_image(tmp_path / "benchmark" / name / "HR" / "a.png", NOISE)
     named = [Benchmark.model_validate({"set": "builtin"})]
-    assert [one.name for one in find_sets(named, tmp_path, 2)] == ["builtin", "Set5", "B100"]
-    assert [one.name for one in find_sets(named, None, 2)] == ["builtin"]
-    assert [one.name for one in find_sets(named, tmp_path, 2, ["B100"])] == ["B100"]
+    assert [each.name for each in find_sets(named, tmp_path, 2)] == ["builtin", "Set5", "B100"]
+    assert [each.name for each in find_sets(named, None, 2)] == ["builtin"]
+    assert [each.name for each in find_sets(named, tmp_path, 2, ["B100"])] == ["B100"]
     folder = [Benchmark.model_validate({"set": "Set5", "folder": str(tmp_path)})]
-    assert [one.name for one in find_sets(folder, None, 2)] == ["Set5"]
+    assert [each.name for each in find_sets(folder, None, 2)] == ["Set5"]
     with pytest.raises(UserError, match=r"evaluate\.0: .*Set14"):
         find_sets([Benchmark.model_validate({"set": "Set14"})], tmp_path, 2)

@@ -26,11 +26,11 @@ def test_measures_images_and_float_tensors_side_by_side(tmp_path: Path) -> None:
             tmp_path / "m" / manifest.routes[0].graph.name, tmp_path / "m" / manifest.weights.name, threads=1
         ),
     }
-    told = time_in_turns(models, (48, 64), repeats=5)
-    assert set(told) == set(models)
-    for latency in told.values():
+    latencies = time_in_turns(models, (48, 64), repeats=5)
+    assert set(latencies) == set(models)
+    for latency in latencies.values():
         assert 0 < latency.fast_ms <= latency.median_ms <= latency.slowest_ms
-    assert told["small"].median_ms < told["large"].median_ms
+    assert latencies["small"].median_ms < latencies["large"].median_ms
 
 
 def test_float_layers_take_the_precision_asked_for() -> None:
@@ -46,9 +46,11 @@ def test_float_layers_take_the_precision_asked_for() -> None:
 
 def test_functions_take_turns_with_models() -> None:
     calls: list[str] = []
-    told = time_in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, (1, 1), repeats=3, warm_up=1)
+    latencies = time_in_turns(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, (1, 1), repeats=3, warm_up=1
+    )
     assert calls == ["a", "b"] * 4
-    assert set(told) == {"a", "b"}
+    assert set(latencies) == {"a", "b"}
 
 
 def test_a_model_that_has_run_as_long_as_it_may_sits_out() -> None:

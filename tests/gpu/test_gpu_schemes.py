@@ -102,11 +102,11 @@ def test_a_scheme_is_calibrated_trained_and_saved_on_a_gpu_and_the_same_on_a_cpu
     kind: float, scheme: dict[str, Any], device: str, tmp_path: Path
 ) -> None:
     first, second = batches(kind)
-    made = {backend: quantized(kind, scheme, backend, device, "cpu") for backend in BACKENDS}
-    mine, theirs = (output(each, second) for each in made.values())
+    networks = {backend: quantized(kind, scheme, backend, device, "cpu") for backend in BACKENDS}
+    mine, theirs = (output(each, second) for each in networks.values())
     assert mine.std() > 0
     assert (mine - theirs).abs().mean() <= 1e-4 * kind
-    for backend, each in made.items():
+    for backend, each in networks.items():
         assert devices(each.model) == {device}
         assert each.calibrated()
         before = {name: tensor.clone() for name, tensor in each.model.state_dict().items()}
@@ -124,15 +124,15 @@ def test_a_scheme_is_calibrated_trained_and_saved_on_a_gpu_and_the_same_on_a_cpu
         assert torch.allclose(again.fab(second), each.fab(on(device, second)).cpu(), atol=0.05)
 
 
-def train(made: QuantizedNetwork, *steps: Any) -> None:
+def train(network: QuantizedNetwork, *steps: Any) -> None:
     """A step on each of the batches, towards darker pictures."""
-    optimizer = torch.optim.Adam([p for p in made.model.parameters() if p.requires_grad], lr=1e-4)
-    made.model.train()
+    optimizer = torch.optim.Adam([p for p in network.model.parameters() if p.requires_grad], lr=1e-4)
+    network.model.train()
     for inputs in steps:
-        made.model(*inputs_of(inputs)).float().abs().mean().backward()
+        network.model(*inputs_of(inputs)).float().abs().mean().backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    made.model.eval()
+    network.model.eval()
 
 
 def test_images_may_be_on_either_side(device: str) -> None:

@@ -69,9 +69,9 @@ def video(folder: Path, **train: Any) -> dict[str, Any]:
 
 
 def trained(recipe: dict[str, Any], output: Path, device: str) -> dict[str, Tensor]:
-    made = qsci_plugins.make_recipe(recipe)
-    assert isinstance(made, FloatRecipe | FloatVideoRecipe)
-    qsci_plugins.train(made, output, device=device)
+    checked = qsci_plugins.make_recipe(recipe)
+    assert isinstance(checked, FloatRecipe | FloatVideoRecipe)
+    qsci_plugins.train(checked, output, device=device)
     devices = json.loads((output / "metrics.json").read_text())["machine"]["devices"]
     assert devices["training"][0].startswith(device)
     weights = load_file(output / "weights.safetensors")

@@ -1,4 +1,4 @@
-"""The door: a stock network in, a quantized copy out, the same after a reload."""
+"""A backend: a stock network in, a quantized copy out, the same after a reload."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class SelfAttention(nn.Module):
         return self.proj(mixed.transpose(1, 2).reshape(count, places, 8))
 
 
-def made(kind: type[nn.Module], **settings: Any) -> nn.Module:
+def built(kind: type[nn.Module], **settings: Any) -> nn.Module:
     torch.manual_seed(0)
     return kind(**settings).eval()
 
@@ -123,19 +123,19 @@ def snapshots() -> list[tuple[Tensor, ...]]:
 
 CASES: list[Any] = [
     pytest.param("cadyq", {}, small_edsr, ("body.?.body.*",), batches, id="cadyq-edsr"),
-    pytest.param("cadyq", {"quantize_skip": True}, lambda: made(Nested), ("groups.*",), images, id="cadyq-nested"),
+    pytest.param("cadyq", {"quantize_skip": True}, lambda: built(Nested), ("groups.*",), images, id="cadyq-nested"),
     pytest.param(
-        "cadyq", {}, lambda: made(EfficientSCI, in_ch=8, units=1), ("resdnet_list.*",), snapshots, id="cadyq-sci"
+        "cadyq", {}, lambda: built(EfficientSCI, in_ch=8, units=1), ("resdnet_list.*",), snapshots, id="cadyq-sci"
     ),
     pytest.param("qsci", {"attention": []}, small_edsr, ("body.*",), batches, id="qsci-edsr"),
     pytest.param(
-        "qsci", {}, lambda: made(EfficientSCI, in_ch=8, units=1), ("resdnet_list.*",), snapshots, id="qsci-sci"
+        "qsci", {}, lambda: built(EfficientSCI, in_ch=8, units=1), ("resdnet_list.*",), snapshots, id="qsci-sci"
     ),
-    pytest.param("qsci", {}, lambda: made(Attention), ("attention.*",), images, id="qsci-twice"),
-    pytest.param("qsci", {}, lambda: made(Attention, fused="mask"), ("*",), images, id="qsci-fused-mask"),
-    pytest.param("qsci", {}, lambda: made(Attention, fused="causal"), ("*",), images, id="qsci-fused-causal"),
+    pytest.param("qsci", {}, lambda: built(Attention), ("attention.*",), images, id="qsci-twice"),
+    pytest.param("qsci", {}, lambda: built(Attention, fused="mask"), ("*",), images, id="qsci-fused-mask"),
+    pytest.param("qsci", {}, lambda: built(Attention, fused="causal"), ("*",), images, id="qsci-fused-causal"),
     pytest.param(
-        "adabm", {}, lambda: made(EfficientSCI, in_ch=8, units=1), ("resdnet_list.*",), snapshots, id="adabm-sci"
+        "adabm", {}, lambda: built(EfficientSCI, in_ch=8, units=1), ("resdnet_list.*",), snapshots, id="adabm-sci"
     ),
 ]
 
@@ -144,9 +144,11 @@ def assert_same(first: QuantizedNetwork, second: QuantizedNetwork, close: bool =
     assert first.layers.keys() == second.layers.keys()
     assert first.attentions.keys() == second.attentions.keys()
     assert list(first.blocks) == list(second.blocks)
-    for one, other in zip(first.quantizers(), second.quantizers(), strict=True):
-        assert type(one) is type(other)
-        for (name, value), wanted in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+    for first_quantizer, other in zip(first.quantizers(), second.quantizers(), strict=True):
+        assert type(first_quantizer) is type(other)
+        for (name, value), wanted in zip(
+            first_quantizer.state_dict().items(), other.state_dict().values(), strict=True
+        ):
             tolerance = 1e-5 if close else 0.0
             torch.testing.assert_close(value, wanted, rtol=tolerance, atol=0, msg=name)
 
@@ -193,7 +195,7 @@ def test_equals_plain_hooks(
     ("algorithm", "model"),
     [
         (CADyQQuantization(targets=("body.*",), form="faithful"), small_edsr),
-        (QSCIQuantization(targets=("attention.*",), value_range=1.0), lambda: made(Attention)),
+        (QSCIQuantization(targets=("attention.*",), value_range=1.0), lambda: built(Attention)),
     ],
 )
 def test_entries_run_in_a_pipeline_and_reload(algorithm: Any, model: Any) -> None:

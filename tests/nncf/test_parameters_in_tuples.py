@@ -28,9 +28,9 @@ class JoinedBias(nn.Module):
 def test_both_backends_make_the_same_network() -> None:
     model, batches = JoinedBias().eval(), [torch.rand(2, 3, 16, 16)]
     scheme = {"name": "adabm", "weight_bits": 8, "activation_bits": 8, "image_mapping": False}
-    made = [door.quantize(model, make_scheme(scheme), Placement(), batches, 1.0) for door in (nncf, brevitas)]
-    assert all(list(quantized.layers) == ["first", "last"] for quantized in made)
+    networks = [backend.quantize(model, make_scheme(scheme), Placement(), batches, 1.0) for backend in (nncf, brevitas)]
+    assert all(list(quantized.layers) == ["first", "last"] for quantized in networks)
     with torch.no_grad():
-        outputs = [quantized.model(batches[0]) for quantized in made]
+        outputs = [quantized.model(batches[0]) for quantized in networks]
     assert torch.allclose(*outputs, atol=1e-5)
     assert (outputs[0] - model(batches[0])).abs().max() < 0.02

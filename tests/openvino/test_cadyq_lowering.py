@@ -186,15 +186,15 @@ def test_a_graph_run_at_another_size_measures_that_size(
     stock, network, _ = case
     export_upscaler(network, stock, tmp_path / "there", tile=size, scale=2, overlap=2, mode="static")
     there, elsewhere = (Upscaler(folder, threads=1, tile="image") for folder in (tmp_path / "there", exported))
-    told = []
+    bits = []
     for seed in range(3):
         square = smooth_images(6, 52, seed=seed)[2 * seed, :, : size[0], : size[1]]
         image = square.permute(1, 2, 0).to(torch.uint8).contiguous().numpy()
         difference = np.abs(there.upscale(image).astype(int) - elsewhere.upscale(image))
         assert [route.bits for route in there.last_routes] == [route.bits for route in elsewhere.last_routes]
         assert difference.mean() < 0.05
-        told += [route.bits for route in there.last_routes]
-    assert len(set(told)) > 1
+        bits += [route.bits for route in there.last_routes]
+    assert len(set(bits)) > 1
 
 
 @torch.no_grad()

@@ -80,8 +80,8 @@ def run(compiled: openvino.CompiledModel, inputs: tuple[Tensor, ...]) -> Tensor:
 
 def products(compiled: openvino.CompiledModel) -> list[str]:
     """Precisions of what computes attentions: one kernel each, which OpenVINO names after its last step."""
-    told = [layer.precision for layer in runtime_precisions(compiled) if layer.type in ("Subgraph", "MatMul")]
-    return [precision for precision in told if precision in ("u8", "i8")]
+    precisions = [layer.precision for layer in runtime_precisions(compiled) if layer.type in ("Subgraph", "MatMul")]
+    return [precision for precision in precisions if precision in ("u8", "i8")]
 
 
 @pytest.fixture(scope="module")

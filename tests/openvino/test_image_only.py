@@ -60,14 +60,14 @@ def test_the_layers_behind_the_last_choice_and_no_others_are_changed(folder: Pat
 def test_it_chooses_the_same_bits_and_computes_the_rest_in_bf16(folder: Path) -> None:
     assert load_manifest(folder).precision == "image_only"
     graph = graph_of(folder)
-    exact, fast = (open_graph(graph, precision=one, threads=1) for one in ("f32", "image_only"))
+    exact, fast = (open_graph(graph, precision=precision, threads=1) for precision in ("f32", "image_only"))
     everywhere = open_graph(graph, precision="bf16", threads=1)
-    told = [
+    precisions = [
         {layer.name: layer.precision for layer in runtime_precisions(compiled) if layer.type == "Convolution"}
         for compiled in (exact, fast)
     ]
-    behind = [name for name in told[0] if told[0][name] != told[1][name]]
-    assert {told[1][name] for name in behind} == {"bf16"}
+    behind = [name for name in precisions[0] if precisions[0][name] != precisions[1][name]]
+    assert {precisions[1][name] for name in behind} == {"bf16"}
     assert all(any(part in name for part in ("body.2", "tail.0.0", "tail.1")) for name in behind), behind
     assert len(behind) == 3
     assert sum(integer_layers(fast).values()) == sum(integer_layers(exact).values()) == 4

@@ -83,7 +83,7 @@ def test_fitted_tiles_leave_no_seam_and_compute_less(static: Path, size: tuple[i
     difference = np.abs(first.astype(int) - second)
     assert difference.max() <= 2
     assert (difference > 0).mean() < 0.002
-    areas = [sum(route.height * route.width for route in one.last_routes) for one in (fitted, exported)]
+    areas = [sum(route.height * route.width for route in upscaler.last_routes) for upscaler in (fitted, exported)]
     assert (len(fitted.last_routes) == 1) == (size == TILE)
     assert areas[0] < areas[1] or size == TILE
     assert all(route.height * route.width <= 2500 for route in fitted.last_routes)
@@ -212,12 +212,12 @@ def test_a_network_bound_to_its_size_gets_mirrored_images(tmp_path: Path) -> Non
 def test_strips_make_up_the_image_and_progress_counts_tiles(routed: Path) -> None:
     image = photo(150, 100)
     upscaler = Upscaler(routed, threads=1)
-    told: list[tuple[int, int]] = []
-    strips = list(upscaler.strips(image, lambda done, total: told.append((done, total))))
+    reported: list[tuple[int, int]] = []
+    strips = list(upscaler.strips(image, lambda done, total: reported.append((done, total))))
     assert len(strips) > 3
     assert np.array_equal(np.concatenate(strips), upscaler.upscale(image))
-    assert [done for done, _ in told] == list(range(1, len(told) + 1))
-    assert {total for _, total in told} == {len(told)} == {len(upscaler.last_routes)}
+    assert [done for done, _ in reported] == list(range(1, len(reported) + 1))
+    assert {total for _, total in reported} == {len(reported)} == {len(upscaler.last_routes)}
 
 
 def test_two_images_of_different_sizes_as_wholes(static: Path) -> None:
@@ -267,8 +267,8 @@ np.save(out, enlarged)
 """
     names = ["a.npy", "b.npy"]
     running = [
-        subprocess.Popen([sys.executable, "-c", program, str(routed), one, other], cwd=tmp_path)
-        for one, other in (names, names[::-1])
+        subprocess.Popen([sys.executable, "-c", program, str(routed), own, other], cwd=tmp_path)
+        for own, other in (names, names[::-1])
     ]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
     expected = Upscaler(routed, threads=1).upscale(photo(48, 64))
@@ -306,5 +306,5 @@ print(Upscaler({str(routed)!r}, threads=1).upscale(np.zeros((5, 6, 3), np.uint8)
 needless = [name for name in ("torch", "nncf", "brevitas", "pydantic", "qsci_plugins.schemes") if name in sys.modules]
 print(needless)
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert told.stdout.splitlines() == ["(10, 12, 3)", "[]"]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines() == ["(10, 12, 3)", "[]"]

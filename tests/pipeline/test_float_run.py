@@ -31,9 +31,9 @@ def recipe(photos: Path, *overrides: str) -> FloatRecipe:
         "data": [{"path": str(photos)}],
         "train": {"steps": 6, "batch": 2, "patch": 8, "checkpoint_every": 2, "cpu": True},
     }
-    made = make_recipe(mapping, overrides=overrides)
-    assert isinstance(made, FloatRecipe)
-    return made
+    checked = make_recipe(mapping, overrides=overrides)
+    assert isinstance(checked, FloatRecipe)
+    return checked
 
 
 def test_a_trained_network_and_what_it_says_about_itself(photos: Path, tmp_path: Path) -> None:

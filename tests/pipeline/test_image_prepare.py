@@ -34,9 +34,9 @@ SMALL: dict[str, Any] = {
 
 
 def recipe(*overrides: str) -> Recipe:
-    made = make_recipe(copy.deepcopy(SMALL), overrides=overrides)
-    assert isinstance(made, Recipe)
-    return made
+    checked = make_recipe(copy.deepcopy(SMALL), overrides=overrides)
+    assert isinstance(checked, Recipe)
+    return checked
 
 
 def prepare(wanted: Recipe) -> Prepared:
@@ -161,10 +161,10 @@ def test_a_network_that_does_not_work_is_found_out_at_once(
         "model": {"architecture": "python:wrong_networks:Net", "settings": {"wrong": wrong}},
         "place": {},
     }
-    made = make_recipe(mapping)
-    assert isinstance(made, Recipe)
+    checked = make_recipe(mapping)
+    assert isinstance(checked, Recipe)
     with pytest.raises(UserError, match=message):
-        prepare(made)
+        prepare(checked)
 
 
 def test_a_network_is_tried_on_images_as_large_as_those_that_it_is_calibrated_on(
@@ -173,11 +173,11 @@ def test_a_network_is_tried_on_images_as_large_as_those_that_it_is_calibrated_on
     (tmp_path / "deep_networks.py").write_text(NETWORKS)
     monkeypatch.syspath_prepend(tmp_path)
     model = {"architecture": "python:deep_networks:Net", "settings": {"wrong": "small"}}
-    made = make_recipe({**copy.deepcopy(SMALL), "model": model, "place": {}}, overrides=["calibrate.patch=24"])
-    assert isinstance(made, Recipe)
-    assert [tuple(batch.shape[-2:]) for batch in prepare(made).batches] == [(24, 24)] * 3
+    checked = make_recipe({**copy.deepcopy(SMALL), "model": model, "place": {}}, overrides=["calibrate.patch=24"])
+    assert isinstance(checked, Recipe)
+    assert [tuple(batch.shape[-2:]) for batch in prepare(checked).batches] == [(24, 24)] * 3
     with pytest.raises(UserError, match="fails on a 16x16 image: one value per channel"):
-        prepare(made.model_copy(update={"calibrate": made.calibrate.model_copy(update={"patch": 16})}))
+        prepare(checked.model_copy(update={"calibrate": checked.calibrate.model_copy(update={"patch": 16})}))
 
 
 def test_video_networks_are_refused() -> None:
@@ -189,11 +189,13 @@ def test_video_networks_are_refused() -> None:
 def test_resolved_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QSCI_HERE", "sub")
-    made = recipe("model.weights=a.pth", "calibrate.images=[$QSCI_HERE/b]", "evaluate=[{set: A, folder: c}, {set: B}]")
-    whole = resolve(made)
+    relative = recipe(
+        "model.weights=a.pth", "calibrate.images=[$QSCI_HERE/b]", "evaluate=[{set: A, folder: c}, {set: B}]"
+    )
+    whole = resolve(relative)
     assert whole.model.weights == str(tmp_path / "a.pth")
     assert whole.calibrate.images == [str(tmp_path / "sub" / "b")]
-    assert [one.folder for one in whole.evaluate] == [str(tmp_path / "c"), None]
+    assert [item.folder for item in whole.evaluate] == [str(tmp_path / "c"), None]
     assert resolve(recipe()).calibrate.images == ["builtin:photos"]
     assert resolve(recipe("model.weights=builtin:x")).model.weights == "builtin:x"
 

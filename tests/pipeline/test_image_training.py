@@ -29,9 +29,9 @@ SMALL: dict[str, Any] = {
 
 
 def _recipe(*overrides: str) -> Recipe:
-    made = make_recipe(copy.deepcopy(SMALL), overrides=overrides)
-    assert isinstance(made, Recipe)
-    return made
+    checked = make_recipe(copy.deepcopy(SMALL), overrides=overrides)
+    assert isinstance(checked, Recipe)
+    return checked
 
 
 @pytest.fixture(autouse=True)
@@ -105,9 +105,9 @@ def test_tensorboard_sees_a_training_and_does_not_change_it(kind: str, backend: 
     seen = {**quiet, "train": {**quiet["train"], "tensorboard": True, "picture_every": 2}}
     states = []
     for name, mapping in ("quiet", quiet), ("seen", seen):
-        made = make_recipe(mapping)
-        assert isinstance(made, Recipe)
-        output = run_recipe(made, tmp_path / name)
+        checked = make_recipe(mapping)
+        assert isinstance(checked, Recipe)
+        output = run_recipe(checked, tmp_path / name)
         states.append(torch.load(output / "checkpoint.pt", weights_only=True)["state_dict"])
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     events = accumulators.EventAccumulator(str(tmp_path / "seen" / "tensorboard"))

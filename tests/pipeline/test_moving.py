@@ -49,16 +49,16 @@ def test_networks_and_batches_go_together_and_leave_nothing_behind(
     mapping: dict[str, Any], backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready = prepared(mapping, backend)
-    made = quantized(ready)
+    network = quantized(ready)
     expected = [inputs_of(batch)[0].shape for batch in ready.batches]
     moved = prepared_on("meta", ready)
-    move_networks("meta", ready, made)
+    move_networks("meta", ready, network)
     assert moved.device == "meta"
     assert (ready.device, {inputs_of(batch)[0].device.type for batch in ready.batches}) == ("cpu", {"cpu"})
-    for module in (moved.network.module, moved.float_network.module, made.model):
+    for module in (moved.network.module, moved.float_network.module, network.model):
         assert devices(module) == {"meta"}
     assert [inputs_of(batch)[0].shape for batch in moved.batches] == expected
-    for model in (moved.network.module, made.model):
+    for model in (moved.network.module, network.model):
         with torch.no_grad():
             output = model(*inputs_of(moved.batches[0]))
         assert output.device.type == "meta"

@@ -59,14 +59,14 @@ def test_a_quantized_run_comes_back_quantized(tmp_path: Path, name: str) -> None
     (tmp_path / "recipe.yaml").write_text(RECIPE.replace("BACKEND", name))
     recipe = read_recipe(tmp_path / "recipe.yaml")
     assert isinstance(recipe, Recipe)
-    stock, made, batch = quantized(recipe)
+    stock, network, batch = quantized(recipe)
     with pytest.raises(UserError, match=r"neither weights\.safetensors nor checkpoint\.pt"):
         load_video_network(tmp_path)
-    load_backend(name).save(made, tmp_path / "checkpoint.pt")
+    load_backend(name).save(network, tmp_path / "checkpoint.pt")
     loaded = load_video_network(tmp_path)
     assert loaded.size_multiple == 2
     with torch.no_grad():
-        expected = made.model.eval()(*batch)[0].numpy()
+        expected = network.model.eval()(*batch)[0].numpy()
         float_ = stock(*batch)[0].numpy()
     measurement, mask = snapshot()
     result = TorchReconstructor(loaded.module, mask, 2).reconstruct(measurement)

@@ -43,9 +43,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(data: Path, *overrides: str) -> VideoRecipe:
-    made = make_recipe(_quantizing(data), overrides=overrides)
-    assert isinstance(made, VideoRecipe)
-    return made
+    checked = make_recipe(_quantizing(data), overrides=overrides)
+    assert isinstance(checked, VideoRecipe)
+    return checked
 
 
 def _quantizing(data: Path) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_a_run_leaves_a_quantized_network_and_says_what_it_is_worth(backend: str
     files |= {"pictures", "report.html"}
     assert {file.name for file in output.iterdir()} == files
     metrics = json.loads((output / "metrics.json").read_text())
-    bits = {name: one["weight"] for name, one in metrics["bits"].items()}
+    bits = {name: layer["weight"] for name, layer in metrics["bits"].items()}
     assert bits["fem.0.shortcut"] == bits["vrm.4.shortcut"] == 8
     assert bits["fem.0.layer"] == bits["up_conv"] == 4
     scores = metrics["sets"]["mine"]
@@ -95,7 +95,9 @@ def test_an_interrupted_run_ends_with_the_same_network(data: Path, tmp_path: Pat
         run_recipe(recipe(data), tmp_path / "halves", progress=StopAt("training", 3))
     assert not (tmp_path / "halves").exists()
     halves = run_recipe(recipe(data), tmp_path / "halves")
-    first, second = (torch.load(one / "checkpoint.pt", weights_only=True)["state_dict"] for one in (whole, halves))
+    first, second = (
+        torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"] for folder in (whole, halves)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any("step" in name for name in first)
 
@@ -208,7 +210,7 @@ def test_each_part_can_be_switched_off(shortcuts: str, shift: str, extra: set[st
     prepared = prepare(recipe(data, f"shortcuts={shortcuts}", f"scheme.shift={shift}"), None, Progress())
     branches = {name.split(".")[0] for name in prepared.network.module.state_dict() if ".shortcut." in name}
     plan = prepared.scheme.plan(prepared.network.module, prepared.placement, prepared.batches[0])
-    shifted = {"shift" for one in plan.attentions.values() if one.query.shift is not None}
+    shifted = {"shift" for attention in plan.attentions.values() if attention.query.shift is not None}
     assert branches | shifted == extra
 
 

@@ -73,7 +73,7 @@ def test_overrides_are_typed_and_the_last_one_wins(small: Path) -> None:
     assert isinstance(recipe, Recipe)
     assert (recipe.scheme["activation_bits"], recipe.calibrate.count, recipe.seed) == (6, 4, 1)
     again = read_recipe(small, ["evaluate=[{set: A}, {set: B}]", "evaluate.1.set=C"])
-    assert [one.name for one in again.evaluate] == ["A", "C"]
+    assert [item.name for item in again.evaluate] == ["A", "C"]
 
 
 @pytest.mark.parametrize(

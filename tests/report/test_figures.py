@@ -11,7 +11,7 @@ GREY = np.full((120, 200, 3), 128, np.uint8)
 def four_tiles(*bits: float) -> list[TileBits]:
     """Overlapping by 20 pixels each way."""
     places = [(0, 0), (0, 90), (50, 0), (50, 90)]
-    return [TileBits(top, left, 70, 110, one) for (top, left), one in zip(places, bits, strict=True)]
+    return [TileBits(top, left, 70, 110, value) for (top, left), value in zip(places, bits, strict=True)]
 
 
 def test_every_pixel_is_tinted_by_its_own_tile() -> None:

@@ -13,11 +13,11 @@ POINTS = st.lists(st.builds(Point, st.just("p"), NUMBERS, NUMBERS), min_size=1, 
 @given(POINTS)
 def test_no_point_beats_the_front_and_the_front_beats_every_other(points: list[Point]) -> None:
     best = front(points)
-    for one in best:
-        better = [p for p in points if p.cost <= one.cost and p.quality >= one.quality]
-        assert all((p.cost, p.quality) == (one.cost, one.quality) for p in better)
-    for one in points:
-        assert any(p.cost <= one.cost and p.quality >= one.quality for p in best)
+    for point in best:
+        better = [p for p in points if p.cost <= point.cost and p.quality >= point.quality]
+        assert all((p.cost, p.quality) == (point.cost, point.quality) for p in better)
+    for point in points:
+        assert any(p.cost <= point.cost and p.quality >= point.quality for p in best)
     assert [p.cost for p in best] == sorted(p.cost for p in best)
 
 

@@ -167,12 +167,12 @@ def test_searched_weight_steps_have_less_error_than_published_ones() -> None:
     assert errors[0] < errors[1]
 
 
-@pytest.mark.parametrize("made", [LearnedStepActivation(5, channels=3, integer=True), LearnedStepWeight(4, 3, 6)])
-def test_rebuilt_from_json(made: torch.nn.Module) -> None:
+@pytest.mark.parametrize("quantizer", [LearnedStepActivation(5, channels=3, integer=True), LearnedStepWeight(4, 3, 6)])
+def test_rebuilt_from_json(quantizer: torch.nn.Module) -> None:
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in quantizer.parameters():
             parameter.uniform_(0.1, 1.0, generator=torch.Generator().manual_seed(0))
-    again = rebuild(describe(made))
-    again.load_state_dict(made.state_dict())
+    again = rebuild(describe(quantizer))
+    again.load_state_dict(quantizer.state_dict())
     x = torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(again.eval()(x), made.eval()(x))
+    assert torch.equal(again.eval()(x), quantizer.eval()(x))

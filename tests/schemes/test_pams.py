@@ -96,9 +96,9 @@ def test_weights_per_channel_use_each_channels_maximum() -> None:
     assert MaxWeight(8).integers(weight)[0].abs().max() < 10
 
 
-@pytest.mark.parametrize("made", [SymmetricActivation((4, 8), integer=True), MaxWeight(6, per_channel=True)])
-def test_rebuilt_from_json(made: torch.nn.Module) -> None:
-    again = rebuild(describe(made))
-    again.load_state_dict(made.state_dict())
-    x = torch.randn(2, 3, 4, 4) if isinstance(made, MaxWeight) else torch.randn(2, 2)
-    assert torch.equal(again(x), made(x))
+@pytest.mark.parametrize("quantizer", [SymmetricActivation((4, 8), integer=True), MaxWeight(6, per_channel=True)])
+def test_rebuilt_from_json(quantizer: torch.nn.Module) -> None:
+    again = rebuild(describe(quantizer))
+    again.load_state_dict(quantizer.state_dict())
+    x = torch.randn(2, 3, 4, 4) if isinstance(quantizer, MaxWeight) else torch.randn(2, 2)
+    assert torch.equal(again(x), quantizer(x))

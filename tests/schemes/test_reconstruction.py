@@ -63,16 +63,16 @@ def test_no_pair_of_rounded_weights_saturates(order: str) -> None:
 def test_a_wide_layer_takes_seconds_and_says_so() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2048, 256))
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
     started = time.process_time()
     reconstruct_weights(
         model,
         {"0": LayerQuantizers(None, ChannelWeight(model[0].weight, 4))},
         lambda: model(torch.randn(64, 2048)),
-        on_layer=lambda done, total: told.append((done, total)),
+        on_layer=lambda done, total: reported.append((done, total)),
     )
     assert time.process_time() - started < 10
-    assert told == [(0, 1), (1, 1)]
+    assert reported == [(0, 1), (1, 1)]
 
 
 @pytest.mark.parametrize("value", [2.0**66, float("inf")])

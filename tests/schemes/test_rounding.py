@@ -59,7 +59,7 @@ def test_integers_stay_in_range_and_are_the_nearest(bits: int, scale: float, zer
 
 def test_half_precision_is_quantized_in_single() -> None:
     x = torch.linspace(-1, 1, 301).bfloat16()
-    one = torch.tensor(1 / 127)
-    output = fake_quantize(x, one, None, torch.tensor(-127.0), torch.tensor(127.0))
+    scale = torch.tensor(1 / 127)
+    output = fake_quantize(x, scale, None, torch.tensor(-127.0), torch.tensor(127.0))
     assert output.dtype == torch.float32
-    assert torch.equal(output, fake_quantize(x.float(), one, None, torch.tensor(-127.0), torch.tensor(127.0)))
+    assert torch.equal(output, fake_quantize(x.float(), scale, None, torch.tensor(-127.0), torch.tensor(127.0)))

@@ -39,8 +39,13 @@ def test_every_image_gets_eight_bits_and_close_to_the_float_output(name: str) ->
 def test_settings_that_say_what_is_quantized_stay() -> None:
     static = make_scheme({"name": "qsci", "weight_bits": 2, "attention": ["a"]}).static()
     assert static is not None
-    told = static.config.model_dump()
-    assert (told["weight_bits"], told["activation_bits"], told["shift"], told["attention"]) == (8, 8, False, ("a",))
+    settings = static.config.model_dump()
+    assert (settings["weight_bits"], settings["activation_bits"], settings["shift"], settings["attention"]) == (
+        8,
+        8,
+        False,
+        ("a",),
+    )
 
 
 def test_a_static_recipe_is_its_own_static_form() -> None:

@@ -56,19 +56,19 @@ def test_layers_are_called_or_not() -> None:
 
 @pytest.mark.parametrize("backend", ["nncf", "brevitas"])
 def test_the_rest_is_quantized_and_calibration_leaves_its_images_alone(backend: str, tmp_path: Path) -> None:
-    door = import_module(f"qsci_plugins.{backend}.backend")
+    module = import_module(f"qsci_plugins.{backend}.backend")
     model = keep_inputs(Branches().eval())
     batches = [torch.rand(2, 3, 16, 16) for _ in range(3)]
     before = [batch.clone() for batch in batches]
     scheme = make_scheme({"name": "adabm", "weight_bits": 8, "activation_bits": 8, "image_mapping": False})
-    quantized = door.quantize(model, scheme, Placement(), batches, 1.0)
+    quantized = module.quantize(model, scheme, Placement(), batches, 1.0)
     assert list(quantized.layers) == ["first", "last"]
     assert all(torch.equal(batch, was) for batch, was in zip(batches, before, strict=True))
     with torch.no_grad():
         expected, got = model(batches[0]), quantized.model(batches[0])
         assert (expected - got).abs().max() < 0.15 * expected.std()
-        door.save(quantized, tmp_path / "it.pt")
-        again = door.load(model, tmp_path / "it.pt")
+        module.save(quantized, tmp_path / "it.pt")
+        again = module.load(model, tmp_path / "it.pt")
         assert torch.equal(again.model(batches[0]), got)
 
 

@@ -30,9 +30,9 @@ def test_the_map_of_a_feature_is_where_its_channels_are_strong() -> None:
 
 
 def test_the_distance_is_a_mean_of_squares() -> None:
-    one, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
-    assert attention_distance(one, other).item() == pytest.approx((0.4**2 + 0.8**2) / 2)
-    assert attention_distance(one, one).item() == 0
+    first, other = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.6, 0.8]])
+    assert attention_distance(first, other).item() == pytest.approx((0.4**2 + 0.8**2) / 2)
+    assert attention_distance(first, first).item() == 0
 
 
 @pytest.mark.parametrize("architecture", SETTINGS)

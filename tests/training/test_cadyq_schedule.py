@@ -64,14 +64,14 @@ def test_the_first_loss_is_the_published_sum(pairs: PatchPairs) -> None:
         selector.widest_only = True
     low, high = pairs.draw(0, 0, 2)
     outputs, maps = [], []
-    for one in (network, teacher):
-        features = FeatureMaps(one.model, SITES)
+    for module in (network, teacher):
+        features = FeatureMaps(module.model, SITES)
         with record_bits() as ledger, torch.no_grad():
-            outputs.append(one.model(low))
+            outputs.append(module.model(low))
         maps.append(features.take())
         features.close()
-        if one is network:
-            assert ledger.total(one.counted()).tolist() == [4 * len(_selectors(one))] * 2
+        if module is network:
+            assert ledger.total(module.counted()).tolist() == [4 * len(_selectors(module))] * 2
     expected = F.l1_loss(outputs[0], high)
     ratios = _bit_ratio(network, low)
     expected = expected + (0.5 + 0.25) * ratios

@@ -84,8 +84,8 @@ def test_a_network_trained_in_bf16_computes_in_float_afterwards(pairs: PatchPair
     settings = LoopSettings(steps=2, learning_rate=1e-2, precision="bf16", device="cpu")
     network, other = _network(), _network(1)
     result = train_network(network, _loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings)
-    for one in (network, other):
-        one.load_state_dict(result.weights)
+    for module in (network, other):
+        module.load_state_dict(result.weights)
     x = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     assert (network(x) - other(x)).abs().max() < 1e-6
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_made_with_something_else_is_refused(pairs: PatchPairs, tmp
 
     def run(seed: int) -> int:
         draw = lambda s, r, w: pairs.draw(seed, s, 4, r, w)  # noqa: E731
-        return train_network(_network(), _loss, draw, SETTINGS, file, made_with={"seed": seed}).steps
+        return train_network(_network(), _loss, draw, SETTINGS, file, checkpoint_settings={"seed": seed}).steps
 
     assert run(3) == run(3) == 8
     with pytest.raises(

@@ -95,13 +95,13 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(clips: list[Snap
 
 def test_signals_in_a_process_of_their_own() -> None:
     """In this one, libraries that other tests have loaded change how signals arrive."""
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "alone", __file__],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stdout
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.alone
@@ -158,4 +158,4 @@ def test_recomputation_changes_memory_and_nothing_else(clips: list[SnapshotClips
 def _gradients(model: nn.Module, run: Callable[[], torch.Tensor]) -> dict[str, torch.Tensor]:
     model.zero_grad()
     run().square().mean().backward()
-    return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
