@@ -66,7 +66,7 @@ def bench(
     limit: float | None = None,
     progress: Progress | None = None,
 ) -> list[dict[str, Any]]:
-    """A table of latency and PSNR per model, for images or video. See `comparing.bench_apart.bench_model`.
+    """A table of latency and PSNR per model, for images or video. See `comparing.bench_isolated.bench_model`.
 
     `only` names the rows to make, such as ["fp32", "ours"]; `limit` is in seconds, for the making of a row and for its runs.
 
@@ -112,7 +112,7 @@ def bench_tiled(
 
 def _bench(settings: BenchSettings, progress: Progress | None, tables: list[dict[str, Any]]) -> None:
     """Adds a table per model, each of which has at any time the rows that are complete."""
-    from qsci_plugins.comparing.bench_apart import bench_model
+    from qsci_plugins.comparing.bench_isolated import bench_model
 
     for model in settings.models:
         bench_model(model, settings, progress, tables.append)

@@ -39,7 +39,7 @@ def bench_here(
     complete: Callable[[dict[str, Any]], object] = lambda row: None,
     skip: Collection[str] = (),
 ) -> dict[str, Any]:
-    """The table of `bench_apart.bench_model`, made in this process, where nothing can be interrupted.
+    """The table of `bench_isolated.bench_model`, made in this process, where nothing can be interrupted.
 
     `begin` is called with the table, before its first row, and the titles of its rows by name; `step` as `Bench.step`
     is; `complete` with each row; rows whose names are in `skip` are not made.

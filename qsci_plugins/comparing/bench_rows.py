@@ -25,7 +25,7 @@ _WARM_UP, _ROUNDS = 3, 3
 
 @dataclass(frozen=True)
 class Bench:
-    """How the contenders of a model are measured; `limit` as `bench_apart.bench_model` has it.
+    """How the contenders of a model are measured; `limit` as `bench_isolated.bench_model` has it.
 
     `step` is called with the name of the contender that is at work next and the seconds that this may take, and with
     None after.

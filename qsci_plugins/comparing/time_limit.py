@@ -18,7 +18,7 @@ class TimeLimitError(Exception):
 def within(limit: float | None, work: Callable[[], Result]) -> Result:
     """What `work` returns; raises TimeLimitError where that took more than `limit` seconds (None: any time).
 
-    The work is not interrupted here, so that nothing of it goes on behind what is timed next: `watched` ends its process.
+    The work is not interrupted here, so that nothing of it goes on behind what is timed next: `child_process` ends the child.
     """
     start = time.monotonic()
     result = work()

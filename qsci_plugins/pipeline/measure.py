@@ -83,9 +83,9 @@ def measure_latency(task: Task, prepared: Prepared, folder: Path, progress: Prog
     """
     with progress.stage("latency", 1) as advance:
         if is_untried(prepared):
-            from qsci_plugins.pipeline.apart import latency_apart
+            from qsci_plugins.pipeline.isolated import latency_isolated
 
-            found = latency_apart(task, prepared, folder)
+            found = latency_isolated(task, prepared, folder)
         else:
             tile = prepared.recipe.export.openvino.tile
             found = time_rows(lambda: task.float_graph(prepared), task.samples(prepared), folder, tile)

@@ -161,7 +161,7 @@ def _export(
 
     about = {"architecture": network.architecture, "backend": quantized.backend}
     with progress.stage("export", 1) as advance, journal.timed("export", "cpu"):
-        if not (is_untried(prepared) and _exported_apart(prepared, work, about)):
+        if not (is_untried(prepared) and _exported_isolated(prepared, work, about)):
             export(
                 quantized,
                 network.module,
@@ -174,10 +174,10 @@ def _export(
         advance(1)
 
 
-def _exported_apart(prepared: Prepared, work: Path, about: Mapping[str, Any]) -> bool:
-    from qsci_plugins.pipeline.apart import export_apart
+def _exported_isolated(prepared: Prepared, work: Path, about: Mapping[str, Any]) -> bool:
+    from qsci_plugins.pipeline.isolated import export_isolated
 
-    return export_apart(prepared, work, work / MODEL, about)
+    return export_isolated(prepared, work, work / MODEL, about)
 
 
 def float_layers(prepared: Prepared, quantized: QuantizedNetwork) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qsci_plugins.comparing import contenders
-from qsci_plugins.comparing.bench_apart import make_table
+from qsci_plugins.comparing.bench_isolated import make_table
 from qsci_plugins.evaluation import baselines
 
 

@@ -31,4 +31,4 @@ def video_run(tmp_path_factory: pytest.TempPathFactory, video_scenes: Path) -> P
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bench is made in the process of the test, as it is where another cannot begin."""
-    monkeypatch.setattr("qsci_plugins.comparing.bench_apart.watch", lambda *_: (event for event in ()))
+    monkeypatch.setattr("qsci_plugins.comparing.bench_isolated.child_events", lambda *_: (event for event in ()))

@@ -73,7 +73,7 @@ def test_names_of_no_row_are_refused_in_one_line(video_run: Path, capsys: pytest
 def test_every_contender_is_a_step_and_every_row_is_noted_when_it_is_complete(
     video_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("qsci_plugins.comparing.bench_apart.bench_here")  # the other process has its own
+    monkeypatch.delattr("qsci_plugins.comparing.bench_isolated.bench_here")  # the other process has its own
     progress = Recorded()
     (table,) = bench([video_run], repeats=2, threads=1, only=["fp32", "ours"], progress=progress)
     title = f"{video_run}: contenders"
@@ -96,8 +96,8 @@ def test_what_takes_too_long_or_crashes_is_a_row_with_its_reason_and_the_rest_go
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("qsci_plugins.comparing.bench_apart._PROCESS", "bench_of_bad_contenders")
-    monkeypatch.delattr("qsci_plugins.comparing.bench_apart.bench_here")
+    monkeypatch.setattr("qsci_plugins.comparing.bench_isolated._PROCESS", "bench_of_bad_contenders")
+    monkeypatch.delattr("qsci_plugins.comparing.bench_isolated.bench_here")
     command = ["bench", str(video_run), "--only", "nncf_int8", "torch", "ours", "--repeats", "2"]
     start = time.monotonic()
     assert main([*command, "--threads", "1", "--limit", "10"]) == 0

@@ -1,4 +1,4 @@
-"""Work in a process of its own, which is ended where a step of it takes too long or where nobody waits for it any more."""
+"""Work in a child process, which is ended where a step of it takes too long or where nobody waits for it any more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 from qsci_plugins.progress import Advance, Progress
 from qsci_plugins.telemetry import module_command
 
-__all__ = ["EventProgress", "Events", "KilledError", "watch"]
+__all__ = ["EventProgress", "Events", "KilledError", "child_events"]
 
 _STEP, _REQUEST = "step", "request.json"
 #: seconds between two looks at how long a step has taken
@@ -26,18 +26,19 @@ _LOOK = 0.1
 
 
 class KilledError(Exception):
-    """The process was ended, by us or by a crash, in the step of a name (None: in none)."""
+    """The child was ended, by us or by a crash, in the step of a name (None: in none); `signal` is that of a crash."""
 
-    def __init__(self, step: str | None, reason: str) -> None:
+    def __init__(self, step: str | None, reason: str, signal: str | None = None) -> None:
         self.step = step
         self.reason = reason
+        self.signal = signal
         super().__init__(reason)
 
 
 class Events:
-    """What the process that works reports to the other that waits: events, and which step it is at.
+    """What the child reports to its parent, which waits: events, and which step it is at.
 
-    A step is passed through a file, since a pipe would wake the other process just before something is timed.
+    A step is passed through a file, since a pipe would wake the parent just before something is timed.
     """
 
     def __init__(self, place: Path) -> None:
@@ -60,7 +61,7 @@ class Events:
 
 
 class EventProgress(Progress):
-    """Reports notes and stages as events, which the waiting process shows as its own progress."""
+    """Reports notes and stages as events, which the parent shows as its own progress."""
 
     def __init__(self, events: Events) -> None:
         self._events = events
@@ -77,7 +78,7 @@ class EventProgress(Progress):
             self._events.send(end=True)
 
 
-def watch(
+def child_events(
     module: str, place: Path, request: Mapping[str, Any], progress: Progress
 ) -> Generator[dict[str, Any], None, None]:
     """Yields the events of `python -m module place`, whose `Events` has the request, until it ends.
@@ -129,9 +130,11 @@ def watch(
             shown.pop()[0].__exit__(None, None, None)
     if exceeded is not None:
         raise exceeded
+    if code < 0:
+        name = signal.Signals(-code).name
+        raise KilledError(_step(place)[0], f"crashes ({name})", name)
     if code or not done:
-        how = f"crashes ({signal.Signals(-code).name})" if code < 0 else f"ends with exit status {code}"
-        raise KilledError(_step(place)[0], how)
+        raise KilledError(_step(place)[0], f"ends with exit status {code}")
 
 
 def _show(event: Mapping[str, Any], progress: Progress, shown: list[Any]) -> bool:

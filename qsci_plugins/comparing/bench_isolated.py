@@ -12,15 +12,15 @@ from typing import Any
 from qsci_plugins.comparing.bench import bench_here
 from qsci_plugins.comparing.bench_rows import row_text
 from qsci_plugins.comparing.settings import ROWS, BenchSettings
-from qsci_plugins.comparing.watched import EventProgress, Events, KilledError, watch
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.baselines import Failed
 from qsci_plugins.evaluation.latency import failed_row
+from qsci_plugins.pipeline.child_process import EventProgress, Events, KilledError, child_events
 from qsci_plugins.progress import Progress
 
 __all__ = ["bench_model", "make_table"]
 
-_PROCESS = "qsci_plugins.comparing.bench_apart"
+_PROCESS = "qsci_plugins.comparing.bench_isolated"
 
 
 def bench_model(
@@ -102,7 +102,7 @@ class _Supervised:
         }
         with (
             tempfile.TemporaryDirectory(prefix="qsci-bench-") as place,
-            closing(watch(_PROCESS, Path(place), request, self._progress)) as events,
+            closing(child_events(_PROCESS, Path(place), request, self._progress)) as events,
         ):
             for event in events:
                 self._take(event)

@@ -1,4 +1,4 @@
-"""A process for `watched` to watch, which does what its request says."""
+"""A child of `test_child_process`, which does what its request says."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from qsci_plugins.comparing.watched import EventProgress, Events
+from qsci_plugins.pipeline.child_process import EventProgress, Events
 
 
 def main(place: Path) -> None:

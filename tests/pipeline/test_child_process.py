@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from qsci_plugins.comparing.watched import KilledError, watch
+from qsci_plugins.pipeline.child_process import KilledError, child_events
 from qsci_plugins.progress import Advance, Progress
 
 
@@ -29,7 +29,7 @@ class Seen(Progress):
 
 def run(place: Path, what: str, limit: float | None, events: list[Any], progress: Progress | None = None) -> None:
     request = {"what": what, "limit": limit}
-    events.extend(watch("watched_process", place, request, progress or Progress()))
+    events.extend(child_events("obedient_child", place, request, progress or Progress()))
 
 
 def is_alive(process: int) -> bool:
@@ -74,7 +74,7 @@ def test_a_process_that_ends_by_itself_says_in_which_step(tmp_path: Path, what: 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
 def test_a_process_ends_when_nobody_wants_its_events_any_more(tmp_path: Path) -> None:
-    events = watch("watched_process", tmp_path, {"what": "sleep", "limit": None}, Progress())
+    events = child_events("obedient_child", tmp_path, {"what": "sleep", "limit": None}, Progress())
     processes = [next(events)["process"], next(events)["process"]]
     assert all(is_alive(process) for process in processes)
     events.close()
@@ -84,8 +84,10 @@ def test_a_process_ends_when_nobody_wants_its_events_any_more(tmp_path: Path) ->
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are looked for in /proc")
 def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     code = (
-        "import os, pathlib; from qsci_plugins.comparing.watched import watch; from qsci_plugins.progress import Progress\n"
-        f"events = watch('watched_process', pathlib.Path({str(tmp_path)!r}), dict(what='sleep', limit=None), Progress())\n"
+        "import os, pathlib\n"
+        "from qsci_plugins.pipeline.child_process import child_events\n"
+        "from qsci_plugins.progress import Progress\n"
+        f"events = child_events('obedient_child', pathlib.Path({str(tmp_path)!r}), dict(what='sleep', limit=None), Progress())\n"
         "print(next(events)['process'], next(events)['process'], flush=True); os._exit(0)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
