@@ -177,7 +177,7 @@ _OWN: list[tuple[str, str, float, str, dict[str, Any]]] = [
 def recipe(network: str, targets: str, weights: Path | None, **changes: Any) -> Recipe:
     """A tiny recipe for one of the classes above."""
     model = {"architecture": f"python:{__name__}:{network}", "weights": None if weights is None else str(weights)}
-    recipe = make_recipe(
+    checked = make_recipe(
         {
             "version": 1,
             "model": model,
@@ -188,8 +188,8 @@ def recipe(network: str, targets: str, weights: Path | None, **changes: Any) -> 
             **changes,
         }
     )
-    assert isinstance(recipe, Recipe)
-    return recipe
+    assert isinstance(checked, Recipe)
+    return checked
 
 
 @pytest.mark.parametrize(("network", "weights", "set5", "targets", "smaller"), _OWN, ids=lambda value: str(value))
@@ -236,9 +236,9 @@ def test_swinir_light_is_quantized_at_its_published_size(tmp_path: Path) -> None
     torch.save(network.state_dict(), tmp_path / "swinir.pth")
     small = ["calibrate={count: 2, patch: 16, batch: 2}", "train={steps: 1, batch: 1}", "evaluate=[]"]
     shipped = find_recipe("swinir_light_x4_adabm")
-    recipe = read_recipe(shipped, [*small, f"model.weights={tmp_path / 'swinir.pth'}", "export.openvino.mode=none"])
-    assert isinstance(recipe, Recipe)
-    metrics = json.loads((run_recipe(recipe, tmp_path / "out") / "metrics.json").read_text())
+    checked = read_recipe(shipped, [*small, f"model.weights={tmp_path / 'swinir.pth'}", "export.openvino.mode=none"])
+    assert isinstance(checked, Recipe)
+    metrics = json.loads((run_recipe(checked, tmp_path / "out") / "metrics.json").read_text())
     assert metrics["network"]["architecture"] == "SwinIR"
     attention = [bits for name, bits in metrics["bits"].items() if name.endswith(("attn.qkv", "attn.proj", "mlp.fc1"))]
     assert len(attention) == 72

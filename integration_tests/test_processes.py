@@ -80,20 +80,20 @@ def launch(
 
 
 def recipe() -> FloatVideoRecipe:
-    float_recipe = make_recipe(RECIPE)
-    assert isinstance(float_recipe, FloatVideoRecipe)
-    return float_recipe
+    checked = make_recipe(RECIPE)
+    assert isinstance(checked, FloatVideoRecipe)
+    return checked
 
 
 def test_two_processes_give_the_result_of_one_with_the_same_global_batch(tmp_path: Path) -> None:
     (tmp_path / "qsci.py").write_text(ENDING)
     two = launch(tmp_path, 29611, "-o", str(tmp_path / "two"), program=[str(tmp_path / "qsci.py")])
-    folder_alone = train_recipe(recipe(), tmp_path / "one")
+    alone = train_recipe(recipe(), tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     # of a group that is still there, threads abort some processes at their end
     assert [(tmp_path / f"end.{rank}").read_text() for rank in range(2)] == ["out", "out"]
-    first, second = (load_file(folder / "weights.safetensors") for folder in (folder_alone, tmp_path / "two"))
+    first, second = (load_file(folder / "weights.safetensors") for folder in (alone, tmp_path / "two"))
     for name, tensor in first.items():
         assert torch.allclose(tensor, second[name], atol=2e-5), name
     assert json.loads((tmp_path / "two" / "metrics.json").read_text())["training"]["steps"] == 4
@@ -135,17 +135,17 @@ def test_two_processes_train_on_images_as_one_does(kind: str, tmp_path: Path) ->
     wanted = images(kind, tmp_path / "photos")
     verb = "train" if kind == "float" else "run"
     two = launch(tmp_path, 29620, "-o", str(tmp_path / "two"), verb=verb, recipe=wanted)
-    alone: Any = make_recipe(wanted)
-    folder_alone = (train_recipe if kind == "float" else run_recipe)(alone, tmp_path / "one")
+    checked: Any = make_recipe(wanted)
+    alone = (train_recipe if kind == "float" else run_recipe)(checked, tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     assert "another process is writing" not in output
     if kind == "float":
-        first, second = (load_file(folder / "weights.safetensors") for folder in (folder_alone, tmp_path / "two"))
+        first, second = (load_file(folder / "weights.safetensors") for folder in (alone, tmp_path / "two"))
     else:
         first, second = (
             torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"]
-            for folder in (folder_alone, tmp_path / "two")
+            for folder in (alone, tmp_path / "two")
         )
     assert first.keys() == second.keys()
     for name, tensor in first.items():
@@ -159,14 +159,13 @@ def test_two_processes_train_on_images_as_one_does(kind: str, tmp_path: Path) ->
 def test_two_processes_quantize_as_one_does(backend: str, tmp_path: Path) -> None:
     wanted = {**QUANTIZED, "backend": backend}
     two = launch(tmp_path, 29615, "-o", str(tmp_path / "two"), verb="run", recipe=wanted)
-    alone = make_recipe(wanted)
-    assert isinstance(alone, VideoRecipe)
-    folder_alone = run_recipe(alone, tmp_path / "one")
+    checked = make_recipe(wanted)
+    assert isinstance(checked, VideoRecipe)
+    alone = run_recipe(checked, tmp_path / "one")
     output, _ = two.communicate(timeout=300)
     assert two.returncode == 0, output
     first, second = (
-        torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"]
-        for folder in (folder_alone, tmp_path / "two")
+        torch.load(folder / "checkpoint.pt", weights_only=True)["state_dict"] for folder in (alone, tmp_path / "two")
     )
     assert first.keys() == second.keys()
     for name, tensor in first.items():

@@ -144,11 +144,9 @@ def assert_same(first: QuantizedNetwork, second: QuantizedNetwork, close: bool =
     assert first.layers.keys() == second.layers.keys()
     assert first.attentions.keys() == second.attentions.keys()
     assert list(first.blocks) == list(second.blocks)
-    for first_quantizer, other in zip(first.quantizers(), second.quantizers(), strict=True):
-        assert type(first_quantizer) is type(other)
-        for (name, value), wanted in zip(
-            first_quantizer.state_dict().items(), other.state_dict().values(), strict=True
-        ):
+    for quantizer, other in zip(first.quantizers(), second.quantizers(), strict=True):
+        assert type(quantizer) is type(other)
+        for (name, value), wanted in zip(quantizer.state_dict().items(), other.state_dict().values(), strict=True):
             tolerance = 1e-5 if close else 0.0
             torch.testing.assert_close(value, wanted, rtol=tolerance, atol=0, msg=name)
 

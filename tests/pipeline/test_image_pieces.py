@@ -52,15 +52,15 @@ def network() -> Network:
 def quantized(network: Network) -> QuantizedNetwork:
     """Its bits follow the image's gradient alone."""
     batch = torch.rand(2, 3, 24, 24) * 255
-    quantized = quantize(network.module, make_scheme({"name": "cadyq"}), Placement(("body.0.*",)), [batch], 255.0)
+    calibrated = quantize(network.module, make_scheme({"name": "cadyq"}), Placement(("body.0.*",)), [batch], 255.0)
     with torch.no_grad():
-        for module in quantized.model.modules():
+        for module in calibrated.model.modules():
             if isinstance(module, BitSelector):
                 module.weight.zero_()
                 module.weight[2, :2] = 1.0
                 module.weight[1, :2] = 0.5
                 module.bias.copy_(torch.tensor([0.0, -5.0, -40.0]))
-    return quantized
+    return calibrated
 
 
 class Nearest(nn.Module):

@@ -39,13 +39,8 @@ def test_every_image_gets_eight_bits_and_close_to_the_float_output(name: str) ->
 def test_settings_that_say_what_is_quantized_stay() -> None:
     static = make_scheme({"name": "qsci", "weight_bits": 2, "attention": ["a"]}).static()
     assert static is not None
-    settings = static.config.model_dump()
-    assert (settings["weight_bits"], settings["activation_bits"], settings["shift"], settings["attention"]) == (
-        8,
-        8,
-        False,
-        ("a",),
-    )
+    dump = static.config.model_dump()
+    assert (dump["weight_bits"], dump["activation_bits"], dump["shift"], dump["attention"]) == (8, 8, False, ("a",))
 
 
 def test_a_static_recipe_is_its_own_static_form() -> None:
