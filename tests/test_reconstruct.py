@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from scipy.io import loadmat, savemat
 from video_folder import Strided, exported
 
-from qsci_plugins import reconstruct
+from qsci_plugins import Reconstructor, reconstruct
 from qsci_plugins.architectures.registry import load_network
 from qsci_plugins.cli import main
 from qsci_plugins.data.snapshots import mask_sum, measure, random_mask
 from qsci_plugins.evaluation.metrics import score_video
+from qsci_plugins.openvino.precisions import Precision, has_bf16
 
 TINY: dict[str, Any] = {"in_ch": 8, "units": 1, "group_num": 1}
 #: odd, where the network halves the height
@@ -105,6 +106,24 @@ def test_an_exported_network_needs_no_torch(folder: Path, file: Path, tmp_path: 
     assert len(pictures) == 2 * FRAMES
     with Image.open(pictures[0]) as picture:
         assert picture.size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("precision", ["auto", "f32"])
+def test_the_precision_of_an_exported_network_is_the_users(
+    folder: Path, file: Path, tmp_path: Path, precision: Precision
+) -> None:
+    command = ["reconstruct", str(folder), str(file), "-o", str(tmp_path / "out"), "--precision", precision]
+    assert main(command) == 0
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["scenes"]["scene"]["measurements"]
+    content = scene()
+    mask, measurement = content["mask"].transpose(2, 0, 1).astype(np.float32), content["meas"][..., 0] / np.float32(255)
+    truth = content["orig"].transpose(2, 0, 1)[:FRAMES] / 255
+    psnr = {
+        each: score_video(Reconstructor(folder / "model", mask, precision=each).reconstruct(measurement), truth).psnr
+        for each in get_args(Precision)
+    }
+    assert scores[0]["psnr"] == pytest.approx(psnr[precision], abs=1e-9)
+    assert (psnr["auto"] != psnr["f32"]) == has_bf16()
 
 
 def test_the_builtin_scene_needs_nothing(checkpoint: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "add_options",
     "add_output",
     "add_overrides",
+    "add_precision",
     "device",
     "frame_size",
     "option",
@@ -123,6 +124,12 @@ _SHARED: Mapping[str, Option] = {
         help="where torch computes: auto (a GPU where there is one), cpu, cuda or cuda:N (default: the recipe's, or auto)",
     ),
     "threads": option("--threads", type=positive, metavar="N", help="CPU threads (default: all)"),
+    "precision": option(
+        "--precision",
+        choices=("auto", "f32"),
+        help="of what does not run in integers: auto is bf16 where the CPU has it and the network stands it, which is"
+        " faster (default); f32 is as close to torch as an exported network comes",
+    ),
 }
 
 
@@ -175,6 +182,11 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     _add(parser, "device", _SHARED["device"], None)
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """--precision."""
+    _add(parser, "precision", _SHARED["precision"], "auto")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

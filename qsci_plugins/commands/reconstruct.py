@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qsci_plugins.commands.options import positive
+from qsci_plugins.commands.options import add_precision, positive
 from qsci_plugins.commands.reconstruct_raw import PIXEL_FORMATS, reconstruct_raw
 from qsci_plugins.commands.reconstruct_settings import ReconstructSettings
 from qsci_plugins.commands.upscale_raw import standard_streams
@@ -105,6 +105,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--cache", dest="cache_dir", type=Path, metavar="DIR", help="keep compiled graphs here for the next time"
     )
+    add_precision(parser)
     parser.add_argument("--force", action="store_true", help="replace existing files")
     parser.set_defaults(execute=_execute)
 

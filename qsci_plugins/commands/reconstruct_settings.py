@@ -14,6 +14,7 @@ from qsci_plugins.data.snapshot_files import KEYS, read_mask
 from qsci_plugins.errors import UserError
 
 if TYPE_CHECKING:
+    from qsci_plugins.openvino.precisions import Precision
     from qsci_plugins.pipeline.networks import Runtime, VideoNetwork
 
 __all__ = ["ReconstructSettings"]
@@ -26,7 +27,7 @@ class ReconstructSettings:
     `mask`: the camera's, a file or (T,H,W) of 0..1, instead of those beside the measurements. `keys`: other names of
     `meas`, `mask` and `frames` in files. `white`: full brightness of one frame in the measurements. `format` and `rate`
     (frames per second): what is written for a scene. `runtime` and `architecture` are `open_network`'s; `threads`, and
-    for an exported network `streams` and `cache_dir`, `openvino.compiling`'. `force`: replace existing files.
+    for an exported network `streams`, `cache_dir` and `precision`, `Reconstructor`'s. `force`: replace existing files.
     Raises UserError for a value that cannot be.
     """
 
@@ -40,6 +41,7 @@ class ReconstructSettings:
     threads: int | None = None
     streams: int | None = None
     cache_dir: str | Path | None = None
+    precision: Precision = "auto"
     force: bool = False
 
     def __post_init__(self) -> None:
@@ -65,7 +67,8 @@ class ReconstructSettings:
         """The network that `model` holds. Raises UserError where there is none."""
         from qsci_plugins.pipeline.networks import open_network
 
-        return open_network(model, self.runtime, self.architecture, self.threads, self.streams, self.cache_dir)
+        exported = {"streams": self.streams, "cache_dir": self.cache_dir, "precision": self.precision}
+        return open_network(model, self.runtime, self.architecture, self.threads, **exported)
 
     def camera_mask(self, frames: int | None) -> np.ndarray | None:
         """The mask (T,H,W) that was given, for a network of so many frames; None where none was."""

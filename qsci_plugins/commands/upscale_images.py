@@ -138,7 +138,7 @@ def _counted(results: Iterator[Any], advance: Advance) -> Generator[Any, None, N
 def _origin(model: Path, inputs: Sequence[str | Path], settings: UpscaleSettings) -> list[Any]:
     """What decides the files that are written, besides what is in the inputs."""
     manifest = hashlib.sha256((model / "manifest.json").read_bytes()).hexdigest()
-    return [__version__, manifest, settings.tile, [os.path.realpath(path) for path in inputs]]
+    return [__version__, manifest, settings.tile, settings.precision, [os.path.realpath(path) for path in inputs]]
 
 
 def _targets(files: Sequence[Path], output: Path, is_folder: bool) -> list[Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from qsci_plugins.openvino.runtime import Tile, Upscaler
+    from qsci_plugins.openvino.runtime import Precision, Tile, Upscaler
 
 __all__ = ["UpscaleSettings", "model_folder"]
 
@@ -16,8 +16,8 @@ __all__ = ["UpscaleSettings", "model_folder"]
 class UpscaleSettings:
     """The options of `upscale`, `upscale_video` and `upscale_raw`; each takes them as keywords too.
 
-    `force`: replace existing files. `threads`, `streams`, `cache_dir` and `tile` are `Upscaler`'s; by default tiles are
-    fitted to each image. `preview`: enlarge this many seconds of a clip, to learn how long the whole would take.
+    `force`: replace existing files. `threads`, `streams`, `cache_dir`, `precision` and `tile` are `Upscaler`'s; by default
+    tiles are fitted to each image. `preview`: enlarge this many seconds of a clip, to learn how long the whole would take.
     `cluster`: "local", "auto" or "HOST:PORT" of a Ray cluster, whose workers take `threads` cores each, by default one;
     `jobs`: how many workers, by default as many as it has cores for.
     """
@@ -26,6 +26,7 @@ class UpscaleSettings:
     threads: int | None = None
     streams: int | None = None
     cache_dir: str | Path | None = None
+    precision: Precision = "auto"
     tile: Tile | None = "fit"
     preview: float | None = None
     cluster: str | None = None
@@ -49,7 +50,7 @@ class UpscaleSettings:
 
         return Upscaler(
             model_folder(Path(model)),
-            precision="auto",
+            precision=self.precision,
             threads=self.threads,
             streams=self.streams,
             cache_dir=self.cache_dir,

@@ -241,7 +241,7 @@ def _share(
 
 
 def _source(model: str | Path, clip: Path, settings: UpscaleSettings, encoding: Encoding) -> dict[str, Any]:
-    """What segments of one run have in common: the clip, the network, its tiles, and how frames are coded."""
+    """What segments of one run have in common: the clip, the network, its tiles and precision, and how frames are coded."""
     import av
 
     state = os.stat(clip)
@@ -252,6 +252,7 @@ def _source(model: str | Path, clip: Path, settings: UpscaleSettings, encoding: 
         "clip": [state.st_size, state.st_mtime_ns, beginning],
         "model": hashlib.sha256(manifest).hexdigest(),
         "tile": settings.tile,
+        "precision": settings.precision,
         # pieces of other slices go together: a run may go on where there are more cores
         "encoding": {key: str(value) for key, value in asdict(encoding).items() if key != "threads"},
         "versions": [__version__, av.__version__, str(av.library_versions)],

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import openvino
 from openvino import Type
 from openvino import opset13 as ops
+
+from qsci_plugins.errors import UserError
 
 __all__ = [
     "LayerPrecision",
@@ -59,7 +61,9 @@ def precision_hint(wanted: Precision, device: str = "CPU") -> str:
 
 
 def allowed(asked: Precision | None, at_most: Precision) -> Precision:
-    """What is asked for, default f32, or the manifest's `at_most` where that is less."""
+    """What is asked for, default f32, or the manifest's `at_most` where that is less. Raises UserError for another word."""
+    if asked is not None and asked not in get_args(Precision):
+        raise UserError(f"there is no precision {asked!r}; known: {', '.join(get_args(Precision))}")
     if asked is None or asked == "f32":
         return "f32"
     return asked if at_most == "auto" else at_most

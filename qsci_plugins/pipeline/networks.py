@@ -168,12 +168,11 @@ def open_network(
     runtime: Runtime,
     architecture: str | None,
     threads: int | None,
-    streams: int | None = None,
-    cache_dir: Path | str | None = None,
+    **exported: Any,
 ) -> VideoNetwork:
     """The exported network of a run or model folder, else (or for the runtime "torch") the one in torch.
 
-    `streams` and `cache_dir` are for the former.
+    `exported` are settings of `Reconstructor` for the former.
 
     Raises UserError for what holds no network that reconstructs video.
     """
@@ -184,7 +183,7 @@ def open_network(
             f"{model} holds no exported network; export it with `qsci run`, or leave out --runtime openvino"
         )
     if folder is not None and runtime != "torch":
-        return _Exported(folder, {"threads": threads, "streams": streams, "cache_dir": cache_dir})
+        return _Exported(folder, {"threads": threads, **exported})
     return _InTorch(model, architecture, threads)
 
 
@@ -202,7 +201,7 @@ class _Exported:
     def behind(self, mask: np.ndarray) -> MaskedNetwork:
         from qsci_plugins.openvino.reconstructor import Reconstructor
 
-        return Reconstructor(self._folder, mask, precision="auto", **self._settings)
+        return Reconstructor(self._folder, mask, **self._settings)
 
 
 class _InTorch:

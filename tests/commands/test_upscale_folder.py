@@ -106,6 +106,8 @@ def test_another_command_does_not_go_on(model: Path, photos: Path, tmp_path: Pat
     interrupted_after(2, model, photos, output)
     with pytest.raises(UserError, match="exists; name another output"):
         upscale(model, [photos], output, threads=1, tile=(16, 16))
+    with pytest.raises(UserError, match="exists; name another output"):
+        upscale(model, [photos], output, threads=1, precision="f32")
     other = tmp_path / "other"
     other.mkdir()
     for number in (7, 8):

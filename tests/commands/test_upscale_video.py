@@ -20,6 +20,7 @@ from qsci_plugins.data.images import write_image
 from qsci_plugins.data.video.reading import VideoReader
 from qsci_plugins.data.video.writing import VideoWriter
 from qsci_plugins.openvino.export import export_upscaler
+from qsci_plugins.openvino.precisions import Precision, precision_hint
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,10 @@ def test_a_cache_of_compiled_graphs_is_the_commands_too(model: Path, tmp_path: P
 
 @TWO_CORES
 @pytest.mark.parametrize("way", ["images", "video", "raw"])
-def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("precision", ["auto", "f32"])
+def test_streams_and_precision_are_the_commands_too(
+    model: Path, tmp_path: Path, way: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[Upscaler] = []
     strips = Upscaler.strips
 
@@ -72,10 +76,13 @@ def test_streams_are_the_commands_too(model: Path, tmp_path: Path, way: str, mon
         "video": [str(tmp_path / "a.mp4"), "-o", str(tmp_path / "b.mp4")],
         "raw": ["-", "-o", "-", "--size", "96x72"],
     }
-    assert main(["upscale", str(model), *files[way], "--tile", "model", "--threads", "2", "--streams", "2"]) == 0
+    options = ["--tile", "model", "--threads", "2", "--streams", "2", "--precision", precision]
+    assert main(["upscale", str(model), *files[way], *options]) == 0
     compiled = opened[0]._graphs.compiled.values()
     assert {graph.model.get_property("NUM_STREAMS") for graph in compiled} == {2}
     assert {graph.model.get_property("INFERENCE_NUM_THREADS") for graph in compiled} == {2}
+    hints = {graph.model.get_property("INFERENCE_PRECISION_HINT").get_type_name() for graph in compiled}
+    assert hints == {precision_hint(precision)}
 
 
 def test_the_command_reads_standard_input(model: Path) -> None:
