@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from openvino_networks import integer_layers
 from torch import Tensor
 
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
@@ -17,7 +18,7 @@ from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.nncf import backend as nncf
 from qsci_plugins.openvino.export import export_reconstructor, export_upscaler
 from qsci_plugins.openvino.manifest import Manifest
-from qsci_plugins.openvino.precisions import has_bf16, integer_layers
+from qsci_plugins.openvino.precisions import has_bf16
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.content import image_gradient

@@ -8,11 +8,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from openvino_networks import integer_layers
 
 from qsci_plugins.cli import main
 from qsci_plugins.evaluation.latency import open_exported
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import integer_layers
 
 _APP = Path(sysconfig.get_path("scripts")) / "benchmark_app"
 

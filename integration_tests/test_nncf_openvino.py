@@ -12,6 +12,7 @@ import torch
 from nncf.quantization.algorithms.pipeline import Pipeline
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import wrap_model
+from openvino_networks import integer_layers
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.sr.edsr import EDSR
@@ -19,7 +20,6 @@ from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.nncf import AdaBMQuantization, bits_per_layer, network
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import integer_layers
 
 TILE = (24, 32)
 

@@ -15,6 +15,7 @@ import openvino
 import pytest
 import torch
 from golden import data_folder
+from openvino_networks import integer_layers
 
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.data.images import read_image
@@ -25,7 +26,7 @@ from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import Precision, has_bf16, integer_layers
+from qsci_plugins.openvino.precisions import Precision, has_bf16
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme

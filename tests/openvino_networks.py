@@ -1,19 +1,23 @@
-"""Small networks with a scheme in place, by a plain placement: the lowering must not care which backend did it."""
+"""Small networks with a scheme in place, by a plain placement: the lowering must not care which backend did it; and which
+layers of a compiled one run in integers."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
+import openvino
 import torch
+from plain import calibrate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.sr.edsr import EDSR
+from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Placement, place
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 
 ADABM_BODY = Placement(("body.*",), ("head.*", "tail.*"))
 EVERYWHERE = Placement(("*",))
@@ -132,3 +136,23 @@ def force_factor(network: QuantizedNetwork, factor: int) -> None:
     with torch.no_grad():
         network.input_module.lower.fill_(bounds[0])
         network.input_module.upper.fill_(bounds[1])
+
+
+_ARITHMETIC = {
+    "Convolution",
+    "FullyConnected",
+    "FullyConnectedQuantized",
+    "FullyConnectedQuantizedLegacy",
+    "MatMul",
+    "GroupConvolution",
+    "Deconvolution",
+}
+
+
+def integer_layers(compiled: openvino.CompiledModel) -> dict[str, bool]:
+    """Whether each convolution, linear layer or matrix product runs on 8-bit integers, by name."""
+    return {
+        layer.name: layer.precision in ("u8", "i8")
+        for layer in runtime_precisions(compiled)
+        if layer.type in _ARITHMETIC
+    }

@@ -1,4 +1,4 @@
-"""A backend in twenty lines, for tests of schemes: forward hooks, and a forward with the weight quantized."""
+"""A backend for tests of schemes: forward hooks, a forward with the weight quantized, and calibration by running the network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from torch.nn import functional as F
 
 from qsci_plugins.schemes.attention import attach_attention
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.scheme import QuantizedNetwork, Scheme, attach_block
+from qsci_plugins.schemes.quantizer import Mode
+from qsci_plugins.schemes.scheme import (
+    QuantizedNetwork,
+    Scheme,
+    attach_block,
+    check_batches,
+    finish_observation,
+    inputs_of,
+    set_mode,
+)
 
-__all__ = ["apply_plain"]
+__all__ = ["apply_plain", "calibrate"]
 
 
 def apply_plain(
@@ -70,3 +79,26 @@ def relative_error(value: Tensor, expected: Any) -> float:
     expected = torch.as_tensor(expected)
     assert value.shape == expected.shape, (value.shape, expected.shape)
     return ((value.detach() - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
+
+
+@torch.no_grad()
+def calibrate(network: QuantizedNetwork, batches: Sequence[Tensor | Sequence[Tensor]]) -> None:
+    """Fits a network's quantizers to calibration inputs, as the backends do: every quantizer observes all batches in float,
+    then all are initialised, then the scheme completes them on the first batch.
+    """
+    check_batches(batches, network.value_range)
+    quantizers = network.quantizers()
+    network.model.eval()
+    set_mode(quantizers, Mode.OBSERVE)
+    _observe_images(network.input_module, True)
+    for batch in batches:
+        network.model(*inputs_of(batch, network.device))
+    _observe_images(network.input_module, False)
+    set_mode(quantizers, Mode.ON)
+    finish_observation(network)
+    network.scheme.complete(network, inputs_of(batches[0], network.device))
+
+
+def _observe_images(input_module: nn.Module | None, observing: bool) -> None:
+    if hasattr(input_module, "observing"):
+        input_module.observing = observing  # type: ignore[union-attr,assignment]

@@ -14,6 +14,7 @@ import torch
 from nncf.quantization.algorithms.pipeline import Pipeline
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import wrap_model
+from openvino_networks import integer_layers
 
 import qsci_plugins
 import qsci_plugins.api
@@ -21,7 +22,7 @@ from qsci_plugins.api import Backend
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.latency import open_exported
 from qsci_plugins.nncf import AdaBMQuantization, all_but, network
-from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
+from qsci_plugins.openvino.precisions import runtime_precisions
 
 SCHEME = {"name": "adabm", "weight_bits": 6, "activation_bits": 6, "image_mapping": False}
 BACKENDS: list[Backend] = ["nncf", "brevitas"]

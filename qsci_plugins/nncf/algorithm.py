@@ -50,8 +50,8 @@ class SchemeQuantization(Algorithm):
         Pipeline([[SchemeQuantization(scheme, placement)]]).run(wrapper, nncf.Dataset(batches)).model
 
     NNCF collects the statistics over the whole dataset, whose items may be on another device than the network; then the
-    quantizers are fitted, inserted and, where the scheme refines, run over the first item. The result equals
-    `qsci_plugins.schemes.scheme.calibrate` on the same batches.
+    quantizers are fitted, inserted and, where the scheme refines, run over the first item. The result equals that of
+    observing the float network over the same batches.
     """
 
     def __init__(self, scheme: Scheme, placement: Placement | None = None, value_range: float = 255.0) -> None:

@@ -17,7 +17,6 @@ __all__ = [
     "allowed",
     "has_bf16",
     "image_only_in_bf16",
-    "integer_layers",
     "precision_hint",
     "prepared",
     "runtime_precisions",
@@ -26,17 +25,6 @@ __all__ = [
 #: of what does not run in integers. "auto" is bf16 where the CPU has it: a quarter to a third faster, and it moved the
 #: PSNR of EDSR-8 on Set5 by 0.004 dB or less; "image_only" that in the layers which no choice of bits depends on
 Precision = Literal["f32", "bf16", "auto", "image_only"]
-
-
-_ARITHMETIC = {
-    "Convolution",
-    "FullyConnected",
-    "FullyConnectedQuantized",
-    "FullyConnectedQuantizedLegacy",
-    "MatMul",
-    "GroupConvolution",
-    "Deconvolution",
-}
 
 
 class LayerPrecision(NamedTuple):
@@ -97,15 +85,6 @@ def runtime_precisions(compiled: openvino.CompiledModel) -> list[LayerPrecision]
             )
         )
     return found
-
-
-def integer_layers(compiled: openvino.CompiledModel) -> dict[str, bool]:
-    """Whether each convolution, linear layer or matrix product runs on 8-bit integers, by name."""
-    return {
-        layer.name: layer.precision in ("u8", "i8")
-        for layer in runtime_precisions(compiled)
-        if layer.type in _ARITHMETIC
-    }
 
 
 def _module_name(friendly: str) -> str:

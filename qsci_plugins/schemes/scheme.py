@@ -27,7 +27,6 @@ __all__ = [
     "Scheme",
     "SchemeConfig",
     "attach_block",
-    "calibrate",
     "check_batches",
     "complete_observation",
     "finish_observation",
@@ -209,46 +208,6 @@ def refine_pass(network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
         network.model(*inputs)
     finally:
         set_mode(network.quantizers(), Mode.ON)
-
-
-@torch.no_grad()
-def calibrate(
-    network: QuantizedNetwork,
-    batches: Sequence[Tensor | Sequence[Tensor]],
-    on_batch: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
-    """Fits a network's quantizers to calibration inputs, each (N,C,H,W) in 0..value_range (or all it takes).
-
-    Inputs may be on another device than the network; they are moved batch by batch.
-    The float network runs over all batches while quantizers observe; then they are initialised; then the scheme completes
-    them on the first batch.
-    Raises UserError where there is no batch, or its shape or range does not fit.
-    """
-    check_batches(batches, network.value_range)
-    quantizers = network.quantizers()
-    was_training = network.model.training
-    network.model.eval()
-    total = len(batches) + 1
-    try:
-        set_mode(quantizers, Mode.OBSERVE)
-        _observe_images(network.input_module, True)
-        for done, batch in enumerate(batches, 1):
-            network.model(*inputs_of(batch, network.device))
-            on_batch(done, total)
-        _observe_images(network.input_module, False)
-        set_mode(quantizers, Mode.ON)
-        finish_observation(network)
-        network.scheme.complete(network, inputs_of(batches[0], network.device))
-        on_batch(total, total)
-    finally:
-        set_mode(quantizers, Mode.ON)
-        _observe_images(network.input_module, False)
-        network.model.train(was_training)
-
-
-def _observe_images(input_module: nn.Module | None, observing: bool) -> None:
-    if hasattr(input_module, "observing"):
-        input_module.observing = observing  # type: ignore[union-attr]
 
 
 def finish_observation(network: QuantizedNetwork) -> None:

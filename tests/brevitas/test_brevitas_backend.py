@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from brevitas_networks import CASES, EVERYTHING, images, inputs_for, placement_for, settings_for, stock
-from plain import apply_plain
+from plain import apply_plain, calibrate
 from torch import nn
 
 from qsci_plugins.brevitas import apply, load, network, quantize, save
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 
 @cache

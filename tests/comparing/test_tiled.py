@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from openvino_networks import EVERYWHERE, Bound, calibrated_edsr, plain_apply
+from plain import calibrate
 
 from qsci_plugins.cli import main
 from qsci_plugins.comparing.tiled import tiled_latency
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.report.bench_tables import tiled_table
-from qsci_plugins.schemes.scheme import calibrate
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWra
 from nncf.torch.function_hook.wrapper import get_hook_storage, wrap_model
 from nncf.torch.quantization.layers import SymmetricQuantizer
 from nncf_networks import batches, small_edsr
+from plain import calibrate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +27,6 @@ from qsci_plugins.nncf.hooks import InputHook, QuantizerHook, bits_per_layer, ne
 from qsci_plugins.nncf.placement import all_but
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import calibrate
 
 
 def run(model: nn.Module, *steps: list[object], data: list[Tensor] | None = None) -> nn.Module:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from nncf_networks import batches, small_edsr
+from plain import calibrate
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
@@ -17,7 +18,6 @@ from qsci_plugins.nncf.backend import apply, default_int8, load, quantize, save
 from qsci_plugins.nncf.hooks import network
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import calibrate
 
 PLACEMENT = Placement(("body.*",), ("head.*", "tail.*"))
 

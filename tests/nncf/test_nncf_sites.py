@@ -16,7 +16,7 @@ from nncf.quantization.algorithms.pipeline import Pipeline
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import wrap_model
 from nncf_networks import batches, small_edsr
-from plain import apply_plain
+from plain import apply_plain, calibrate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,7 +27,7 @@ from qsci_plugins.nncf.hooks import bits_per_layer, network
 from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 Batches = Sequence[Tensor | tuple[Tensor, ...]]
 

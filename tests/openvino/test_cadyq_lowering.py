@@ -8,8 +8,8 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from openvino_networks import ADABM_BODY, small_edsr, smooth_images
-from plain import apply_plain
+from openvino_networks import ADABM_BODY, integer_layers, small_edsr, smooth_images
+from plain import apply_plain, calibrate
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
@@ -18,7 +18,6 @@ from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import Mode, export_upscaler
 from qsci_plugins.openvino.layers import DynamicLayer, StaticLayer
 from qsci_plugins.openvino.lowering import layer_bits, lower
-from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.bit_selector import BitSelector
 from qsci_plugins.schemes.bit_width import record_bits
@@ -26,7 +25,7 @@ from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 TILE = (24, 24)
 

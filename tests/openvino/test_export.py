@@ -9,7 +9,7 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr
+from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, integer_layers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.export import Mode, export_upscaler
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
+from qsci_plugins.openvino.precisions import runtime_precisions
 
 TILE = (20, 24)
 

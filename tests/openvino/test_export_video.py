@@ -9,7 +9,8 @@ import numpy as np
 import openvino
 import pytest
 import torch
-from plain import apply_plain
+from openvino_networks import integer_layers
+from plain import apply_plain, calibrate
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI, TemporalAttention
@@ -22,13 +23,13 @@ from qsci_plugins.openvino.export import export_reconstructor
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
-from qsci_plugins.openvino.precisions import integer_layers, runtime_precisions
+from qsci_plugins.openvino.precisions import runtime_precisions
 from qsci_plugins.openvino.reconstructor import Reconstructor
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
 
 FRAMES, SIDE = 3, 20

@@ -9,7 +9,7 @@ import openvino
 import pytest
 from openvino import Type
 from openvino import opset13 as ops
-from openvino_networks import EVERYWHERE, calibrated_edsr
+from openvino_networks import EVERYWHERE, calibrated_edsr, integer_layers
 from test_export_video import TILE, efficientsci, measured, quantized
 from torch import Tensor, nn
 
@@ -18,7 +18,6 @@ from qsci_plugins.openvino import ir
 from qsci_plugins.openvino.convert import convert_like
 from qsci_plugins.openvino.ir import pack, store_in_four_bits
 from qsci_plugins.openvino.lowering import lower
-from qsci_plugins.openvino.precisions import integer_layers
 
 
 def edsr() -> tuple[nn.Module, tuple[Tensor, ...]]:

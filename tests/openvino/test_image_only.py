@@ -7,22 +7,15 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
-from openvino_networks import plain_apply, small_edsr, smooth_images
+from openvino_networks import integer_layers, plain_apply, small_edsr, smooth_images
+from plain import calibrate
 
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.manifest import load_manifest
-from qsci_plugins.openvino.precisions import (
-    Precision,
-    allowed,
-    has_bf16,
-    image_only_in_bf16,
-    integer_layers,
-    runtime_precisions,
-)
+from qsci_plugins.openvino.precisions import Precision, allowed, has_bf16, image_only_in_bf16, runtime_precisions
 from qsci_plugins.openvino.runtime import Upscaler
 from qsci_plugins.schemes.placement import Placement
-from qsci_plugins.schemes.scheme import calibrate
 
 TILE = (24, 24)
 

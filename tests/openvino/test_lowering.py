@@ -7,18 +7,26 @@ from typing import Any
 import openvino
 import pytest
 import torch
-from openvino_networks import ADABM_BODY, EVERYWHERE, calibrated_edsr, force_factor, plain_apply, smooth_images
+from openvino_networks import (
+    ADABM_BODY,
+    EVERYWHERE,
+    calibrated_edsr,
+    force_factor,
+    integer_layers,
+    plain_apply,
+    smooth_images,
+)
+from plain import calibrate
 from torch import Tensor, nn
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.convert import convert
 from qsci_plugins.openvino.lowering import layer_bits, lower
-from qsci_plugins.openvino.precisions import integer_layers
 from qsci_plugins.schemes.content import image_gradient
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import QParams, Quantizer
-from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import LayerQuantizers, QuantizedNetwork
 from qsci_plugins.schemes.weight import ChannelWeight, limit_weights
 
 BODY_ONLY = Placement(("body.*",))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from cores import TWO_CORES
 from openvino_networks import ADABM_BODY, EVERYWHERE, Bound, calibrated_edsr, force_factor, plain_apply
+from plain import calibrate
 
 from qsci_plugins.errors import UserError
 from qsci_plugins.openvino.compiling import LOCK
@@ -20,7 +21,6 @@ from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.gradient import route_factor, tile_gradient
 from qsci_plugins.openvino.manifest import load_manifest
 from qsci_plugins.openvino.runtime import Tile, Upscaler
-from qsci_plugins.schemes.scheme import calibrate
 
 TILE = (32, 40)
 #: of the small EDSR: head, two blocks, the body's end, the pixel shuffle and the tail

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden import golden_files, load
-from plain import apply_plain
+from plain import apply_plain, calibrate
 from torch.nn import functional as F
 
 from qsci_plugins.architectures.sr.edsr import EDSR
@@ -14,7 +14,6 @@ from qsci_plugins.schemes.bit_width import ImageToBit, MappedBitWidth
 from qsci_plugins.schemes.content import Content, image_gradient, set_content
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import calibrate
 from qsci_plugins.schemes.weight import TensorWeight
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden import golden_files, load
-from plain import apply_plain, relative_error
+from plain import apply_plain, calibrate, relative_error
 from torch import Tensor, nn
 
 from qsci_plugins.architectures.sr.edsr import EDSR
@@ -16,7 +16,7 @@ from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 
 BODY = Placement(targets=("body.*.body.*",))
 

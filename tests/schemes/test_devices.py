@@ -14,6 +14,7 @@ from brevitas.graph.quantize import layerwise_quantize
 from nncf.quantization.algorithms.pipeline import Pipeline
 from nncf.torch.function_hook.nncf_graph.nncf_graph_builder import GraphModelWrapper
 from nncf.torch.function_hook.wrapper import wrap_model
+from plain import calibrate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ from qsci_plugins.schemes.fit import _least_of_stacks, least_error, shrinking
 from qsci_plugins.schemes.lsq import LearnedStepActivation
 from qsci_plugins.schemes.quantizer import QParams
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate, inputs_of
+from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 from tests.pretended_gpu import pretended_gpu
 
 BACKENDS: tuple[Backend, ...] = ("nncf", "brevitas")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain import apply_plain
+from plain import apply_plain, calibrate
 from torch import nn
 
 from qsci_plugins.architectures.sr.edsr import EDSR
@@ -11,7 +11,7 @@ from qsci_plugins.schemes.bit_width import MappedBitWidth
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.reconstruction import reconstruct_weights
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import LayerQuantizers, calibrate
+from qsci_plugins.schemes.scheme import LayerQuantizers
 from qsci_plugins.schemes.weight import ChannelWeight
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden import golden_files, load
-from plain import apply_plain
+from plain import apply_plain, calibrate
 from torch import Tensor
 
 from qsci_plugins.architectures.sci.efficientsci import EfficientSCI
@@ -15,7 +15,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.lsq import LearnedStepActivation, LearnedStepWeight
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.schemes.shortcuts import SHORTCUTS, add_shortcuts
 
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from plain import apply_plain
+from plain import apply_plain, calibrate
 
 from qsci_plugins.architectures.sr.edsr import EDSR
 from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import QuantizedNetwork, calibrate
+from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.finetune import bits_above, finetune
 from qsci_plugins.training.settings import FineTuning
 
