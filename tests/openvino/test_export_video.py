@@ -246,7 +246,7 @@ def test_the_published_form_is_refused(tmp_path: Path) -> None:
         lower(stock, network)
 
 
-@pytest.mark.parametrize(("bits", "precision"), [(3, "f32"), (4, "auto")])
+@pytest.mark.parametrize(("bits", "precision"), [(4, "f32"), (5, "auto")])
 def test_beside_very_few_levels_the_rest_stays_in_f32(bits: int, precision: str, tmp_path: Path) -> None:
     stock = efficientsci()
     network = quantized(stock, {**QSCI, "weight_bits": bits, "activation_bits": bits})

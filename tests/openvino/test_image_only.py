@@ -10,6 +10,7 @@ import pytest
 from openvino_networks import integer_layers, plain_apply, small_edsr, smooth_images
 from plain import calibrate
 
+from qsci_plugins.errors import UserError
 from qsci_plugins.evaluation.latency import open_graph
 from qsci_plugins.openvino.export import export_upscaler
 from qsci_plugins.openvino.manifest import load_manifest
@@ -95,3 +96,8 @@ def test_what_is_asked_for_is_given_up_to_what_the_manifest_allows(
     asked: Precision | None, at_most: Precision, given: Precision
 ) -> None:
     assert allowed(asked, at_most) == given
+
+
+def test_an_unknown_precision_is_named_with_those_there_are(folder: Path) -> None:
+    with pytest.raises(UserError, match="there is no precision 'fp16'; known: f32, bf16, auto, image_only"):
+        Upscaler(folder, precision="fp16")  # type: ignore[arg-type]
