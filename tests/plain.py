@@ -19,6 +19,7 @@ from qsci_plugins.schemes.scheme import (
     attach_block,
     check_batches,
     finish_observation,
+    first_inputs,
     inputs_of,
     set_mode,
 )
@@ -95,8 +96,9 @@ def calibrate(network: QuantizedNetwork, batches: Sequence[Tensor | Sequence[Ten
         network.model(*inputs_of(batch, network.device))
     _observe_images(network.input_module, False)
     set_mode(quantizers, Mode.ON)
-    finish_observation(network)
-    network.scheme.complete(network, inputs_of(batches[0], network.device))
+    arguments = [inputs_of(batch, network.device) for batch in batches]
+    finish_observation(network, arguments[0][0].shape[0])
+    network.scheme.complete(network, first_inputs(arguments, network.scheme.first_images))
 
 
 def _observe_images(input_module: nn.Module | None, observing: bool) -> None:

@@ -33,6 +33,7 @@ from qsci_plugins.schemes.scheme import (
     Scheme,
     attach_block,
     check_batches,
+    first_inputs,
     inputs_of,
     module_device,
 )
@@ -81,7 +82,8 @@ def quantize(
         for inputs in arguments:
             # a network may write into its input
             quantized.model(*(tensor.clone() for tensor in inputs_of(inputs, quantized.device)))
-    scheme.complete(quantized, tuple(tensor.clone() for tensor in inputs_of(arguments[0], quantized.device)))
+    first = first_inputs(arguments, scheme.first_images)
+    scheme.complete(quantized, tuple(tensor.clone() for tensor in inputs_of(first, quantized.device)))
     quantized.model.train(training)
     return quantized
 

@@ -26,6 +26,7 @@ from qsci_plugins.schemes.scheme import (
     Scheme,
     complete_observation,
     module_device,
+    note_batch_images,
 )
 
 __all__ = ["SchemeRecord", "attach_scheme", "network"]
@@ -59,8 +60,12 @@ class SchemeRecord(Keeping):
         self.images = images
         # in a list, as no module may be its own descendant; a copy of the network has its own
         self._network = [model]
+        self._collecting = False
 
     def forward(self, image: Tensor) -> Tensor:
+        if self._collecting:
+            note_batch_images(network(self._network[0]).quantizers(), len(image))
+            self._collecting = False
         if self.images is None:
             set_content(None)
             return image
@@ -72,6 +77,7 @@ class SchemeRecord(Keeping):
 
     @collect_stats_steps.setter
     def collect_stats_steps(self, steps: int) -> None:
+        self._collecting = True
         self._observe_images(True)
 
     def init_scale(self) -> None:

@@ -36,7 +36,7 @@ from qsci_plugins.nncf.statistics import (
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.quantizer import Quantizer
 from qsci_plugins.schemes.registry import make_scheme
-from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, module_device
+from qsci_plugins.schemes.scheme import Scheme, check_batches, finish_observation, first_inputs, module_device
 
 __all__ = ["AdaBMQuantization", "CADyQQuantization", "QSCIQuantization", "SchemeQuantization"]
 
@@ -99,7 +99,7 @@ class SchemeQuantization(Algorithm):
             ask([site.output], batch_collector(attention_reducer(site)))
         for node in graph.get_input_nodes():
             point = PTTargetPoint(TargetType.OPERATOR_POST_HOOK, node.node_name)
-            run.first_inputs[node.node_name] = ask([point], first_collector())
+            run.first_inputs[node.node_name] = ask([point], first_collector(self.scheme.first_images))
         return container
 
     def apply(
@@ -124,10 +124,11 @@ class SchemeQuantization(Algorithm):
                 module.update(statistics)  # type: ignore[operator]
         insert(run.plan, model)
         network = quantized_network(model.model, self.scheme)
-        finish_observation(network)
+        first = [batches_of(collector) for collector in run.first_inputs.values()]
+        finish_observation(network, first[0][0].shape[0])
         before, self.scheme.on_progress = self.scheme.on_progress, _Bar()
         try:
-            self.scheme.complete(network, tuple(batches_of(collector)[0] for collector in run.first_inputs.values()))
+            self.scheme.complete(network, first_inputs(zip(*first, strict=False), self.scheme.first_images))
         finally:
             self.scheme.on_progress = before
         return model

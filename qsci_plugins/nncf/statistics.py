@@ -47,17 +47,17 @@ class _Reducer(TensorReducerBase):
 
 
 class _Batches(AggregatorBase):
-    """Keeps what the reducer gave for each batch, or for the first alone.
+    """Keeps what the reducer gave for each batch, or for the first ones, until they have `images` images.
 
     (NNCF's own `num_samples` would not do: it also says how many batches the whole pipeline step runs.)
     """
 
-    def __init__(self, first_only: bool) -> None:
+    def __init__(self, images: int | None) -> None:
         super().__init__()
-        self._first_only = first_only
+        self._images = images
 
     def _register_reduced_input_impl(self, x: NNCFTensor) -> None:
-        if not (self._first_only and self._container):
+        if self._images is None or sum(kept.shape[0] if kept.dim() else 1 for kept in self._container) < self._images:
             self._container.append(x.data)
 
     def _aggregate_impl(self) -> list[Tensor]:
@@ -66,17 +66,17 @@ class _Batches(AggregatorBase):
 
 def batch_collector(reduce: Callable[[Tensor], Tensor]) -> TensorCollector:
     """Collects `reduce` of every batch; at several points at once, in the order in which the network reaches them."""
-    return _collector(reduce, first_only=False)
+    return _collector(reduce, None)
 
 
-def first_collector() -> TensorCollector:
-    """Keeps the first batch itself."""
-    return _collector(Tensor.clone, first_only=True)
+def first_collector(images: int) -> TensorCollector:
+    """Keeps the first batches themselves, until they have so many images."""
+    return _collector(Tensor.clone, images)
 
 
-def _collector(reduce: Callable[[Tensor], Tensor], first_only: bool) -> TensorCollector:
+def _collector(reduce: Callable[[Tensor], Tensor], images: int | None) -> TensorCollector:
     collector = TensorCollector()
-    collector.register_statistic_branch(_KEY, _Reducer(reduce), _Batches(first_only))
+    collector.register_statistic_branch(_KEY, _Reducer(reduce), _Batches(images))
     return collector
 
 

@@ -21,6 +21,9 @@ _SAMPLES = 32768
 class RangeActivation(ObservingQuantizer):
     """step = (upper - lower) / (2^bits - 1); [lower, upper] from min and max with an exponential average over batches.
 
+    The average of single images would cut off what is brighter than most: the integer form takes as many small batches for
+    one as `batches_together` says.
+
     `integer=False` is the published form: z = round((clamp(x) - lower) / step), a real zero point. `integer=True` is what
     hardware runs: 0 is one of the levels, and they start at 0 for a tensor that was never negative. At 8 bits those of one
     that was are -128..127, or, with `asymmetric`, any 256 levels among which is 0: u8 with an integer zero point.
@@ -96,9 +99,11 @@ class RangeActivation(ObservingQuantizer):
         return torch.stack([x.amin(), x.amax(), x.flatten(1).std(1).mean()])
 
     def fit(self, batches: Tensor) -> None:
-        bounds = batches[0, :2]
-        for batch in batches[1:]:
-            bounds = self.momentum * bounds + (1 - self.momentum) * batch[:2]
+        together = self.batches_together if self.integer else 1
+        extremes = [torch.stack([part[:, 0].min(), part[:, 1].max()]) for part in batches.split(together)]
+        bounds = extremes[0]
+        for batch in extremes[1:]:
+            bounds = self.momentum * bounds + (1 - self.momentum) * batch
         self.lower.copy_(bounds[0])
         # a range of negative numbers alone ends at 0, the level that padding needs
         self.upper.copy_(bounds[1].clamp_min(0.0) if self.asymmetric else bounds[1])

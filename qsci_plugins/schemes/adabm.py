@@ -134,6 +134,10 @@ class AdaBM(Scheme):
         return ImageToBit(value_range, self.config.image_percentile) if routed else None
 
     @property
+    def first_images(self) -> int:
+        return 2 * _IMAGES if self.config.form == "integer" else 1
+
+    @property
     def thresholds_follow_size(self) -> bool:
         return self.config.form == "integer"
 

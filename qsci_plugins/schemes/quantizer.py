@@ -261,6 +261,8 @@ class ObservingQuantizer(Quantizer):
     def __init__(self) -> None:
         super().__init__()
         self._batches: list[Tensor] = []
+        #: how many batches, one after the other, have as many images as one should have; a fit may take them together
+        self.batches_together = 1
 
     @abstractmethod
     def fit(self, batches: Tensor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.block_skip import attach_skips
 from qsci_plugins.schemes.content import InputModule
 from qsci_plugins.schemes.placement import Placement, Precision, first_argument, place, with_first_argument
-from qsci_plugins.schemes.quantizer import Mode, Quantizer
+from qsci_plugins.schemes.quantizer import Mode, ObservingQuantizer, Quantizer
 from qsci_plugins.schemes.weight import limit_weights
 
 __all__ = [
@@ -30,8 +31,10 @@ __all__ = [
     "check_batches",
     "complete_observation",
     "finish_observation",
+    "first_inputs",
     "inputs_of",
     "module_device",
+    "note_batch_images",
     "refine_pass",
     "set_mode",
 ]
@@ -185,11 +188,16 @@ class Scheme(ABC):
         """Whether images of the lowest image factor skip blocks, for which they need a graph of their own."""
         return False
 
-    #: whether quantizers want one REFINE pass over the first batch
+    #: whether quantizers want one REFINE pass over the first inputs
     refines: ClassVar[bool] = False
 
+    @property
+    def first_images(self) -> int:
+        """How many images `complete` shall get, where small batches are calibrated on; 1 is the first batch as it is."""
+        return 1
+
     def complete(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
-        """The last step of calibration, on the first batch: each layer fits its range to what reaches it."""
+        """The last step of calibration, on `first_inputs`: each layer fits its range to what reaches it."""
         if self.refines:
             refine_pass(network, inputs)
 
@@ -210,8 +218,40 @@ def refine_pass(network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
         set_mode(network.quantizers(), Mode.ON)
 
 
-def finish_observation(network: QuantizedNetwork) -> None:
-    """Initialises every quantizer from what it observed, then lets the scheme look at all of them."""
+#: as many images as a calibration batch should have; of fewer, ranges are those of single images
+_BATCH_IMAGES = 8
+#: numbers in the inputs that are joined for `Scheme.complete`: patches, not whole photos
+_JOINED = 1 << 20
+
+
+def first_inputs(batches: Iterable[Sequence[Tensor]], images: int) -> tuple[Tensor, ...]:
+    """The first batch of inputs, and those behind it of the same shape, until there are so many images (or 2^20 numbers).
+
+    The first batch alone where an input has no axis of images.
+    """
+    first, *others = [tuple(batch) for batch in batches]
+    count, numbers = first[0].shape[0], sum(tensor.numel() for tensor in first)
+    wanted = min(-(-images // max(1, count)), _JOINED // max(1, numbers))
+    if any(tensor.dim() == 0 or tensor.shape[0] != count for tensor in first):
+        wanted = 1
+    shapes = [tensor.shape for tensor in first]
+    joined = [
+        first,
+        *takewhile(lambda batch: [tensor.shape for tensor in batch] == shapes, others[: max(0, wanted - 1)]),
+    ]
+    return first if len(joined) == 1 else tuple(torch.cat(parts) for parts in zip(*joined, strict=True))
+
+
+def note_batch_images(quantizers: Iterable[Quantizer], images: int) -> None:
+    """Lets quantizers know how many images a batch has, before they are initialised."""
+    for quantizer in quantizers:
+        if isinstance(quantizer, ObservingQuantizer):
+            quantizer.batches_together = -(-_BATCH_IMAGES // max(1, images))
+
+
+def finish_observation(network: QuantizedNetwork, images: int) -> None:
+    """Initialises every quantizer from what it observed of batches of so many images, then lets the scheme look at all."""
+    note_batch_images(network.quantizers(), images)
     for quantizer in network.quantizers():
         quantizer.initialise()
     complete_observation(network)
