@@ -127,7 +127,7 @@ _SHARED: Mapping[str, Option] = {
     "precision": option(
         "--precision",
         choices=("auto", "f32"),
-        help="of what does not run in integers: auto is bf16 where the CPU has it and the network stands it, which is"
+        help="of what does not run in integers: auto is bf16 where the CPU has it and the model allows it, which is"
         " faster (default); f32 is as close to torch as an exported network comes",
     ),
 }
