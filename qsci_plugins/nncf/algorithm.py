@@ -50,7 +50,7 @@ class SchemeQuantization(Algorithm):
         Pipeline([[SchemeQuantization(scheme, placement)]]).run(wrapper, nncf.Dataset(batches)).model
 
     NNCF collects the statistics over the whole dataset, whose items may be on another device than the network; then the
-    quantizers are fitted, inserted and, where the scheme refines, run over the first item. The result equals that of
+    quantizers are fitted, inserted and, where the scheme refines, run over the first items. The result equals that of
     observing the float network over the same batches.
     """
 
