@@ -98,7 +98,7 @@ def calibrate(network: QuantizedNetwork, batches: Sequence[Tensor | Sequence[Ten
     set_mode(quantizers, Mode.ON)
     arguments = [inputs_of(batch, network.device) for batch in batches]
     finish_observation(network, arguments[0][0].shape[0])
-    network.scheme.complete(network, first_inputs(arguments, network.scheme.first_images))
+    network.scheme.complete(network, first_inputs(arguments, network.scheme.batch_images))
 
 
 def _observe_images(input_module: nn.Module | None, observing: bool) -> None:

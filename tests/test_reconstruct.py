@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +120,7 @@ def test_the_precision_of_an_exported_network_is_the_users(
     truth = content["orig"].transpose(2, 0, 1)[:FRAMES] / 255
     psnr = {
         each: score_video(Reconstructor(folder / "model", mask, precision=each).reconstruct(measurement), truth).psnr
-        for each in get_args(Precision)
+        for each in ("auto", "f32")
     }
     assert scores[0]["psnr"] == pytest.approx(psnr[precision], abs=1e-9)
     assert (psnr["auto"] != psnr["f32"]) == has_bf16()

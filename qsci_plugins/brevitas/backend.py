@@ -82,7 +82,7 @@ def quantize(
         for inputs in arguments:
             # a network may write into its input
             quantized.model(*(tensor.clone() for tensor in inputs_of(inputs, quantized.device)))
-    first = first_inputs(arguments, scheme.first_images)
+    first = first_inputs(arguments, scheme.batch_images)
     scheme.complete(quantized, tuple(tensor.clone() for tensor in inputs_of(first, quantized.device)))
     quantized.model.train(training)
     return quantized

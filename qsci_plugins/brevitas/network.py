@@ -64,7 +64,7 @@ class SchemeRecord(Keeping):
 
     def forward(self, image: Tensor) -> Tensor:
         if self._collecting:
-            note_batch_images(network(self._network[0]).quantizers(), len(image))
+            note_batch_images(network(self._network[0]), len(image))
             self._collecting = False
         if self.images is None:
             set_content(None)

@@ -99,7 +99,7 @@ class SchemeQuantization(Algorithm):
             ask([site.output], batch_collector(attention_reducer(site)))
         for node in graph.get_input_nodes():
             point = PTTargetPoint(TargetType.OPERATOR_POST_HOOK, node.node_name)
-            run.first_inputs[node.node_name] = ask([point], first_collector(self.scheme.first_images))
+            run.first_inputs[node.node_name] = ask([point], first_collector(self.scheme.batch_images))
         return container
 
     def apply(
@@ -128,7 +128,7 @@ class SchemeQuantization(Algorithm):
         finish_observation(network, first[0][0].shape[0])
         before, self.scheme.on_progress = self.scheme.on_progress, _Bar()
         try:
-            self.scheme.complete(network, first_inputs(zip(*first, strict=False), self.scheme.first_images))
+            self.scheme.complete(network, first_inputs(zip(*first, strict=False), self.scheme.batch_images))
         finally:
             self.scheme.on_progress = before
         return model

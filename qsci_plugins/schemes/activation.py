@@ -21,8 +21,8 @@ _SAMPLES = 32768
 class RangeActivation(ObservingQuantizer):
     """step = (upper - lower) / (2^bits - 1); [lower, upper] from min and max with an exponential average over batches.
 
-    The average of single images would cut off what is brighter than most: the integer form takes as many small batches for
-    one as `batches_together` says.
+    The average of single images would cut off what is brighter than most: as many small batches count as one as
+    `batches_together` says, one in the published form.
 
     `integer=False` is the published form: z = round((clamp(x) - lower) / step), a real zero point. `integer=True` is what
     hardware runs: 0 is one of the levels, and they start at 0 for a tensor that was never negative. At 8 bits those of one
@@ -99,8 +99,8 @@ class RangeActivation(ObservingQuantizer):
         return torch.stack([x.amin(), x.amax(), x.flatten(1).std(1).mean()])
 
     def fit(self, batches: Tensor) -> None:
-        together = self.batches_together if self.integer else 1
-        extremes = [torch.stack([part[:, 0].min(), part[:, 1].max()]) for part in batches.split(together)]
+        parts = batches.split(self.batches_together)
+        extremes = [torch.stack([part[:, 0].min(), part[:, 1].max()]) for part in parts]
         bounds = extremes[0]
         for batch in extremes[1:]:
             bounds = self.momentum * bounds + (1 - self.momentum) * batch

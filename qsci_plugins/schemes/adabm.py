@@ -134,7 +134,7 @@ class AdaBM(Scheme):
         return ImageToBit(value_range, self.config.image_percentile) if routed else None
 
     @property
-    def first_images(self) -> int:
+    def batch_images(self) -> int:
         return 2 * _IMAGES if self.config.form == "integer" else 1
 
     @property

@@ -192,8 +192,8 @@ class Scheme(ABC):
     refines: ClassVar[bool] = False
 
     @property
-    def first_images(self) -> int:
-        """How many images `complete` shall get, where small batches are calibrated on; 1 is the first batch as it is."""
+    def batch_images(self) -> int:
+        """How many images a calibration batch should have: smaller ones count together; 1 takes all as they are."""
         return 1
 
     def complete(self, network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
@@ -218,8 +218,6 @@ def refine_pass(network: QuantizedNetwork, inputs: tuple[Tensor, ...]) -> None:
         set_mode(network.quantizers(), Mode.ON)
 
 
-#: as many images as a calibration batch should have; of fewer, ranges are those of single images
-_BATCH_IMAGES = 8
 #: numbers in the inputs that are joined for `Scheme.complete`: patches, not whole photos
 _JOINED = 1 << 20
 
@@ -242,16 +240,16 @@ def first_inputs(batches: Iterable[Sequence[Tensor]], images: int) -> tuple[Tens
     return first if len(joined) == 1 else tuple(torch.cat(parts) for parts in zip(*joined, strict=True))
 
 
-def note_batch_images(quantizers: Iterable[Quantizer], images: int) -> None:
-    """Lets quantizers know how many images a batch has, before they are initialised."""
-    for quantizer in quantizers:
+def note_batch_images(network: QuantizedNetwork, images: int) -> None:
+    """Lets quantizers know that batches have so many images, before they are initialised."""
+    for quantizer in network.quantizers():
         if isinstance(quantizer, ObservingQuantizer):
-            quantizer.batches_together = -(-_BATCH_IMAGES // max(1, images))
+            quantizer.batches_together = -(-network.scheme.batch_images // max(1, images))
 
 
 def finish_observation(network: QuantizedNetwork, images: int) -> None:
     """Initialises every quantizer from what it observed of batches of so many images, then lets the scheme look at all."""
-    note_batch_images(network.quantizers(), images)
+    note_batch_images(network, images)
     for quantizer in network.quantizers():
         quantizer.initialise()
     complete_observation(network)
