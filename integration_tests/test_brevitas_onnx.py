@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -100,6 +101,28 @@ def test_qcdq_runs_in_integers_and_is_equal(name: str, tmp_path: Path) -> None:
     assert not any(node.op_type == "Clip" and node.input[0] in constants for node in graph.node)
     kernels = [tensor for tensor in graph.initializer if len(tensor.dims) == 4]
     assert sum(tensor.data_type == onnx.TensorProto.INT8 for tensor in kernels) == len(quantized.layers)
+
+
+_RUN = """
+import sys
+import numpy as np, openvino
+compiled = openvino.Core().compile_model(sys.argv[1], "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+np.save(sys.argv[3], compiled(np.load(sys.argv[2]))[0])
+"""
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_qcdq_is_exact_without_vnni(name: str, tmp_path: Path) -> None:
+    """Signed activations of few bits, too: as int8 they would cost weights their last bit."""
+    quantized, x = quantized_edsr(STATIC[name], seed=1), images(1)
+    export_qcdq(quantized, tmp_path / "m.onnx", x)
+    np.save(tmp_path / "x.npy", x.numpy())
+    with torch.no_grad():
+        expected = quantized.model.eval()(x)
+    files = [tmp_path / name for name in ("m.onnx", "x.npy", "y.npy")]
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", _RUN, *files], env=environment, check=True)
+    assert_equal_but_for_flips(np.load(files[-1]), expected)
 
 
 @pytest.mark.parametrize("name", STATIC)

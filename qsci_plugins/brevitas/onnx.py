@@ -23,7 +23,7 @@ from qsci_plugins.extras import missing_extra
 from qsci_plugins.files import replacing
 from qsci_plugins.schemes.activation import ImageGridActivation
 from qsci_plugins.schemes.quantizer import QParams
-from qsci_plugins.schemes.rounding import I8, int8_bounds
+from qsci_plugins.schemes.rounding import int8_bounds
 from qsci_plugins.schemes.scheme import QuantizedNetwork, inputs_of
 
 try:
@@ -131,7 +131,10 @@ def _image_grid(proxy: SchemeActProxy | SchemeWeightProxy) -> _ImageGrid | None:
 
 
 class QcdqActHandler(StdQCDQCastONNXActQuantProxyHandler):
-    """Round to int8 or uint8, clip to the levels; a zero point other than 0 only where they fit neither as they are."""
+    """Round to uint8, with a zero point where levels reach below 0, and clip to the levels.
+
+    Not int8, for which OpenVINO's convolution halves the weights on a CPU without VNNI, and loses their last bit.
+    """
 
     handled_layer = SchemeActProxy
 
@@ -145,17 +148,17 @@ class QcdqActHandler(StdQCDQCastONNXActQuantProxyHandler):
             raise UserError(
                 f"activation levels {low}..{high} fit no INT8; quantize with form: integer and 8 bits or less"
             )
-        self.dtype, zero = (torch.int8, 0) if bounds == I8 else (torch.uint8, -bounds[0])
+        zero = -bounds[0]
         self.clips = (low, high) != bounds
         self.register_buffer("scale", p.scale.reshape(()))
-        self.register_buffer("zero", torch.tensor(zero, dtype=self.dtype))
-        self.register_buffer("low", torch.tensor(low + zero, dtype=self.dtype))
-        self.register_buffer("high", torch.tensor(high + zero, dtype=self.dtype))
+        self.register_buffer("zero", torch.tensor(zero, dtype=torch.uint8))
+        self.register_buffer("low", torch.tensor(low + zero, dtype=torch.uint8))
+        self.register_buffer("high", torch.tensor(high + zero, dtype=torch.uint8))
 
     def symbolic_execution(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.image is not None:
             return (self.image(x),)
-        x = self.quantize_fn(x, self.scale, self.zero, self.dtype, None)
+        x = self.quantize_fn(x, self.scale, self.zero, torch.uint8, None)
         if self.clips:
             x = self.clip_fn(x, self.low, self.high)
         return (self.dequantize_fn(x, self.scale, self.zero, None),)

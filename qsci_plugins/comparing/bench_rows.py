@@ -115,7 +115,9 @@ class Bench:
         if entry.graph is None:
             return None
         tile, threads = self.manifest.tile, self.threads
-        return peak_memory(entry.graph, entry.weights, tile, precision=entry.precision, threads=threads)
+        return peak_memory(
+            entry.graph, entry.weights, tile, precision=entry.precision, threads=threads, exact=entry.exact
+        )
 
     def _quality(self, entry: Contender) -> dict[str, float | None]:
         table = measure_forms(self.task, {entry.name: entry.form}, self.sets, self.progress)

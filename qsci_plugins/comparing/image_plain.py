@@ -61,7 +61,7 @@ def write_plain(graph: openvino.Model, folder: Path, signature: Signature, overl
 def plain_form(folder: Path, loaded: Loaded, overlap: int, threads: int, precision: Precision) -> ImageForm:
     """What `write_plain` wrote, in tiles that are joined as our own runtime does."""
     height, width = loaded.recipe.export.openvino.tile
-    compiled = open_graph(folder / "model.xml", precision=precision, threads=threads)
+    compiled = open_graph(folder / "model.xml", precision=precision, threads=threads, exact=False)
     return ImageForm(TiledGraph(inference(compiled), loaded.float_network, (height, width), overlap).upscale)
 
 

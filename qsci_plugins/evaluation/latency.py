@@ -120,15 +120,19 @@ def open_graph(
     precision: Precision = "f32",
     threads: int | None = None,
     hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY",
+    exact: bool = True,
 ) -> openvino.CompiledModel:
-    """A model or IR file compiled for the CPU, lowest latency by default; `precision` is that of what is not quantized."""
+    """A model or IR file compiled for the CPU, lowest latency by default; `precision` is that of what is not quantized.
+
+    `exact` as in `compile_graph`, for graphs that are ours: others are compared as OpenVINO alone runs them.
+    """
     core = openvino.Core()
     if not isinstance(graph, openvino.Model):
         graph = core.read_model(graph) if weights is None else core.read_model(graph, weights)
-    elif precision == "image_only":
+    else:
         graph = graph.clone()
     settings = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
-    return compile_graph(core, graph, precision=precision, hint=hint, settings=settings)
+    return compile_graph(core, graph, precision=precision, hint=hint, settings=settings, exact=exact)
 
 
 def open_exported(

@@ -21,11 +21,11 @@ _STATUS = Path("/proc/self/status")
 
 
 def peak_memory(
-    graph: Path, weights: Path | None, tile: tuple[int, int], *, precision: str, threads: int
+    graph: Path, weights: Path | None, tile: tuple[int, int], *, precision: str, threads: int, exact: bool = True
 ) -> float | None:
     """MiB that a new process held at most while it compiled an IR file and ran one tile, Python and OpenVINO included.
 
-    None where the system does not tell (it needs Linux' /proc).
+    `exact` is `open_graph`'s. None where the system does not tell (it needs Linux' /proc).
     """
     case = {
         "graph": str(graph),
@@ -33,6 +33,7 @@ def peak_memory(
         "tile": tile,
         "precision": precision,
         "threads": threads,
+        "exact": exact,
     }
     return _peak(case)
 
@@ -73,7 +74,8 @@ def _run(case: dict[str, Any]) -> float:
         return _run_image(case)
     from qsci_plugins.evaluation.latency import open_graph, runner
 
-    compiled = open_graph(case["graph"], case["weights"], precision=case["precision"], threads=case["threads"])
+    settings = {key: case[key] for key in ("precision", "threads", "exact")}
+    compiled = open_graph(case["graph"], case["weights"], **settings)
     run = runner(compiled, tuple(case["tile"]))
     for _ in range(2):
         run()

@@ -13,6 +13,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.files import locked
 from qsci_plugins.openvino.manifest import Manifest
 from qsci_plugins.openvino.precisions import Precision, allowed, precision_hint, prepared
+from qsci_plugins.openvino.saturation import compute_saturating_in_f32
 
 __all__ = ["LOCK", "cache_to_itself", "compile_graph", "device_settings", "openvino_errors", "read_graph"]
 
@@ -86,17 +87,21 @@ def compile_graph(
     precision: Precision = "f32",
     hint: Literal["LATENCY", "THROUGHPUT"] = "LATENCY",
     settings: Mapping[str, Any] | None = None,
+    exact: bool = True,
 ) -> openvino.CompiledModel:
     """A graph compiled for one inference at a time, or as the `hint` says for many.
 
-    `precision` is that of what does not run in integers, on a CPU; "image_only" changes `graph` in place. `settings` are
-    OpenVINO's, such as `device_settings` gives them, and win; while a graph goes into their CACHE_DIR or comes out of it,
-    other processes wait. Raises UserError for a cache folder that cannot be written.
+    `precision` is that of what does not run in integers, on a CPU. What "image_only" and `exact`, by which no product
+    saturates on a CPU without VNNI, change is changed in `graph` itself. `settings` are OpenVINO's, such as
+    `device_settings` gives them, and win; while a graph goes into their CACHE_DIR or comes out of it, other processes wait.
+    Raises UserError for a cache folder that cannot be written.
     """
     config: dict[str, Any] = {"PERFORMANCE_HINT": hint}
     if device == "CPU":
         config["INFERENCE_PRECISION_HINT"] = precision_hint(precision)
         graph = prepared(graph, precision)
+        if exact:
+            compute_saturating_in_f32(graph)
     config.update(settings or {})
     with cache_to_itself(config):
         return core.compile_model(graph, device, config)

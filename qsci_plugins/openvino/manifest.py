@@ -94,7 +94,8 @@ class Manifest:
     #: of what does not run in integers: "f32" where bf16 costs quality, as beside very few levels; "image_only" where the
     #: graph chooses its bits: f32 in what they depend on
     precision: Literal["auto", "f32", "image_only"] = "auto"
-    #: the CPUs on which the integer layers give the same sums; "vnni": elsewhere pairs of products may saturate
+    #: the CPUs on which the graph gives the same sums; "vnni": elsewhere products may saturate, which our runtime computes
+    #: in f32 there (see `saturation`), and others do not
     exact_on: Literal["all", "vnni"] = "vnni"
     #: what the places of tiles are multiples of: of the network's strides and windows
     period: int = 1

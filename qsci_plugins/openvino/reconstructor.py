@@ -97,6 +97,8 @@ class Reconstructor:
                     precision=allowed(precision, self.manifest.precision),
                     hint="LATENCY" if self.tiles == 1 else "THROUGHPUT",
                     settings=settings,
+                    # in a comparison graphs that are no scheme's run as OpenVINO alone runs them
+                    exact="scheme" in self.manifest.about,
                 )
                 self._requests[entry] = Requests(compiled, file)
 

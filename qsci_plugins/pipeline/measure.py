@@ -131,7 +131,7 @@ def time_rows(
 
     def opened(make: Callable[[], PlainGraph]) -> PlainGraph:
         plain = make()
-        model = open_graph(plain.graph, precision=plain.precision, threads=threads)
+        model = open_graph(plain.graph, precision=plain.precision, threads=threads, exact=False)
         runner(model, (height, width))()
         compiled[plain.name] = model
         return plain
