@@ -74,7 +74,8 @@ def train_network(
     depend on its arguments alone: other processes draw ahead. A GPU's scalars reach `on_step` ten steps at a time.
 
     A training gives the same weights again, whatever draws its batches: on a CPU with as many threads, on a GPU of the same
-    kind but for the operations that torch lists as not deterministic. `note` is called where `compile` cannot be had.
+    kind but for the operations that torch lists as not deterministic. `note` is called where `compile` cannot be had or
+    `precision` is slow.
     Ctrl-C or SIGTERM saves the state after the step under way and returns with `finished=False`; the next call goes on
     with the same batches, moments, averages and random numbers, so that it ends with the weights of a run that nobody
     stopped. Raises UserError for a checkpoint of another network or of other `checkpoint_settings`, for a loss that is not
@@ -83,6 +84,8 @@ def train_network(
     started = time.perf_counter()
     accelerator = _accelerator(settings)
     device, on_gpu = accelerator.device, accelerator.device.type == "cuda"
+    if accelerator.mixed_precision == "bf16" and not uses_bf16("auto", device):
+        note(f"{device.type} emulates bf16, and takes many times as long as with train.precision: auto")
     if settings.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for buffer in model.buffers():
@@ -194,7 +197,7 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
         state.device = torch.device(name)
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if state.device.type == "cuda" and uses_bf16("auto", state.device) else "float32"
+        precision = "bf16" if uses_bf16("auto", state.device) else "float32"
     # a quantizer has parameters that its form does not use
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     return Accelerator(mixed_precision="no" if precision == "float32" else precision, kwargs_handlers=[unused])

@@ -57,9 +57,9 @@ class LoopSettings:
     halves every `halve_every` steps. With `keep_statistics` the model trains in eval mode, so that normalisation layers
     keep theirs.
     `ema` is the decay of the averaged weights that the loop returns (0: none), `clip` the largest norm of the gradient
-    (0: any). `device` is torch's name of one, or "auto": the GPU where there is one; `precision` "auto" is bf16 on a GPU
-    that computes in it, else float32. `workers` processes draw ahead (None: as many as suit the device); `compile` replays
-    a step on a GPU as one CUDA graph.
+    (0: any). `device` is torch's name of one, or "auto": the GPU where there is one; `precision` "auto" is bf16 where
+    the CPU or GPU computes in it, else float32. `workers` processes draw ahead (None: as many as suit the device);
+    `compile` replays a step on a GPU as one CUDA graph.
     """
 
     steps: int
@@ -208,7 +208,7 @@ class FloatTraining(Drawn):
     warmup: int = Field(default=100, ge=0)
     final_fraction: float = Field(default=0.02, ge=0, le=1)
     ema: float = Field(default=0.999, ge=0, lt=1)
-    #: auto: bf16 on a GPU that computes in it, else float32
+    #: auto: bf16 where the CPU or GPU computes in it, else float32
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     #: largest norm of the gradient; 0: any
     clip: float = Field(default=0.0, ge=0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from qsci_plugins.data.clips import SnapshotClips
+from qsci_plugins.machine import choose_device
 from qsci_plugins.schemes.lsq import processes
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.training.loop import TrainResult, train_network
@@ -57,15 +58,17 @@ def train_on_snapshots(
         value = error if settings.loss == "mse" else error / (2 * everywhere.sqrt().clamp_min(1e-6))
         return value, {"psnr": clip_psnr(everywhere), "rmse": everywhere.sqrt()}
 
+    device = "cpu" if settings.cpu else device
+    # torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes on a CPU
+    by_itself: Literal["auto", "float32"] = "float32" if choose_device(device) == "cpu" else "auto"
     loop = LoopSettings(
         steps=settings.steps,
         ema=settings.ema,
-        # auto: not bf16 on a CPU: torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes there
-        precision=settings.precision,
+        precision=by_itself if settings.precision == "auto" else settings.precision,
         clip=settings.clip,
         checkpoint_every=settings.checkpoint_every,
         channels_last=False,  # of four dimensions
-        device="cpu" if settings.cpu else device,
+        device=device,
         workers=settings.workers,
         compile=settings.compile,
     )

@@ -4,6 +4,7 @@ import pickle
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -215,6 +216,24 @@ def test_auto_asks_the_device_for_its_precision(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
         assert uses_bf16("auto", torch.device("cuda", 0)) == native
     assert not uses_bf16("float32", torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(("precision", "native"), [("auto", True), ("auto", False), ("bf16", False), ("bf16", True)])
+def test_a_cpu_trains_in_bf16_where_it_computes_in_it_and_says_where_not(
+    pairs: PatchPairs, monkeypatch: pytest.MonkeyPatch, precision: Literal["auto", "bf16"], native: bool
+) -> None:
+    monkeypatch.setattr(loop, "uses_bf16", lambda wanted, device: native)
+    seen, notes = [], []
+
+    def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return _loss(network, batch)
+
+    settings = LoopSettings(steps=1, precision=precision, device="cpu")
+    train_network(_network(), loss, lambda s, r, w: pairs.draw(0, s, 4, r, w), settings, note=notes.append)
+    assert seen == [precision == "bf16" or native]
+    emulated = "cpu emulates bf16, and takes many times as long as with train.precision: auto"
+    assert notes == ([emulated] if precision == "bf16" and not native else [])
 
 
 def test_compile_changes_nothing_on_a_cpu(pairs: PatchPairs) -> None:
