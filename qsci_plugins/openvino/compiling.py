@@ -12,8 +12,13 @@ import openvino
 from qsci_plugins.errors import UserError
 from qsci_plugins.files import locked
 from qsci_plugins.openvino.manifest import Manifest
-from qsci_plugins.openvino.precisions import Precision, allowed, precision_hint, prepared
-from qsci_plugins.openvino.saturation import compute_saturating_in_f32
+from qsci_plugins.openvino.precisions import (
+    Precision,
+    allowed,
+    compute_saturating_in_f32,
+    precision_hint,
+    prepared,
+)
 
 __all__ = ["LOCK", "cache_to_itself", "compile_graph", "device_settings", "openvino_errors", "read_graph"]
 

@@ -95,7 +95,7 @@ class Manifest:
     #: graph chooses its bits: f32 in what they depend on
     precision: Literal["auto", "f32", "image_only"] = "auto"
     #: the CPUs on which the graph gives the same sums; "vnni": elsewhere products may saturate, which our runtime computes
-    #: in f32 there (see `saturation`), and others do not
+    #: in f32 there (see `precisions`), and others do not
     exact_on: Literal["all", "vnni"] = "vnni"
     #: what the places of tiles are multiples of: of the network's strides and windows
     period: int = 1

@@ -178,9 +178,11 @@ def fit_axis(length: int, count: int, overlap: int, blend: int = DEFAULT_BLEND) 
     """The smallest tile of which `count` cover 0..length as `plan_axis` lays them; None where `count` are too many."""
     if count == 1:
         return length
-    shared = 2 * overlap + blend
-    tile = -(-(length + (count - 1) * shared) // count)
-    return tile if smallest_tile(overlap, blend) <= tile < length else None
+    shared, smallest = 2 * overlap + blend, smallest_tile(overlap, blend)
+    if -(-(length + (count - 2) * shared) // (count - 1)) <= smallest:
+        return None  # one less of the smallest do
+    tile = max(-(-(length + (count - 1) * shared) // count), smallest)
+    return tile if tile < length else None
 
 
 def most_pixels(model: openvino.Model, size: tuple[int, int], limit: int = ACTIVATION_BYTES) -> int:

@@ -23,10 +23,9 @@ from qsci_plugins.openvino.export import export_reconstructor
 from qsci_plugins.openvino.gradient import measurement_gradient, route_factor
 from qsci_plugins.openvino.lowering import lower
 from qsci_plugins.openvino.manifest import Manifest, load_manifest
-from qsci_plugins.openvino.precisions import runtime_precisions
+from qsci_plugins.openvino.precisions import cpu_saturates, runtime_precisions
 from qsci_plugins.openvino.reconstructor import Reconstructor
 from qsci_plugins.openvino.runtime import Upscaler
-from qsci_plugins.openvino.saturation import cpu_saturates
 from qsci_plugins.schemes.content import set_content
 from qsci_plugins.schemes.placement import Placement
 from qsci_plugins.schemes.registry import make_scheme

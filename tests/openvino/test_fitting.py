@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import openvino
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from openvino import opset13 as ops
 
@@ -30,6 +30,7 @@ def computed(height: int, width: int, tile: tuple[int, int], overlap: int) -> in
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(0, 40), st.integers(3000, 400_000))
+@example(17, 706, 0, 3000)  # two tiles of the smallest height share more than they need to
 @settings(max_examples=200, deadline=None)
 def test_a_fitted_tile_stays_within_its_bounds_and_is_planned_as_counted(
     height: int, width: int, overlap: int, most: int
