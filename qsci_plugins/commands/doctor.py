@@ -152,7 +152,7 @@ def _of_the_cpu(features: Mapping[str, bool], machine: Mapping[str, Any]) -> lis
         found.append("u8/i8 convolutions run natively; exported models are exact, whatever their manifests say")
     else:
         found.append(
-            "no VNNI: exported models are exact, and slower than with it; 8-bit attention and grouped 3-d convolutions run in"
+            "no VNNI: exported models are exact, and slower than with it; attention and grouped 3-d convolutions run in"
             " float32. A program that opens their graphs without our runtime is exact where a manifest says `exact_on: all`"
         )
     if "amx_int8" in there:
