@@ -129,7 +129,7 @@ def open_graph(
     core = openvino.Core()
     if not isinstance(graph, openvino.Model):
         graph = core.read_model(graph) if weights is None else core.read_model(graph, weights)
-    else:
+    elif exact or precision == "image_only":
         graph = graph.clone()
     settings = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
     return compile_graph(core, graph, precision=precision, hint=hint, settings=settings, exact=exact)

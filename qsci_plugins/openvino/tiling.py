@@ -179,10 +179,9 @@ def fit_axis(length: int, count: int, overlap: int, blend: int = DEFAULT_BLEND) 
     if count == 1:
         return length
     shared, smallest = 2 * overlap + blend, smallest_tile(overlap, blend)
-    if -(-(length + (count - 2) * shared) // (count - 1)) <= smallest:
-        return None  # one less of the smallest do
-    tile = max(-(-(length + (count - 1) * shared) // count), smallest)
-    return tile if tile < length else None
+    if count > (_fewest(length, smallest, overlap, blend) or 1):
+        return None
+    return max(-(-(length + (count - 1) * shared) // count), smallest)
 
 
 def most_pixels(model: openvino.Model, size: tuple[int, int], limit: int = ACTIVATION_BYTES) -> int:

@@ -20,7 +20,7 @@ from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.pams import SymmetricActivation
 from qsci_plugins.schemes.scheme import QuantizedNetwork
 from qsci_plugins.training.attention_transfer import FeatureMaps, FeatureSites, attention_distance
-from qsci_plugins.training.loop import TrainResult, train_network, uses_bf16
+from qsci_plugins.training.loop import TrainResult, train_network
 from qsci_plugins.training.selectors import set_widest, spread_selectors
 from qsci_plugins.training.settings import CADyQTraining, LoopSettings
 
@@ -112,7 +112,7 @@ def _phase(
         warmup=0,
         halve_every=settings.halve_every,
         ema=settings.ema,
-        precision="bf16" if uses_bf16(settings.precision, torch.device(device)) else "float32",
+        precision=settings.precision,
         checkpoint_every=settings.checkpoint_every,
         keep_statistics=True,
         device=device,

@@ -18,7 +18,7 @@ from qsci_plugins.errors import UserError
 from qsci_plugins.schemes.bit_width import record_bits
 from qsci_plugins.schemes.rounding import quantize_again_in_backward
 from qsci_plugins.schemes.scheme import QuantizedNetwork
-from qsci_plugins.training.loop import train_network, uses_bf16
+from qsci_plugins.training.loop import train_network
 from qsci_plugins.training.parameters import Role, parameter_groups, scale_rates
 from qsci_plugins.training.settings import FineTuning, LoopSettings
 
@@ -96,7 +96,7 @@ def finetune(
     loop = LoopSettings(
         steps=settings.steps,
         ema=0.0,
-        precision="bf16" if uses_bf16(settings.precision, patches.device) else "float32",
+        precision=settings.precision,
         checkpoint_every=settings.checkpoint_every,
         channels_last=False,  # the patches and the network are so already, and what the teacher says is not
         device=str(patches.device),

@@ -195,12 +195,11 @@ def _accelerator(settings: LoopSettings) -> Accelerator:
     state = PartialState(cpu=name == "cpu")
     if state.num_processes == 1:
         state.device = torch.device(name)
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bf16" if uses_bf16("auto", state.device) else "float32"
+    half = "bf16" if uses_bf16(settings.precision, state.device) else "no"
     # a quantizer has parameters that its form does not use
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    return Accelerator(mixed_precision="no" if precision == "float32" else precision, kwargs_handlers=[unused])
+    mixed = "fp16" if settings.precision == "fp16" else half
+    return Accelerator(mixed_precision=mixed, kwargs_handlers=[unused])
 
 
 class _Readings:

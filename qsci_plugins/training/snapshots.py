@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +59,13 @@ def train_on_snapshots(
         return value, {"psnr": clip_psnr(everywhere), "rmse": everywhere.sqrt()}
 
     device = "cpu" if settings.cpu else device
-    # torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes on a CPU
-    by_itself: Literal["auto", "float32"] = "float32" if choose_device(device) == "cpu" else "auto"
+    precision = settings.precision
+    if precision == "auto" and choose_device(device) == "cpu":
+        precision = "float32"  # torch 2.14's weight gradient of a bf16 conv3d is NaN for some sizes on a CPU
     loop = LoopSettings(
         steps=settings.steps,
         ema=settings.ema,
-        precision=by_itself if settings.precision == "auto" else settings.precision,
+        precision=precision,
         clip=settings.clip,
         checkpoint_every=settings.checkpoint_every,
         channels_last=False,  # of four dimensions

@@ -222,7 +222,7 @@ def test_auto_asks_the_device_for_its_precision(monkeypatch: pytest.MonkeyPatch)
 def test_a_cpu_trains_in_bf16_where_it_computes_in_it_and_says_where_not(
     pairs: PatchPairs, monkeypatch: pytest.MonkeyPatch, precision: Literal["auto", "bf16"], native: bool
 ) -> None:
-    monkeypatch.setattr(loop, "uses_bf16", lambda wanted, device: native)
+    monkeypatch.setattr(loop, "uses_bf16", lambda wanted, device: native if wanted == "auto" else wanted == "bf16")
     seen, notes = [], []
 
     def loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
